@@ -1,0 +1,1 @@
+"""Recipe cards: one file a paper; `common.py` holds every key."""

@@ -1,0 +1,90 @@
+"""Every configuration key with its default, unit and meaning. All recipe cards start here.
+
+Override any of them on the command line: `--config.train.batch_size=16`.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from mexjax.data.synthetic import SyntheticConfig
+
+
+def get_config() -> ConfigDict:
+    """The defaults shared by all recipe cards (unlocked; `load_config` locks)."""
+    config = ConfigDict()
+    config.seed = 0  # of everything random: initialisation, order of samples, augmentation
+    config.dtype = "float32"  # compute type: float32 | bfloat16; parameters stay float32
+    config.conv = "auto"  # convolution lowering: auto (measured table) or one name of ops/conv.py
+
+    # The architecture; each paper's keys and presets are documented in mexjax/models/<paper>.py.
+    config.model = ConfigDict({"name": "", "preset": ""})
+
+    config.data = data = ConfigDict()
+    data.name = "synthetic"  # mexjax.list_datasets() gives the names
+    data.root = ""  # folder of a prepared dataset; the embedded one needs none
+    data.control = "none"  # none | static (every frame is the onset) | shuffled_labels
+    data.center = "none"  # none | onset | clip_mean: what is subtracted from each frame in time
+    data.num_frames = 8  # frames a clip, sampled from onset to offset
+    data.image_size_px = 64  # side of the square face image kept on the device
+    data.is_color = False  # True: 3 channels, False: 1 (luma)
+    # Scalar mean and maximum of a whole split applied after normalisation: none | train (from the
+    # training fold, used for both) | per_split (each split its own, as one released code does).
+    data.split_scale = "none"
+    # Any field of mexjax.data.synthetic.SyntheticConfig, which documents units; the frame
+    # count, resolution and colour follow the three keys above.
+    synthetic = dataclasses.asdict(SyntheticConfig())
+    for derived in ("num_frames", "resolution_px", "is_color"):
+        synthetic.pop(derived)
+    data.synthetic = ConfigDict(synthetic)
+
+    config.protocol = protocol = ConfigDict()
+    protocol.name = "loso"  # mexjax.protocols documents each
+    protocol.classes = 5  # number of emotion classes; the map is in mexjax/data/classes.py
+    protocol.num_splits = 5  # folds of kfold_by_subject
+    protocol.num_validation_subjects = 0  # inner subjects held out of each training fold
+
+    # Normalised in the step, drawn once a clip: all frames of a clip move together.
+    config.augment = augment = ConfigDict()
+    augment.crop_px = 0  # random crop in training, centre crop in evaluation; 0: whole image
+    augment.shift_px = 0  # random translation of at most this many pixels, edges repeated
+    augment.is_flipped = False  # random horizontal flip
+    augment.gain_std = 0.0  # standard deviation of the log of a random contrast
+
+    config.train = train = ConfigDict()
+    train.num_epochs = 0  # passes over the training fold; give this or num_steps
+    train.num_steps = 0  # optimizer updates a fold; give this or num_epochs
+    train.batch_size = 32  # clips
+    train.optimizer = "adam"  # adam | adamw | sgd
+    train.learning_rate = 1e-3  # peak of the schedule
+    train.schedule = "constant"  # constant | cosine | one_cycle | epoch_decay
+    train.warmup_fraction = 0.1  # of one_cycle: share of the updates with rising rate
+    train.decay_per_epoch = 1.0  # of epoch_decay: factor applied after each epoch
+    train.decay_epochs = 0  # of epoch_decay: epochs after which the factor stays; 0: all
+    train.weight_decay = 0.0  # adam, sgd: L2 in the gradient; adamw: decoupled
+    train.momentum = 0.9  # of sgd
+    train.beta1 = 0.9  # of adam and adamw
+    train.beta2 = 0.999  # of adam and adamw
+    train.epsilon = 1e-8  # of adam and adamw
+    train.grad_clip_norm = 0.0  # clip the global gradient norm; 0: off
+    train.is_remat = False  # recompute activations in the backward pass: less memory, more time
+    train.steps_per_call = 0  # updates in one compiled call; 0: one on CPU, an epoch on others
+
+    config.folds = folds = ConfigDict()
+    folds.strategy = "vmap"  # loop | vmap | shard (vmap on every local device)
+    folds.per_chunk = 0  # folds in one program on one device; 0: chosen from memory
+    folds.only = ()  # names of the folds to run, for example ("synthetic/01",); (): all
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.every_epochs = 1  # held-out logits are kept at each of these and at the end
+    evaluation.batch_size = 64  # clips
+
+    config.checkpoint = checkpoint = ConfigDict()
+    checkpoint.every_epochs = 10  # 0: only when interrupted
+
+    config.report = report = ConfigDict()
+    report.has_figures = True  # False: tables only
+    report.num_sheet_clips = 6  # rows of the sheet of dynamic images
+    report.paper_results = ConfigDict()  # published numbers to print beside ours
+    config.has_progress = True  # progress bar on the terminal
+    return config

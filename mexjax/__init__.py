@@ -1,0 +1,31 @@
+"""Micro-expression recognition in JAX: whole leave-one-subject-out studies in one program."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Resolved on first use: reading a configuration or a report must not wait for the models.
+_PUBLIC = {
+    "load_config": "mexjax.configuration",
+    "run": "mexjax.train",
+    "report": "mexjax.report",
+    "from_torch": "mexjax.interop.api",
+    "to_torch": "mexjax.interop.api",
+    "list_models": "mexjax.models",
+    "list_datasets": "mexjax.data.arrays",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'mexjax' has no attribute {name!r}; it has {__all__}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,99 @@
+"""State of a group of folds on disk: asynchronous orbax checkpoints with a way back.
+
+One folder a group. A checkpoint holds everything the group needs to go on: parameters,
+optimizer, batch statistics, its position in the plan and what it has recorded so far.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mexjax.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+
+class GroupCheckpoints:
+    """Checkpoints of one group of folds, the newest two kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=2, create=True, cleanup_tmp_directories=True
+            ),
+        )
+
+    def save(self, position: int, tree: Any) -> None:
+        """Start writing `tree` as the state after `position` steps; returns at once."""
+        if position in self._manager.all_steps():
+            return
+        self._manager.save(position, args=ocp.args.StandardSave(_flatten(tree)))
+
+    def restore(self, like: Any) -> tuple[int, Any] | None:
+        """Read the newest checkpoint that is whole.
+
+        Args:
+          like: a tree of the same structure; `jax.ShapeDtypeStruct` leaves with a sharding come
+            back as arrays on those devices, numpy leaves as numpy arrays.
+
+        Returns:
+          The position and the tree, or None if there is no checkpoint.
+
+        Raises:
+          CheckpointError: there are checkpoints and none can be read.
+        """
+        positions = sorted(self._manager.all_steps(), reverse=True)
+        failures = []
+        for position in positions:
+            try:
+                flat = self._manager.restore(
+                    position, args=ocp.args.StandardRestore(_flatten(like))
+                )
+                return position, _unflatten(flat, like)
+            # orbax raises whatever its storage layers raise on damaged files.
+            except Exception as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                failures.append(f"step {position}: {reason[:200]}")
+                log.warning("checkpoint %s/%d cannot be read: %s", self.folder, position, reason)
+        if failures:
+            raise CheckpointError(
+                f"No checkpoint in {self.folder} can be read ({'; '.join(failures)}). Delete that"
+                " folder to train these folds again; finished folds are kept."
+            )
+        return None
+
+    def wait(self) -> None:
+        """Block until what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing and let go of the folder."""
+        self._manager.close()
+
+    def remove(self) -> None:
+        """Delete the folder: the group is finished and recorded."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _unflatten(flat: dict[str, Any], like: Any) -> Any:
+    wanted = _flatten(like)
+    leaves = []
+    for name, leaf in wanted.items():
+        value = flat[name]
+        leaves.append(np.asarray(value) if isinstance(leaf, np.ndarray) else value)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)

@@ -1,0 +1,1 @@
+"""From frames on disk, or from nothing, to arrays on the device."""

@@ -1,0 +1,79 @@
+"""From stored uint8 clips to what a model sees: drawn once a clip, inside the compiled step."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from mexjax.errors import ConfigError, unknown_name
+
+CENTERS = ("none", "onset", "clip_mean")
+
+
+def augment(clips: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
+    """Randomly crop, shift, flip and re-contrast each clip; all its frames alike.
+
+    Args:
+      clips: f32[B, T, H, W, C] in [0, 1].
+      key: one key; each clip has its own derived from it and its place in the batch.
+      config: the `augment` section of the configuration.
+
+    Returns:
+      f32[B, T, H', W', C], H' = `crop_px` or H.
+    """
+    keys = jax.random.split(key, clips.shape[0])
+    size = config.crop_px or clips.shape[2]
+    margin = clips.shape[2] - size
+    reach = 2 * config.shift_px
+    if config.shift_px:
+        pad = (config.shift_px, config.shift_px)
+        clips = jnp.pad(clips, ((0, 0), (0, 0), pad, pad, (0, 0)), mode="edge")
+
+    def one(clip: jax.Array, key: jax.Array) -> jax.Array:
+        place, flip, gain = jax.random.split(key, 3)
+        if margin + reach:
+            y, x = jax.random.randint(place, (2,), 0, margin + reach + 1)
+            shape = (clip.shape[0], size, size, clip.shape[3])
+            clip = jax.lax.dynamic_slice(clip, (0, y, x, 0), shape)
+        if config.is_flipped:
+            clip = jnp.where(jax.random.bernoulli(flip), clip[:, :, ::-1], clip)
+        if config.gain_std > 0:
+            clip = 0.5 + (clip - 0.5) * jnp.exp(config.gain_std * jax.random.normal(gain))
+        return clip
+
+    return jax.vmap(one)(clips, keys)
+
+
+def center_crop(clips: jax.Array, config: ConfigDict) -> jax.Array:
+    """The middle `crop_px` square of f32[B, T, H, W, C]: what evaluation sees."""
+    size = config.crop_px or clips.shape[2]
+    start = (clips.shape[2] - size) // 2
+    return clips[:, :, start : start + size, start : start + size]
+
+
+def normalise(frames: jax.Array, center: str, scale: jax.Array | None = None) -> jax.Array:
+    """Frames in [0, 1] to the range a network is fed.
+
+    Args:
+      frames: f32[B, T, H, W, C].
+      center: `none` gives (x - 0.5) / 0.5. `onset` and `clip_mean` subtract the clip's first
+        frame or its mean over time and divide by the standard deviation of the result over the
+        whole clip: what is left is motion. A clip without motion stays zero.
+      scale: f32[2], mean and maximum of a split, applied after `none`: (x - mean) / maximum.
+
+    Returns:
+      f32[B, T, H, W, C].
+    """
+    if center == "none":
+        frames = (frames - 0.5) / 0.5
+        return frames if scale is None else (frames - scale[0]) / scale[1]
+    if center == "onset":
+        moved = frames - frames[:, :1]
+    elif center == "clip_mean":
+        moved = frames - frames.mean(axis=1, keepdims=True)
+    else:
+        raise ConfigError(unknown_name("data.center", center, CENTERS))
+    deviation = jnp.sqrt(jnp.mean(jnp.square(moved), axis=(1, 2, 3, 4), keepdims=True))
+    # One gray level of 255 is the quantisation step: below it there is no motion to amplify.
+    return moved / jnp.maximum(deviation, 1.0 / 255.0)

@@ -1,0 +1,243 @@
+"""Train one group of folds from its checkpoint, or from nothing, to its recorded result."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mexjax.checkpoint import GroupCheckpoints
+from mexjax.errors import DivergedError, Interrupted
+from mexjax.folds import Carry, Programs
+from mexjax.progress import TrainProgress
+from mexjax.runtime import StopRequest
+from mexjax.step import Arrays, FoldPlan
+
+
+class Compiled(NamedTuple):
+    """The three compiled programs of a group and what they were made from."""
+
+    programs: Programs
+    init: jax.stages.Compiled
+    train: jax.stages.Compiled
+    evaluate: jax.stages.Compiled
+    carry_shape: Carry
+    eval_shape: dict[str, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When things happen, in epochs and steps of the plan."""
+
+    num_epochs: int
+    epoch_steps: int
+    steps_per_call: int
+    eval_every: int
+    checkpoint_every: int
+
+    @property
+    def eval_epochs(self) -> list[int]:
+        """Epochs trained at each evaluation; the last epoch is always one."""
+        every = max(self.eval_every, 1)
+        return sorted({*range(every, self.num_epochs + 1, every), self.num_epochs})
+
+
+@dataclasses.dataclass
+class History:
+    """What a group has recorded so far; saved with its state.
+
+    Attributes:
+      logits: f32[k, E, M, K], held-out logits of each evaluation.
+      curves: f32[k, num_epochs, L], mean logged values of each epoch.
+      seconds: f64[3], training, evaluation, and clips trained on.
+    """
+
+    logits: np.ndarray
+    curves: np.ndarray
+    seconds: np.ndarray
+
+    def tree(self) -> dict[str, np.ndarray]:
+        """As a tree of arrays."""
+        return dataclasses.asdict(self)
+
+
+class GroupTrainer:
+    """Runs one group; everything it needs is given, nothing is looked up."""
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        plan: FoldPlan,
+        data: Arrays,
+        schedule: Schedule,
+        names: list[str],
+        checkpoints: GroupCheckpoints,
+        progress: TrainProgress,
+        stop: StopRequest,
+    ) -> None:
+        self.compiled, self.schedule, self.names = compiled, schedule, names
+        self.checkpoints, self.progress, self.stop = checkpoints, progress, stop
+        self.host_plan, self.data = plan, data
+        programs = compiled.programs
+        self.plan = jax.device_put(plan, programs.folded)
+        self.batches = [
+            jax.device_put(np.int32(j), programs.shared) for j in range(plan.eval_idx.shape[1])
+        ]
+        logits = compiled.eval_shape["logits"]
+        k, m, classes = logits.shape
+        shape = (k, len(schedule.eval_epochs), m * len(self.batches), classes)
+        self.history = History(
+            logits=np.full(shape, np.nan, np.float32),
+            curves=np.full(
+                (k, schedule.num_epochs, len(programs.log_names)), np.nan, np.float32
+            ),
+            seconds=np.zeros(3),
+        )
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Train to the end.
+
+        Returns:
+          `logits`, `curves`, `seconds`, and every other array `predictions` gave at the last
+          evaluation as `extra_<name>` [k, M, ...].
+
+        Raises:
+          DivergedError: a loss or logit is not finite; the last good checkpoint is kept.
+          Interrupted: a stop was asked for; the state is saved.
+        """
+        position, carry = self._start()
+        steps, calls = self.schedule.epoch_steps, self.schedule.steps_per_call
+        extras: dict[str, np.ndarray] = {}
+        began = time.perf_counter()
+        total = steps * self.schedule.num_epochs
+        self.progress.skip(self._fold_steps(0, position))
+        epoch_start = position
+        while position < total:
+            with jax.transfer_guard("disallow"):
+                carry = self.compiled.train(carry, self.plan, self.data)
+            position += calls
+            if self.stop and position % steps:
+                self._save(position, carry)
+                raise Interrupted(self._stopped_text())
+            if position % steps:
+                continue
+            epoch = position // steps
+            self._record_epoch(epoch, jax.device_get(carry.logs))
+            now = time.perf_counter()
+            clips = int(self.host_plan.weight[:, epoch_start:position].sum())
+            self.history.seconds += (now - began, 0.0, clips)
+            self._show(epoch, epoch_start, position, clips)
+            if epoch in self.schedule.eval_epochs:
+                extras = self._evaluate(epoch, carry)
+                self.history.seconds[1] += time.perf_counter() - now
+            is_due = self.schedule.checkpoint_every and epoch % self.schedule.checkpoint_every == 0
+            if position < total and (is_due or self.stop):
+                self._save(position, carry)
+            if position < total and self.stop:
+                raise Interrupted(self._stopped_text())
+            began, epoch_start = time.perf_counter(), position
+        if not extras:  # resumed from a checkpoint made after the last step
+            extras = self._evaluate(self.schedule.num_epochs, carry)
+        return self.history.tree() | {f"extra_{name}": array for name, array in extras.items()}
+
+    def _start(self) -> tuple[int, Carry]:
+        programs = self.compiled.programs
+        shardings = Carry(programs.folded, programs.shared, programs.folded)
+        like = {
+            "carry": jax.tree.map(
+                lambda shape, sharding: jax.ShapeDtypeStruct(
+                    shape.shape, shape.dtype, sharding=sharding
+                ),
+                self.compiled.carry_shape,
+                _broadcast(shardings, self.compiled.carry_shape),
+            ),
+            "history": self.history.tree(),
+        }
+        found = self.checkpoints.restore(like)
+        if found is None:
+            return 0, self.compiled.init(self.plan.fold_id, self.data)
+        position, tree = found
+        self.history = History(**{name: np.array(a) for name, a in tree["history"].items()})
+        self.progress.say(f"resuming at step {position}")
+        return position, tree["carry"]
+
+    def _save(self, position: int, carry: Carry) -> None:
+        # The history goes on changing while orbax writes in the background.
+        history = {name: array.copy() for name, array in self.history.tree().items()}
+        self.checkpoints.save(position, {"carry": carry, "history": history})
+        if self.stop:
+            self.checkpoints.wait()
+
+    def _stopped_text(self) -> str:
+        return f"Stopped by {self.stop.signal_name}; the state is saved. Start again to go on."
+
+    def _record_epoch(self, epoch: int, logs: np.ndarray) -> None:
+        """Check the epoch's values (f32[k, S, L]) and keep their means over valid steps."""
+        steps = self.schedule.epoch_steps
+        valid = self.host_plan.valid[:, (epoch - 1) * steps : epoch * steps]
+        bad = valid & ~np.isfinite(logs).all(axis=-1)
+        if bad.any():
+            step, fold = np.argwhere(bad.T)[0]
+            names = self.compiled.programs.log_names
+            values = ", ".join(
+                f"{n}={v:.4g}" for n, v in zip(names, logs[fold, step], strict=True)
+            )
+            raise DivergedError(
+                f"The loss of fold {self.names[fold]} is not finite in epoch {epoch}, step"
+                f" {step + 1} of the epoch ({values}). The last good checkpoint is kept in"
+                f" {self.checkpoints.folder}. Lower train.learning_rate, or look at the data."
+            )
+        count = valid.sum(axis=1)
+        has = count > 0
+        sums = np.where(valid[:, :, None], logs, 0.0).sum(axis=1)
+        self.history.curves[has, epoch - 1] = sums[has] / count[has, None]
+
+    def _evaluate(self, epoch: int, carry: Carry) -> dict[str, np.ndarray]:
+        with jax.transfer_guard("disallow"):
+            parts = [
+                self.compiled.evaluate(carry.states, j, self.plan, self.data)
+                for j in self.batches
+            ]
+        host: list[dict[str, Any]] = jax.device_get(parts)
+        joined = {name: np.concatenate([p[name] for p in host], axis=1) for name in host[0]}
+        logits = joined.pop("logits")
+        real = [f for f in range(len(self.names)) if self.host_plan.valid[f].any()]
+        if not np.isfinite(logits[real]).all():
+            fold = next(f for f in real if not np.isfinite(logits[f]).all())
+            raise DivergedError(
+                f"A held-out prediction of fold {self.names[fold]} is not finite after epoch"
+                f" {epoch}. The last good checkpoint is kept in {self.checkpoints.folder}."
+                " Lower train.learning_rate, or look at the data."
+            )
+        self.history.logits[:, self.schedule.eval_epochs.index(epoch)] = logits
+        return joined if epoch == self.schedule.num_epochs else {}
+
+    def _fold_steps(self, start: int, end: int) -> int:
+        return int(self.host_plan.valid[:, start:end].sum())
+
+    def _show(self, epoch: int, start: int, end: int, clips: int) -> None:
+        names = self.compiled.programs.log_names
+        curves = self.history.curves[:, epoch - 1, names.index("loss")]
+        loss = float(np.nanmean(curves)) if np.isfinite(curves).any() else float("nan")
+        folds = self.names[0] if len(self.names) == 1 else f"{self.names[0]} .. {self.names[-1]}"
+        self.progress.update(
+            self._fold_steps(start, end),
+            clips,
+            folds=folds,
+            epoch=f"epoch {epoch}/{self.schedule.num_epochs}",
+            loss=loss,
+        )
+
+
+def _broadcast(prefix: Carry, tree: Carry) -> Carry:
+    """A tree of shardings shaped like `tree` from one sharding per field."""
+    return Carry(
+        *(
+            jax.tree.map(lambda _, sharding=getattr(prefix, field.name): sharding, branch)
+            for field in dataclasses.fields(Carry)
+            for branch in [getattr(tree, field.name)]
+        )
+    )

@@ -1,0 +1,1 @@
+"""Weights from and to PyTorch, one file per source of weights."""

@@ -1,0 +1,54 @@
+"""Weights of a model from and to PyTorch, by the name of the model."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+from mexjax.errors import ConfigError, unknown_name
+from mexjax.interop.common import State, read_state
+
+# Each module has `from_torch(state, **kwargs)` and `to_torch(variables)`.
+SOURCES = {
+    "fdp": "mexjax.interop.fdp",
+}
+
+
+def _source(name: str) -> Any:
+    if name not in SOURCES:
+        raise ConfigError(unknown_name("source of PyTorch weights", name, SOURCES))
+    return importlib.import_module(SOURCES[name])
+
+
+def from_torch(
+    name: str, state: Mapping[str, Any] | str | Path, **kwargs: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model with the weights of a PyTorch state dict.
+
+    Args:
+      name: of the model, as in `list_models`.
+      state: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
+        `.npz`, `.pt` or `.pth` file (see `mexjax.interop.common.read_state`).
+      **kwargs: for the model's own file, for example `preset="official"`.
+
+    Returns:
+      The linen module and its variables: `module.apply(variables, batch, train=False)`.
+
+    Raises:
+      ConfigError: no such model.
+      DataError: weights that cannot be read, or that do not fit: every name is listed.
+    """
+    return _source(name).from_torch(read_state(state), **kwargs)
+
+
+def to_torch(name: str, variables: Mapping[str, Any]) -> State:
+    """The state dict (numpy arrays, PyTorch layout, the released code's names) of `variables`.
+
+    `{n: torch.from_numpy(a) for n, a in to_torch("fdp", variables).items()}` loads into the
+    released network with `load_state_dict`.
+    """
+    return _source(name).to_torch(variables)

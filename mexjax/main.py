@@ -1,0 +1,77 @@
+"""The command: `python -m mexjax.main --config=configs/fdp.py[:variant] --workdir=runs/fdp`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from rich.console import Console
+
+from mexjax import runtime
+from mexjax.errors import ConfigError, Interrupted, MexjaxError
+
+_CONFIG = flags.DEFINE_string(
+    "config", None, "Recipe card, with an optional variant: configs/fdp.py:paper."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; by default runs/<card>_<variant>."
+)
+_OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Start anew in a folder that is in use.")
+
+USAGE = (
+    "python -m mexjax.main --config=configs/fdp.py[:variant] [--workdir=runs/fdp]"
+    " [--overwrite] [--config.key=value ...]"
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with `argv` (program name first) and return its exit status."""
+    errors = Console(stderr=True, highlight=False)
+    try:
+        overrides = [arg[len("--config.") :] for arg in argv if arg.startswith("--config.")]
+        rest = flags.FLAGS([arg for arg in argv if not arg.startswith("--config.")])
+        if _CONFIG.value is None or len(rest) > 1:
+            extra = f" Not understood: {' '.join(rest[1:])}." if len(rest) > 1 else ""
+            raise ConfigError(f"Which recipe card?{extra} Usage: {USAGE}")
+        return _run(overrides)
+    except Interrupted as stopped:
+        errors.print(f"[bold yellow]Stopped.[/] {stopped}", soft_wrap=True)
+        return 143
+    except (MexjaxError, flags.Error) as error:
+        errors.print("[bold red]Error:[/]", end=" ")
+        errors.print(str(error), markup=False, soft_wrap=True)
+        return 2
+
+
+def _run(overrides: list[str]) -> int:
+    from mexjax import report, train
+    from mexjax.configuration import load_config
+
+    runtime.use_compilation_cache()
+    config = load_config(_CONFIG.value, overrides)
+    card = _CONFIG.value.rpartition("/")[2].partition(":")[0].removesuffix(".py")
+    workdir = _WORKDIR.value or f"runs/{card}_{config.model.preset}"
+    console = Console()
+    console.print(
+        f"[bold]mexjax[/]  {config.model.name} ({config.model.preset}) on {config.data.name},"
+        f" {config.protocol.name}, seed {config.seed}, folder {workdir}",
+        highlight=False,
+    )
+    done = train.run(config, workdir, overwrite=_OVERWRITE.value)
+    if done.was_finished:
+        console.print("This run was finished before; its report is rebuilt from its predictions.")
+    report.print_results(done.results)
+    console.print(f"Report, figures and predictions: {done.workdir}/report.md", highlight=False)
+    return 0
+
+
+def entry_point() -> None:
+    """The console script."""
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    sys.exit(main(sys.argv))
+
+
+if __name__ == "__main__":
+    entry_point()

@@ -1,0 +1,28 @@
+"""The models: one paper, one file, looked up by name."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from mexjax.errors import ConfigError, unknown_name
+
+MODELS = {
+    "fdp": "mexjax.models.fdp",
+}
+
+
+def list_models() -> tuple[str, ...]:
+    """Names that `get_model` knows, sorted."""
+    return tuple(sorted(MODELS))
+
+
+def get_model(name: str) -> ModuleType:
+    """The module of one paper: `make`, `targets`, `loss`, `predictions`, `PRESETS`, `VIEWS`.
+
+    Raises:
+      ConfigError: no model of that name; the message lists them.
+    """
+    if name not in MODELS:
+        raise ConfigError(unknown_name("model", name, MODELS))
+    return importlib.import_module(MODELS[name])

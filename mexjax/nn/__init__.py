@@ -1,0 +1,1 @@
+"""Linen blocks that more than one paper uses."""

@@ -1,0 +1,159 @@
+"""Batch normalisation that ignores padded samples, as PyTorch counts."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mexjax.nn.mode import Mode
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation of f[N,...,C] over everything but C, in float32.
+
+    - Rows of weight 0 (`mode.weight`) enter no statistic and no count.
+    - The stored variance is the unbiased one, n/(n-1) times what is used to normalise (PyTorch).
+    - With fewer than two values (all rows padded, or one pixel) there is no variance to estimate:
+      the running statistics normalise, and stay as they are.
+    - `mode.is_frozen` true: the same, by choice.
+
+    Attributes:
+      eps: added to the variance.
+      momentum: what the running statistics keep in an update.
+      per_frame: statistics for each of the `mode.num_frames` frame positions on its own, and T
+        updates of the running ones in time order: what calling the network frame by frame does.
+      dtype: of the result; parameters and statistics are float32.
+      scale_init: a zero initial scale makes a residual branch start as nothing.
+    """
+
+    eps: float = 1e-5
+    momentum: float = 0.9
+    per_frame: bool = False
+    dtype: jnp.dtype = jnp.float32
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        features = x.shape[-1]
+        scale = self.param("scale", self.scale_init, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
+        old = (running_mean.value, running_var.value)
+        if not mode.is_train:
+            factor = scale * jax.lax.rsqrt(old[1] + self.eps)
+            return ((x - old[0]) * factor + bias).astype(self.dtype)
+
+        times = mode.num_frames if self.per_frame else 1
+        if x.shape[0] % times or (mode.weight is not None and mode.weight.shape != x.shape[:1]):
+            found = None if mode.weight is None else mode.weight.shape
+            raise ValueError(
+                f"BatchNorm: expected N rows, N a multiple of {times} frames, and one weight a "
+                f"row; found x {x.shape}, weight {found}. Frames folded into the batch need "
+                "Mode.per_frame(num_frames)."
+            )
+        grouped = x.reshape(x.shape[0] // times, times, math.prod(x.shape[1:-1]), features)
+        mask = None if mode.weight is None else (mode.weight > 0).reshape(-1, times)
+        mean, var, count = masked_moments(grouped, mask)
+
+        is_used = count > 1  # (T,)
+        if mode.is_frozen is not None:
+            is_used &= ~mode.is_frozen
+        share = is_used / jnp.maximum(count, 1)
+        share = jnp.broadcast_to(share, grouped.shape[:2]) if mask is None else mask * share
+        used = is_used[:, None]
+        mean, var = jnp.where(used, mean, old[0]), jnp.where(used, var, old[1])
+        y = _normalise(self.eps, grouped, scale, bias, mean, var, share)
+
+        if not self.is_initializing():
+            unbiased = var * (count / jnp.maximum(count - 1, 1))[:, None]
+            for variable, new in ((running_mean, mean), (running_var, unbiased)):
+                variable.value = _run(variable.value, new, is_used, self.momentum)
+        return y.reshape(x.shape).astype(self.dtype)
+
+
+def masked_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean and biased variance over rows and pixels, without gradient.
+
+    Two passes: the mean of squares minus the squared mean loses digits where the mean is large.
+
+    Args:
+      x: f[B,T,P,C], P pixels.
+      mask: bool[B,T], true where a row counts; None: all count.
+
+    Returns:
+      f32[T,C] mean, f32[T,C] variance, f32[T] number of values. Zeros where nothing counts.
+    """
+    x = jax.lax.stop_gradient(x).astype(jnp.float32)
+    b, t, pixels, _ = x.shape
+    if mask is None:
+        count = jnp.full((t,), b * pixels, jnp.float32)
+    else:
+        count = mask.sum(axis=0).astype(jnp.float32) * pixels
+    n = jnp.maximum(count, 1)[:, None]
+
+    def mean_of(rows: jax.Array) -> jax.Array:
+        """Mean of f32[B,T,C], sums over the pixels of a row, over the rows that count."""
+        return (rows if mask is None else jnp.where(mask[..., None], rows, 0)).sum(axis=0) / n
+
+    # Padding is left out of the sums of rows, which are small, and not of the pixels.
+    mean = mean_of(x.sum(axis=2))
+    return mean, mean_of(jnp.square(x - mean[:, None]).sum(axis=2)), count
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalise(
+    eps: float,
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    share: jax.Array,
+) -> jax.Array:
+    """(x - mean) / sqrt(var + eps) * scale + bias, with the gradient through the statistics.
+
+    `mean` and `var` (f32[T,C]) are taken as functions of x f[B,T,P,C]: `share` f32[B,T] is the
+    part one value of a row has in them, 0 for padding and where they are constants. Written by
+    hand because it keeps x alone and needs two sums, where autodiff keeps and sums more.
+    """
+    factor = scale * jax.lax.rsqrt(var + eps)
+    return (x - mean[:, None]) * factor[:, None] + bias
+
+
+def _normalise_fwd(eps, x, scale, bias, mean, var, share):
+    return _normalise(eps, x, scale, bias, mean, var, share), (x, scale, mean, var, share)
+
+
+def _normalise_bwd(eps, residuals, dy):
+    x, scale, mean, var, share = residuals
+    rate = jax.lax.rsqrt(var + eps)
+    centred = x - mean[:, None]
+    sum_dy = dy.sum(axis=(0, 2))  # (T, C)
+    sum_dy_normal = rate * (dy * centred).sum(axis=(0, 2))
+    # dx = (dy - share * (sum_dy + normal * sum_dy_normal)) * factor, all that is per row at once.
+    factor = scale * rate
+    slope = share[..., None] * (sum_dy_normal * rate * factor)  # (B, T, C)
+    offset = share[..., None] * (sum_dy * factor)
+    dx = dy * factor[:, None] - centred * slope[:, :, None] - offset[:, :, None]
+    dx = dx.astype(x.dtype)
+    d_scale, d_bias = sum_dy_normal.sum(axis=0), sum_dy.sum(axis=0)
+    return dx, d_scale, d_bias, jnp.zeros_like(mean), jnp.zeros_like(var), jnp.zeros_like(share)
+
+
+_normalise.defvjp(_normalise_fwd, _normalise_bwd)
+
+
+def _run(old: jax.Array, new: jax.Array, is_used: jax.Array, momentum: float) -> jax.Array:
+    """`old` f32[C] after one update with each of `new` f32[T,C] in order, where `is_used` bool[T].
+
+    Closed form: what is kept of an update shrinks by `momentum` with each one that follows.
+    """
+    used = is_used.astype(jnp.float32)
+    later = jnp.cumsum(used[::-1])[::-1] - used
+    gain = (1.0 - momentum) * used * momentum**later
+    return momentum ** used.sum() * old + (gain[:, None] * new).sum(axis=0)

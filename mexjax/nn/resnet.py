@@ -1,0 +1,87 @@
+"""ResNet-18 (He et al. 2016) with masked batch norm, laid out as in torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mexjax.nn.layers import BatchNorm, Conv
+from mexjax.nn.mode import Mode
+
+_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def max_pool_3x3_stride_2(x: jax.Array) -> jax.Array:
+    """Overlapping max-pooling with a border of one: f[N,H,W,C] -> f[N,ceil(H/2),ceil(W/2),C]."""
+    rows, columns = (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    taps = [
+        x[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
+        for i in range(3)
+        for j in range(3)
+    ]
+    largest = taps[0]
+    for tap in taps[1:]:
+        largest = jnp.maximum(largest, tap)
+    return largest
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a skip, which is a 1x1 convolution where the shape changes."""
+
+    features: int
+    stride: int = 1
+    per_frame: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        def conv_norm(x: jax.Array, kernel: int, stride: int, tag: str) -> jax.Array:
+            conv = Conv(
+                self.features,
+                kernel,
+                stride,
+                dtype=self.dtype,
+                kernel_init=_INIT,
+                name=f"{tag}_conv",
+            )
+            norm = BatchNorm(per_frame=self.per_frame, dtype=self.dtype, name=f"{tag}_norm")
+            return norm(conv(x), mode)
+
+        y = nn.relu(conv_norm(x, 3, self.stride, "first"))
+        y = conv_norm(y, 3, 1, "second")
+        if x.shape != y.shape:
+            x = conv_norm(x, 1, self.stride, "skip")
+        return nn.relu(x + y)
+
+
+class ResNet18(nn.Module):
+    """f[N,H,W,C] -> f[N,num_features].
+
+    Attributes:
+      num_features: width of the linear layer at the end.
+      channels: of each stage; stages after the first halve the map.
+      blocks: basic blocks of each stage.
+    """
+
+    num_features: int
+    channels: Sequence[int] = (64, 128, 256, 512)
+    blocks: Sequence[int] = (2, 2, 2, 2)
+    per_frame: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        common = {"per_frame": self.per_frame, "dtype": self.dtype}
+        stem = Conv(self.channels[0], 7, 2, dtype=self.dtype, kernel_init=_INIT, name="stem_conv")
+        x = nn.relu(BatchNorm(**common, name="stem_norm")(stem(x), mode))
+        x = max_pool_3x3_stride_2(x)
+        for i, (features, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
+            for j in range(blocks):
+                stride = 2 if i > 0 and j == 0 else 1
+                block = BasicBlock(features, stride, **common, name=f"stage_{i}_block_{j}")
+                x = block(x, mode)
+        return nn.Dense(self.num_features, dtype=self.dtype, name="head")(x.mean(axis=(1, 2)))

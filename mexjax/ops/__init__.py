@@ -1,0 +1,1 @@
+"""Operations without parameters: pure functions of arrays."""

@@ -1,0 +1,58 @@
+"""Approximate rank pooling: one image that says how a clip changes (Bilen et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@functools.cache
+def rank_pooling_weights(num_frames: int) -> np.ndarray:
+    """Weight of each frame in the dynamic image, f64[T], summing to zero.
+
+    alpha_n = sum_{i=n}^{T} (2 i - T - 1) / i, n = 1 ... T: the closed form for frame features
+    that are averaged over time before they are ranked (Bilen et al. 2016, section 2.2).
+
+    Raises:
+      ValueError: fewer than one frame.
+    """
+    if num_frames < 1:
+        raise ValueError(f"rank_pooling_weights: expected num_frames >= 1; found {num_frames}")
+    i = np.arange(1, num_frames + 1)
+    terms = (2 * i - num_frames - 1) / i
+    weights = terms[::-1].cumsum()[::-1].copy()
+    weights.setflags(write=False)
+    return weights
+
+
+def rank_pool(frames: jax.Array) -> jax.Array:
+    """Weighted sum over time, f[...,T,H,W] -> f32[...,H,W], of any range."""
+    weights = jnp.asarray(rank_pooling_weights(frames.shape[-3]), jnp.float32)
+    # Multiplied and summed, not as a matrix product: those round to 10 bits on recent GPUs.
+    return (frames.astype(jnp.float32) * weights[:, None, None]).sum(axis=-3)
+
+
+def dynamic_image(frames: jax.Array, *, quantize: bool = False) -> jax.Array:
+    """The dynamic image of each clip, scaled to [0, 1] by its own smallest and largest value.
+
+    A clip whose frames are all equal has no dynamic image: it gives zeros.
+
+    Args:
+      frames: f[...,T,H,W], gray.
+      quantize: cut down to whole 1/255, as saving the image as 8 bits does in the public code.
+
+    Returns:
+      f32[...,H,W].
+    """
+    image = rank_pool(frames)
+    low = image.min(axis=(-2, -1), keepdims=True)
+    span = image.max(axis=(-2, -1), keepdims=True) - low
+    # The weights sum to zero only up to rounding: a span of that size is a still clip.
+    is_still = span <= 1e-5 * jnp.maximum(
+        jnp.abs(frames).max(axis=(-3, -2, -1))[..., None, None], 1e-30
+    )
+    image = jnp.where(is_still, 0.0, (image - low) / jnp.where(is_still, 1.0, span))
+    return jnp.floor(image * 255.0) / 255.0 if quantize else image

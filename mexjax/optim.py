@@ -1,0 +1,93 @@
+"""Optimizers whose learning rate is a function of where a fold is in its own training.
+
+Folds of one program have different lengths, so the rate cannot be a schedule over one global
+step: it is computed in the step from the fold's own step, total and epoch length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from mexjax.errors import ConfigError, unknown_name
+
+Rate = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class Optimizer(NamedTuple):
+    """`update = -rate(step, total_steps, epoch_steps) * transform(gradient)`."""
+
+    transform: optax.GradientTransformation
+    rate: Rate
+
+
+def make_optimizer(config: ConfigDict) -> Optimizer:
+    """Build the optimizer of `config.train`.
+
+    Args:
+      config: the `train` section of the configuration.
+
+    Returns:
+      A gradient transformation without learning rate, and the rate as a function of the
+      step (i32[], counted from 0), the fold's total number of steps and its steps per epoch.
+
+    Raises:
+      ConfigError: an optimizer or a schedule that does not exist.
+    """
+    parts = []
+    if config.grad_clip_norm > 0:
+        parts.append(optax.clip_by_global_norm(config.grad_clip_norm))
+    decay = optax.add_decayed_weights(config.weight_decay) if config.weight_decay > 0 else None
+    adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+    momentum = optax.trace(decay=config.momentum)
+    # L2 enters the gradient before the moments; decoupled decay comes after them.
+    orders = {"adam": (decay, adam), "adamw": (adam, decay), "sgd": (decay, momentum)}
+    if config.optimizer not in orders:
+        raise ConfigError(unknown_name("train.optimizer", config.optimizer, orders))
+    parts += [part for part in orders[config.optimizer] if part is not None]
+    return Optimizer(optax.chain(*parts), make_rate(config))
+
+
+def make_rate(config: ConfigDict) -> Rate:
+    """The learning rate `f(step, total_steps, epoch_steps)` of `config.schedule`."""
+    peak = config.learning_rate
+
+    def constant(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
+        del step, total, epoch
+        return jnp.float32(peak)
+
+    def cosine(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
+        del epoch
+        part = jnp.clip(step / jnp.maximum(total, 1), 0.0, 1.0)
+        return peak * 0.5 * (1.0 + jnp.cos(jnp.pi * part))
+
+    def one_cycle(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
+        # Smith & Topin 2018 with the common 1/25 start: up by a cosine, down by a cosine.
+        del epoch
+        part = jnp.clip(step / jnp.maximum(total, 1), 0.0, 1.0)
+        warm = max(config.warmup_fraction, 1e-6)
+        up = 0.04 + 0.96 * 0.5 * (1.0 - jnp.cos(jnp.pi * jnp.minimum(part / warm, 1.0)))
+        down = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip((part - warm) / (1.0 - warm), 0.0, 1.0)))
+        return peak * jnp.where(part < warm, up, down)
+
+    def epoch_decay(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
+        del total
+        epochs = step // jnp.maximum(epoch, 1)
+        if config.decay_epochs > 0:
+            epochs = jnp.minimum(epochs, config.decay_epochs)
+        return peak * config.decay_per_epoch ** epochs.astype(jnp.float32)
+
+    rates = {
+        "constant": constant,
+        "cosine": cosine,
+        "one_cycle": one_cycle,
+        "epoch_decay": epoch_decay,
+    }
+    if config.schedule not in rates:
+        raise ConfigError(unknown_name("train.schedule", config.schedule, rates))
+    return rates[config.schedule]

@@ -1,0 +1,134 @@
+"""From a run folder to results.json, predictions.csv, report.md and figures, without a model.
+
+    python -m mexjax.report RUN            rebuild and print the report of a run
+    python -m mexjax.report RUN1 RUN2 ...  the same for each, then compare them
+
+docs/results_format.md describes every file that is read and written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from mexjax import figures
+from mexjax.errors import MexjaxError, WorkdirError
+from mexjax.report_compare import compare, print_comparison
+from mexjax.report_files import Run, read_run
+from mexjax.report_results import compute_results, predictions_csv
+from mexjax.report_text import heading, print_results, report_markdown
+from mexjax.workdir import atomic
+
+__all__ = ["compare", "main", "print_comparison", "print_results", "report"]
+
+
+def report(workdir: str | Path) -> dict[str, Any]:
+    """Build the report of a finished run; the same files in give the same bytes out.
+
+    Args:
+      workdir: folder with config.json, folds.json, run.json, predictions.npz and perhaps
+        sheet.npz, as `mexjax.run` leaves it.
+
+    Returns:
+      The content of results.json.
+
+    Raises:
+      WorkdirError: a file is missing, unreadable or cannot be written.
+      DataError: a file is not of the documented form.
+    """
+    run = read_run(workdir)
+    results = compute_results(run)
+    drawn = _draw(run, results) if run.config.get("report", {}).get("has_figures", True) else {}
+    _write(run.path / "predictions.csv", predictions_csv(run))
+    _write(run.path / "report.md", report_markdown(results, drawn))
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    _write(run.path / "results.json", text + "\n")
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mexjax.report",
+        description="Rebuild reports from saved predictions; compare several runs.",
+    )
+    parser.add_argument("workdir", nargs="+", type=Path, help="folder of a finished run")
+    options = parser.parse_args(argv)
+    console = Console()
+    try:
+        for workdir in options.workdir:
+            print_results(report(workdir), console=console)
+            console.print(f"Written: {workdir / 'report.md'}\n", highlight=False, markup=False)
+        if len(options.workdir) > 1:
+            print_comparison(compare(options.workdir), console=console)
+    except MexjaxError as error:
+        errors = Console(stderr=True, highlight=False)
+        errors.print(f"Error: {error}", style="bold red", markup=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
+    """Write the figures; caption -> path relative to the folder."""
+    folder = run.path / "figures"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"Cannot make {folder}: {error.strerror or error}.") from error
+    last, oracle = results["metrics"]["last"], results["metrics"]["oracle"]
+    title = heading(results)
+    made = {
+        "confusion.png": (
+            "Confusion matrix of all held-out clips at the last evaluation",
+            figures.confusion_figure(np.array(last["confusion"]), results["classes"], title),
+        ),
+        "subjects.png": (
+            "Accuracy of each held-out subject",
+            figures.subjects_figure(results["subjects"], last["acc"], title),
+        ),
+    }
+    if "loss" in run.curves:
+        made["curves.png"] = (
+            "Training loss, and held-out metrics at every evaluation",
+            figures.curves_figure(run.curves["loss"], results["curves"], oracle, title),
+        )
+    if run.sheet is not None:
+        made["dynamic_images.png"] = (
+            "Held-out clips: frames, their dynamic image, and the one the model constructs",
+            figures.sheet_figure(
+                run.sheet["frames"],
+                run.sheet["target"],
+                run.sheet["constructed"],
+                run.sheet["title"].tolist(),
+            ),
+        )
+    for name, (_, figure) in made.items():
+        figures.save_figure(figure, folder / name)
+    return {caption: f"figures/{name}" for name, (caption, _) in made.items()}
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as file:
+        file.write(text)
+
+
+class _CallableModule(types.ModuleType):
+    """Lets `mexjax.report(workdir)` work: the package offers the function under the name that
+    importing this module gives to the module."""
+
+    def __call__(self, workdir: str | Path) -> dict[str, Any]:
+        return report(workdir)
+
+
+sys.modules[__name__].__class__ = _CallableModule
+
+if __name__ == "__main__":
+    sys.exit(main())

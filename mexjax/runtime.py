@@ -1,0 +1,102 @@
+"""The machine a run is on: caches, threads of events, and what to write down about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def use_compilation_cache(folder: str | Path | None = None) -> Path:
+    """Keep compiled programs on disk, so that a second run starts at once.
+
+    Args:
+      folder: where; by default `$JAX_COMPILATION_CACHE_DIR`, else `~/.cache/mexjax/xla`.
+    """
+    folder = folder or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    path = Path(folder) if folder else Path.home() / ".cache" / "mexjax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return path
+
+
+class StopRequest:
+    """Set when the process is asked to stop; training looks at it between steps."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.signal_name)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn SIGTERM and SIGINT into a `StopRequest` while the block runs.
+
+    Handlers can be installed in the main thread alone; elsewhere the request is never set.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if request:  # a second signal means: now
+            raise KeyboardInterrupt
+        request.signal_name = signal.Signals(number).name
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices, processor and commit, for `results.json`."""
+    devices = jax.local_devices()
+    return {
+        "python": platform.python_version(),
+        **{name.replace("-", "_"): importlib.metadata.version(name) for name in PACKAGES},
+        "devices": [device.device_kind for device in devices],
+        "platform": devices[0].platform,
+        "processor": processor(),
+        "cpu_count": os.cpu_count(),
+        "git": git_commit(),
+    }
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.machine()
+
+
+def git_commit() -> str:
+    """The commit the package was run from, `-dirty` with changes; empty outside a checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

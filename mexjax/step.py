@@ -1,0 +1,191 @@
+"""One fold: how its state is made, advanced by one update, and evaluated.
+
+Pure functions of one fold's arrays. They know one model and one batch; they read no file and
+have no fold axis: `folds.py` adds it outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from ml_collections import ConfigDict
+
+from mexjax.data import augment
+from mexjax.optim import Optimizer
+
+Arrays = Mapping[str, jax.Array]
+
+
+@struct.dataclass
+class FoldPlan:
+    """What one fold trains on and is scored on. Stacked over folds it has a leading F.
+
+    Attributes:
+      fold_id: i32[], number of the fold in the whole protocol: names its random streams.
+      idx: i32[S, B], rows of the dataset in each batch.
+      weight: f32[S, B], 1 for a sample, 0 for padding.
+      valid: bool[S], False for a step this fold does not have.
+      total_steps: i32[], number of valid steps.
+      epoch_steps: i32[], valid steps of one epoch.
+      scale: f32[2, 2], (mean, maximum) of the training and of the evaluated split.
+      eval_idx: i32[J, M], rows of the dataset in each evaluation batch (padding repeats a row).
+    """
+
+    fold_id: jax.Array
+    idx: jax.Array
+    weight: jax.Array
+    valid: jax.Array
+    total_steps: jax.Array
+    epoch_steps: jax.Array
+    scale: jax.Array
+    eval_idx: jax.Array
+
+
+@struct.dataclass
+class FoldState:
+    """Everything one fold carries from update to update."""
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    step: jax.Array  # i32[], updates made: invalid steps do not count
+
+
+class FoldFunctions(NamedTuple):
+    """The three pure functions of one fold."""
+
+    init: Callable[[jax.Array, Arrays], FoldState]
+    train: Callable[
+        [FoldState, jax.Array, FoldPlan, Arrays], tuple[FoldState, dict[str, jax.Array]]
+    ]
+    evaluate: Callable[[FoldState, jax.Array, FoldPlan, Arrays], dict[str, jax.Array]]
+
+
+def make_fold_functions(
+    config: ConfigDict,
+    module: nn.Module,
+    paper: ModuleType,
+    optimizer: Optimizer,
+    *,
+    has_invalid_steps: bool,
+) -> FoldFunctions:
+    """Bind model, loss and optimizer into the three functions of one fold.
+
+    Args:
+      config: the whole configuration.
+      module: the linen module `paper.make` gave.
+      paper: the file of the model, for its `targets`, `loss` and `predictions`.
+      optimizer: see `mexjax.optim`.
+      has_invalid_steps: whether any fold of the run has steps it must sit out. Without them the
+        guard, which rereads the whole state, is left out of the program.
+
+    Returns:
+      `init(fold_id, data)`, `train(state, position, plan, data)` and
+      `evaluate(state, j, plan, data)`; `data` is the dataset on the device, `position` the
+      number of the step in the plan and `j` the number of the evaluation batch.
+    """
+    is_split_scaled = config.data.split_scale != "none"
+    freezes = bool(config.model.get("freeze_bn_after_epoch_1", False))
+
+    def fold_key(plan_or_id: jax.Array, purpose: int) -> jax.Array:
+        # threefry: the stream of a fold is the same alone and in any group of folds.
+        root = jax.random.key(config.seed, impl="threefry2x32")
+        return jax.random.fold_in(jax.random.fold_in(root, purpose), plan_or_id)
+
+    def inputs(frames: jax.Array, scale: jax.Array) -> jax.Array:
+        return augment.normalise(
+            frames, config.data.center, scale=scale if is_split_scaled else None
+        )
+
+    def gather(data: Arrays, idx: jax.Array) -> jax.Array:
+        return data["clips"][idx].astype(jnp.float32) / 255.0
+
+    def init(fold_id: jax.Array, data: Arrays) -> FoldState:
+        frames = augment.center_crop(gather(data, jnp.zeros((2,), jnp.int32)), config.augment)
+        batch = {"clip": augment.normalise(frames, config.data.center)}
+        keys = jax.random.split(fold_key(fold_id, 0), 3)
+        rngs = dict(zip(("params", "drop_path", "dropout"), keys, strict=True))
+        variables = module.init(rngs, batch, train=False)
+        params = variables["params"]
+        return FoldState(
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.transform.init(params),
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    def loss_fn(
+        params: Any, batch_stats: Any, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        keys = jax.random.split(key)
+        outputs, updated = module.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"drop_path": keys[0], "dropout": keys[1]},
+        )
+        per_sample, logs = paper.loss(outputs, batch, config.model)
+        weight = batch["weight"]
+        total = jnp.maximum(weight.sum(), 1.0)
+
+        def mean(values: jax.Array) -> jax.Array:
+            # `where`, not a product: a padded sample may hold anything, infinities included.
+            return jnp.where(weight > 0, weight * values, 0.0).sum() / total
+
+        loss = mean(per_sample)
+        logs = {"loss": loss} | {name: mean(values) for name, values in logs.items()}
+        return loss, (logs, updated.get("batch_stats", {}))
+
+    if config.train.is_remat:
+        loss_fn = jax.checkpoint(loss_fn)
+
+    def train(
+        state: FoldState, position: jax.Array, plan: FoldPlan, data: Arrays
+    ) -> tuple[FoldState, dict[str, jax.Array]]:
+        idx, weight, valid = plan.idx[position], plan.weight[position], plan.valid[position]
+        key_augment, key_model = jax.random.split(
+            jax.random.fold_in(fold_key(plan.fold_id, 1), position)
+        )
+        frames = augment.augment(gather(data, idx), key_augment, config.augment)
+        batch = {
+            "clip": inputs(frames, plan.scale[0]),
+            "label": data["labels"][idx],
+            "weight": weight,
+            **paper.targets(frames, config.model),
+        }
+        if freezes:
+            batch["is_frozen"] = state.step >= plan.epoch_steps
+        (_, (logs, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, state.batch_stats, batch, key_model
+        )
+        updates, opt_state = optimizer.transform.update(grads, state.opt_state, state.params)
+        rate = optimizer.rate(state.step, plan.total_steps, plan.epoch_steps)
+        updates = jax.tree.map(lambda update: -rate * update, updates)
+        new = FoldState(
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            step=state.step + 1,
+        )
+        if has_invalid_steps:
+            new = jax.tree.map(lambda after, before: jnp.where(valid, after, before), new, state)
+            logs = jax.tree.map(lambda value: jnp.where(valid, value, jnp.nan), logs)
+        return new, logs
+
+    def evaluate(
+        state: FoldState, j: jax.Array, plan: FoldPlan, data: Arrays
+    ) -> dict[str, jax.Array]:
+        frames = augment.center_crop(gather(data, plan.eval_idx[j]), config.augment)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        outputs = module.apply(variables, {"clip": inputs(frames, plan.scale[1])}, train=False)
+        return paper.predictions(outputs)
+
+    return FoldFunctions(init, train, evaluate)

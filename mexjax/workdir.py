@@ -1,0 +1,140 @@
+"""The folder of a run: whose it is, what in it is finished, and files that appear whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mexjax.configuration import flat, to_json
+from mexjax.errors import WorkdirError
+
+# Keys that change how a run is watched and stored, not what it computes.
+INDIFFERENT = ("has_progress", "checkpoint.", "report.")
+
+
+@contextmanager
+def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file that appears under its name only when it is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkdirError(
+            f"Cannot write {path}: {error.strerror or error}. Free space or choose another"
+            " --workdir; start the same command again to go on from what is saved."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Workdir:
+    """A run folder that belongs to one configuration."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.groups = path / "groups"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def open(cls, path: str | Path, config: ConfigDict, *, is_overwritten: bool) -> Workdir:
+        """Make or reuse the folder.
+
+        Raises:
+          WorkdirError: it cannot be written, holds other files, or belongs to a run with
+            another configuration (the differing keys are listed).
+        """
+        folder = Path(path)
+        if is_overwritten and (folder / "config.json").is_file():
+            shutil.rmtree(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "groups").mkdir(exist_ok=True)
+            probe = folder / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise WorkdirError(
+                f"Cannot write to the run folder {folder}: {error.strerror or error}."
+                " Choose another with --workdir."
+            ) from error
+        workdir = cls(folder)
+        saved = folder / "config.json"
+        if saved.is_file():
+            workdir._check_same(saved, config)
+        with atomic(saved) as file:
+            file.write(to_json(config))
+        return workdir
+
+    def _check_same(self, saved: Path, config: ConfigDict) -> None:
+        try:
+            before = flat(ConfigDict(json.loads(saved.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise WorkdirError(
+                f"{saved} is not the configuration of a run ({error}). Choose another --workdir,"
+                " or start anew with --overwrite."
+            ) from error
+        now = flat(ConfigDict(json.loads(to_json(config))))
+        differing = [
+            f"{key} is {before.get(key, 'absent')!r} there and {now.get(key, 'absent')!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not key.startswith(INDIFFERENT)
+        ]
+        if differing:
+            shown = "; ".join(differing[:8]) + ("; ..." if len(differing) > 8 else "")
+            raise WorkdirError(
+                f"{self.path} holds a run of another configuration: {shown}. Choose another"
+                " --workdir, or start anew with --overwrite."
+            )
+
+    def group_file(self, index: int) -> Path:
+        """Where the finished group `index` is recorded."""
+        return self.groups / f"group_{index:03d}.npz"
+
+    def checkpoint_folder(self, index: int) -> Path:
+        """Where the unfinished group `index` keeps its checkpoints."""
+        return self.checkpoints / f"group_{index:03d}"
+
+    def save_arrays(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
+        """Write arrays as one .npz that appears whole."""
+        with atomic(path, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    def load_group(self, index: int) -> dict[str, np.ndarray] | None:
+        """The record of a finished group, or None; a damaged file counts as not finished."""
+        path = self.group_file(index)
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (OSError, ValueError, KeyError, EOFError):
+            path.unlink()
+            return None
+
+    def group_size(self) -> int:
+        """Folds per device and group that this run was begun with; 0 if it was not begun."""
+        path = self.groups / "size.json"
+        return int(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0
+
+    def save_group_size(self, per_device: int) -> None:
+        """Fix how the folds are cut into groups for as long as this folder lives."""
+        with atomic(self.groups / "size.json") as file:
+            json.dump(per_device, file)
+
+    def save_json(self, name: str, value: Any) -> None:
+        """Write a small JSON file."""
+        with atomic(self.path / name) as file:
+            json.dump(value, file, indent=2, sort_keys=True)
+            file.write("\n")

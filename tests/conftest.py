@@ -1,0 +1,17 @@
+"""Four CPU devices for every test, and compiled programs kept between runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_threefry_partitionable", True)
+_CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
+    Path(__file__).resolve().parent.parent / ".cache" / "xla"
+)
+jax.config.update("jax_compilation_cache_dir", _CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

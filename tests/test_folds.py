@@ -1,0 +1,189 @@
+"""The fold axis: the same numbers under every strategy, and nothing hidden in the programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+from small import small_config
+
+from mexjax import folds as fold_axis
+from mexjax import perf, plan, train
+from mexjax.errors import ConfigError
+from mexjax.protocols import Fold
+
+UNEQUAL = (27, 9, 18)
+
+
+@functools.cache
+def unequal_study(strategy: str, optimizer: str, rate: float) -> train.Study:
+    """Three folds of 27, 9 and 18 training clips: 4, 2 and 3 steps an epoch."""
+    config = small_config(
+        folds__strategy=strategy,
+        train__optimizer=optimizer,
+        train__learning_rate=rate,
+        train__schedule="constant",
+        train__num_epochs=7,
+        train__weight_decay=1e-3,
+    )
+    study = train.make_study(config)
+    rows = np.arange(len(study.dataset.table))
+    none = np.array([], int)
+    folds = [
+        Fold(f"f{i}", np.roll(rows, 5 * i)[:n], none, np.roll(rows, 5 * i)[n : n + 4])
+        for i, n in enumerate(UNEQUAL)
+    ]
+    ids = list(range(len(folds)))
+    layout = plan.make_plan(folds, ids, study.dataset.clips, config)
+    schedule = dataclasses.replace(
+        study.schedule, num_epochs=7, epoch_steps=plan.steps_per_epoch(folds, config)
+    )
+    return train.Study(config, study.dataset, folds, ids, layout, schedule)
+
+
+@functools.cache
+def trained(
+    strategy: str, per_device: int, steps: int, optimizer: str = "sgd", rate: float = 0.02
+) -> tuple[list, np.ndarray]:
+    """Parameters of each fold and losses f32[F, steps] after `steps` steps."""
+    study = unequal_study(strategy, optimizer, rate)
+    host = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+    compiled = train.compile_group(study, host, per_device)
+    programs = compiled.programs
+    data = jax.device_put(host, programs.shared)
+    width = per_device * fold_axis.num_devices(strategy)
+    params, losses = [], []
+    place = programs.log_names.index("loss")
+    for start in range(0, len(study.folds), width):
+        own = plan.take_folds(study.plan, slice(start, start + width))
+        folds = jax.device_put(plan.pad_folds(own, width), programs.folded)
+        carry = compiled.init(folds.fold_id, data)
+        seen = []
+        for step in range(steps):
+            carry = compiled.train(carry, folds, data)
+            seen.append(jax.device_get(carry.logs)[:, step % study.schedule.epoch_steps, place])
+        states = jax.device_get(carry.states)
+        for row in range(own.fold_id.shape[0]):
+            params.append(jax.tree.map(lambda x, row=row: x[row], states))
+            losses.append([values[row] for values in seen])
+    return params, np.array(losses)
+
+
+GROUPINGS = [("vmap", 1), ("vmap", 2), ("vmap", 3), ("shard", 1)]
+
+
+def leaves(tree):
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in pairs}
+
+
+@pytest.mark.parametrize(("strategy", "per_device"), GROUPINGS)
+def test_parameters_after_five_sgd_steps_agree(strategy, per_device):
+    alone, _ = trained("loop", 1, 5)
+    grouped, _ = trained(strategy, per_device, 5)
+    assert len(alone) == len(grouped) == 3
+    for one, other in zip(alone, grouped, strict=True):
+        expected, found = leaves(one), leaves(other)
+        for name, value in expected.items():
+            if name.startswith(".opt_state"):  # moments of what has no gradient are noise
+                continue
+            # A bias starts at zero: its scale is that of the weights it is added to.
+            scale = max(np.abs(value).max(), 1e-2)
+            np.testing.assert_allclose(found[name], value, atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize(("strategy", "per_device"), [("vmap", 3), ("shard", 1)])
+def test_losses_of_twenty_adam_steps_agree(strategy, per_device):
+    _, alone = trained("loop", 1, 20, "adam", 1e-3)
+    _, grouped = trained(strategy, per_device, 20, "adam", 1e-3)
+    study = unequal_study("loop", "adam", 1e-3)
+    valid = study.plan.valid[:, :20]
+    assert valid.sum(axis=1).tolist() == [20, 10, 15]
+    np.testing.assert_allclose(grouped[valid], alone[valid], rtol=1e-4)
+    # What a fold sits out is not logged as training.
+    assert np.isnan(grouped[~valid]).all()
+
+
+def test_steps_that_are_not_the_folds_own_change_nothing():
+    study = unequal_study("vmap", "sgd", 0.02)
+    after_two, _ = trained("vmap", 3, 2)
+    after_four, _ = trained("vmap", 3, 4)
+    # Fold 1 has two steps an epoch of four.
+    assert study.plan.valid[1, :4].tolist() == [True, True, False, False]
+    before, after = leaves(after_two[1]), leaves(after_four[1])
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value, err_msg=name)
+    assert not np.array_equal(
+        leaves(after_two[0])[".params['mer_fc2']['bias']"],
+        leaves(after_four[0])[".params['mer_fc2']['bias']"],
+    )
+
+
+def test_folds_differ_from_each_other():
+    states, _ = trained("vmap", 3, 5)
+    norms = [leaves(s)[".batch_stats['frame_network']['norm']['mean']"] for s in states]
+    assert not np.allclose(norms[0], norms[1]) and not np.allclose(norms[1], norms[2])
+
+
+def compiled_text(strategy: str, per_device: int) -> str:
+    study = unequal_study(strategy, "sgd", 0.02)
+    host = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+    return train.compile_group(study, host, per_device).train.as_text()
+
+
+@pytest.mark.parametrize("per_device", [1, 3])
+def test_no_convolution_inside_a_loop_on_the_cpu(per_device):
+    text = compiled_text("vmap", per_device)
+    bodies = set(re.findall(r"(?:body|condition)=%?([\w.\-]+)", text))
+    blocks = re.split(r"\n(?=%|ENTRY)", text)
+    inside = [b.split(" ", 1)[0] for b in blocks if b.split(" ", 1)[0].lstrip("%") in bodies]
+    guilty = [
+        name
+        for name, block in zip(inside, (b for b in blocks if b.split(" ", 1)[0] in inside), strict=True)
+        if "convolution(" in block
+    ]
+    assert "convolution(" in text or "dot(" in text
+    assert guilty == []
+
+
+def test_sharded_step_has_no_collective():
+    text = compiled_text("shard", 1)
+    assert "num_partitions=4" in text
+    found = re.findall(r"(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)", text)
+    assert found == []
+
+
+def test_one_compilation_for_a_shape():
+    study = unequal_study("vmap", "sgd", 0.02)
+    host = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+    compiled = train.compile_group(study, host, 2)
+    programs = compiled.programs
+    data = jax.device_put(host, programs.shared)
+    with perf.CompileCounter() as counter:
+        for start in (0, 2):
+            own = plan.take_folds(study.plan, slice(start, start + 2))
+            folds = jax.device_put(plan.pad_folds(own, 2), programs.folded)
+            carry = compiled.init(folds.fold_id, data)
+            for _ in range(3):
+                carry = compiled.train(carry, folds, data)
+            jax.block_until_ready(carry)
+    assert counter.count == 0
+
+
+def test_steps_per_call_must_divide_an_epoch():
+    config = small_config(train__steps_per_call=3)
+    study = train.make_study(config)
+    assert study.schedule.epoch_steps % 3
+    with pytest.raises(ConfigError, match=r"steps_per_call=3 must divide the \d+ steps"):
+        train.compile_group(
+            study, {"clips": study.dataset.clips, "labels": study.dataset.labels}, 1
+        )
+
+
+def test_unknown_strategy_lists_the_known():
+    with pytest.raises(ConfigError, match=r"'vmpa'.*Did you mean 'vmap'.*loop, shard, vmap"):
+        fold_axis.num_devices("vmpa")

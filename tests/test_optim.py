@@ -1,0 +1,65 @@
+"""Learning rates over a fold's own length, and the order of weight decay."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small import small_config
+
+from mexjax.errors import ConfigError
+from mexjax.optim import make_optimizer, make_rate
+
+
+def rate(schedule, step, total=100, epoch=10, **changes):
+    named = {f"train__{key}": value for key, value in changes.items()}
+    config = small_config(train__schedule=schedule, train__learning_rate=2.0, **named).train
+    return float(make_rate(config)(jnp.int32(step), jnp.int32(total), jnp.int32(epoch)))
+
+
+def test_rates_at_their_landmarks():
+    assert rate("constant", 70) == 2.0
+    assert rate("cosine", 0) == 2.0
+    assert rate("cosine", 50) == pytest.approx(1.0)
+    assert rate("cosine", 100) == pytest.approx(0.0, abs=1e-6)
+    assert rate("one_cycle", 0, warmup_fraction=0.2) == pytest.approx(2.0 / 25)
+    assert rate("one_cycle", 20, warmup_fraction=0.2) == pytest.approx(2.0)
+    assert rate("one_cycle", 100, warmup_fraction=0.2) == pytest.approx(0.0, abs=1e-6)
+    assert rate("epoch_decay", 29, decay_per_epoch=0.5) == pytest.approx(0.5)
+    assert rate("epoch_decay", 99, decay_per_epoch=0.5, decay_epochs=3) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("adam", optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.01))),
+        ("adamw", optax.adamw(0.01, weight_decay=0.1)),
+        ("sgd", optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.01, momentum=0.9))),
+    ],
+)
+def test_updates_equal_those_of_optax(name, reference):
+    config = small_config(
+        train__optimizer=name,
+        train__weight_decay=0.1,
+        train__learning_rate=0.01,
+        train__schedule="constant",
+    ).train
+    ours = make_optimizer(config)
+    params = mine = {"w": jnp.array([1.0, -2.0, 3.0])}
+    state, other = ours.transform.init(params), reference.init(params)
+    for step in range(3):
+        grads = {"w": jnp.array([0.3, 0.1, -0.2]) * (step + 1)}
+        updates, state = ours.transform.update(grads, state, mine)
+        scale = ours.rate(jnp.int32(step), jnp.int32(9), jnp.int32(3))
+        mine = optax.apply_updates(mine, {"w": -scale * updates["w"]})
+        updates, other = reference.update(grads, other, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(mine["w"], params["w"], rtol=1e-6)
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ConfigError, match=r"'adamm'.*Did you mean 'adam"):
+        make_optimizer(small_config(train__optimizer="adamm").train)
+    with pytest.raises(ConfigError, match="Known: constant, cosine, epoch_decay, one_cycle"):
+        make_optimizer(small_config(train__schedule="steps").train)

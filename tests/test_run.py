@@ -1,0 +1,284 @@
+"""A whole study: files, resuming, interruption, and what is said when it cannot go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from small import CARD, OVERRIDES, ROOT, small_config
+
+import mexjax
+from mexjax import group, main
+from mexjax.checkpoint import GroupCheckpoints
+from mexjax.errors import CheckpointError, ConfigError, DivergedError, Interrupted, WorkdirError
+
+FILES = "config.json folds.json predictions.npz predictions.csv results.json run.json perf.json"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return mexjax.run(small_config(), folder)
+
+
+def test_a_run_writes_its_files(finished):
+    for name in [*FILES.split(), "report.md", "sheet.npz"]:
+        assert (finished.workdir / name).is_file(), name
+    assert not list(finished.workdir.glob("checkpoints/*")), "finished groups keep no checkpoint"
+    assert not list(finished.workdir.glob("**/.*.tmp"))
+
+
+def test_results_agree_with_the_predictions(finished):
+    table = pd.read_csv(finished.workdir / "predictions.csv")
+    pd.testing.assert_frame_equal(table, finished.predictions)
+    accuracy = (table["label"] == table["prediction"]).mean()
+    results = json.loads((finished.workdir / "results.json").read_text())
+    assert results["metrics"]["last"]["acc"] == pytest.approx(accuracy)
+    assert results["metrics"]["oracle"]["acc"] >= accuracy - 1e-9
+    assert table["clip"].is_unique and len(table) == 36
+    logits = table.filter(regex="^logit_").to_numpy()
+    names = [c.removeprefix("logit_") for c in table.columns if c.startswith("logit_")]
+    assert [names[i] for i in logits.argmax(axis=1)] == table["prediction"].tolist()
+
+
+def test_every_clip_is_held_out_with_its_subject(finished):
+    listed = json.loads((finished.workdir / "folds.json").read_text())
+    for fold in listed["folds"]:
+        train, test = set(fold["train"]), set(fold["test"])
+        assert not train & test
+        assert {c.rsplit("/", 1)[0] for c in test} == {fold["name"]}
+        assert fold["name"] not in {c.rsplit("/", 1)[0] for c in train}
+
+
+def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
+    monkeypatch.setattr(group.GroupTrainer, "run", lambda self: pytest.fail("trained again"))
+    again = mexjax.run(small_config(), finished.workdir)
+    assert again.was_finished and again.results == finished.results
+
+
+def test_a_fold_alone_is_the_fold_among_the_others(finished, tmp_path):
+    name = "synthetic/03"
+    config = small_config(folds__only=(name,), folds__strategy="loop")
+    alone = mexjax.run(config, tmp_path / "alone").predictions
+    among = finished.predictions[finished.predictions["fold"] == name].reset_index(drop=True)
+    assert alone["clip"].tolist() == among["clip"].tolist()
+    columns = [c for c in alone.columns if c.startswith("logit_")]
+    np.testing.assert_allclose(alone[columns], among[columns], rtol=2e-3, atol=2e-3)
+
+
+class Killed(BaseException):
+    """Stands for the process going away: nothing on the way catches it."""
+
+
+@pytest.mark.parametrize("calls", [3, 13, 17])
+def test_a_run_cut_short_goes_on_to_the_same_predictions(calls, finished, tmp_path, monkeypatch):
+    """Cut at a step, without any saving on the way out; every epoch is checkpointed."""
+    config = small_config(checkpoint__every_epochs=1)
+    device_get, left = jax.device_get, [calls]
+
+    def fails(tree):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        return device_get(tree)
+
+    monkeypatch.setattr(group.jax, "device_get", fails)
+    with pytest.raises(Killed):
+        mexjax.run(config, tmp_path / "run")
+    monkeypatch.undo()
+    mexjax.run(config, tmp_path / "run")
+    expected = (finished.workdir / "predictions.csv").read_bytes()
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == expected
+
+
+def command(workdir, **changes):
+    options = [f"--config.{key}={value}" for key, value in (OVERRIDES | changes).items()]
+    environment = dict(
+        os.environ,
+        JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir,
+        JAX_PLATFORMS="cpu",
+    )
+    return subprocess.Popen(
+        [sys.executable, "-m", "mexjax.main", f"--config={CARD}", f"--workdir={workdir}", *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_sigkill_then_sigterm_then_the_same_predictions(finished, tmp_path):
+    """The real thing: processes killed at moments nobody chose."""
+    workdir = tmp_path / "run"
+    changes = {"checkpoint.every_epochs": 1}
+    groups = workdir / "groups"
+    for number, stop in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        process = command(workdir, **changes)
+        deadline = time.monotonic() + 300
+        # Wait until training has begun: there is a checkpoint of the group after those finished.
+        while process.poll() is None and time.monotonic() < deadline:
+            done = len(list(groups.glob("*.npz"))) if groups.is_dir() else 0
+            if done >= number and any(workdir.glob(f"checkpoints/group_{done:03d}/*")):
+                break
+            time.sleep(0.05)
+        process.send_signal(stop)
+        output, _ = process.communicate(timeout=300)
+        if stop == signal.SIGTERM and process.returncode != 0:
+            assert process.returncode == 143, output
+            assert "the state is saved" in output
+    process = command(workdir, **changes)
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    expected = (finished.workdir / "predictions.csv").read_bytes()
+    assert (workdir / "predictions.csv").read_bytes() == expected
+    assert "UF1" in output
+
+
+def test_a_stop_request_saves_in_the_middle_of_an_epoch(finished, tmp_path):
+    """SIGTERM between two steps: the state is saved there and the run goes on from there."""
+    config = small_config(folds__only=("synthetic/02",), train__num_epochs=40)
+    timer = threading.Timer(0, lambda: None)
+
+    def watch():
+        while not any((tmp_path / "run").glob("checkpoints/group_000")):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Thread(target=watch, daemon=True)
+    timer.start()
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM; the state is saved"):
+        mexjax.run(config, tmp_path / "run")
+    timer.join(timeout=10)
+    assert any((tmp_path / "run" / "checkpoints" / "group_000").glob("[0-9]*"))
+    resumed = mexjax.run(config, tmp_path / "run")
+    straight = mexjax.run(config, tmp_path / "straight")
+    pd.testing.assert_frame_equal(resumed.predictions, straight.predictions)
+
+
+def test_another_configuration_is_told_apart(finished):
+    with pytest.raises(WorkdirError, match=r"train\.batch_size is 8 there and 9 now.*--overwrite"):
+        mexjax.run(small_config(train__batch_size=9), finished.workdir)
+    # What does not change the numbers may differ.
+    mexjax.run(small_config(checkpoint__every_epochs=7), finished.workdir)
+
+
+def test_overwrite_starts_anew(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir, copy)
+    config = small_config(folds__only=("synthetic/01",), train__num_epochs=1)
+    anew = mexjax.run(config, copy, overwrite=True)
+    assert not anew.was_finished and set(anew.predictions["fold"]) == {"synthetic/01"}
+
+
+def test_a_damaged_group_record_is_trained_again(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir, copy)
+    (copy / "run.json").unlink()
+    (copy / "groups" / "group_001.npz").write_bytes(b"PK damaged")
+    again = mexjax.run(small_config(), copy)
+    assert not again.was_finished
+    expected = (finished.workdir / "predictions.csv").read_bytes()
+    assert (copy / "predictions.csv").read_bytes() == expected
+
+
+def test_a_diverging_run_names_fold_epoch_and_step(tmp_path):
+    config = small_config(
+        train__optimizer="sgd",
+        train__learning_rate=1e30,
+        train__schedule="constant",
+        checkpoint__every_epochs=1,
+    )
+    with pytest.raises(DivergedError, match=r"fold synthetic/\d\d is not finite in epoch 1, step"):
+        mexjax.run(config, tmp_path / "run")
+
+
+def test_corrupt_checkpoints(tmp_path):
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+    tree = {"a": np.arange(4.0), "b": np.ones(3, np.int32)}
+    for position in (1, 2):
+        checkpoints.save(position, {"a": tree["a"] * position, "b": tree["b"]})
+    checkpoints.close()
+
+    def damage(position):
+        for path in (tmp_path / "group" / str(position)).rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"damaged")
+
+    damage(2)
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+    position, found = checkpoints.restore(tree)
+    assert position == 1
+    np.testing.assert_array_equal(found["a"], tree["a"])
+    checkpoints.close()
+
+    damage(1)
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+    with pytest.raises(CheckpointError, match=r"No checkpoint in .*group can be read.*Delete that"):
+        checkpoints.restore(tree)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__name": "casme22"}, r"Unknown dataset 'casme22'.*Known:.*synthetic"),
+        ({"model__name": "fpd"}, r"Unknown model 'fpd'. Did you mean 'fdp'"),
+        ({"protocol__name": "losso"}, r"Unknown protocol 'losso'. Did you mean 'loso'"),
+        ({"data__control": "statik"}, r"Unknown data.control 'statik'. Did you mean 'static'"),
+        ({"folds__only": ("synthetic/9",)}, r"Unknown fold in folds.only 'synthetic/9'"),
+        ({"train__optimizer": "adamm"}, r"Unknown train.optimizer"),
+        ({"data__synthetic__num_clips": 3}, r"data.synthetic"),
+        ({"dtype": "float12"}, r"float12"),
+    ],
+)
+def test_bad_values_end_in_one_clear_message(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message) as caught:
+        mexjax.run(small_config(**changes), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_unwritable_workdir(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(WorkdirError, match=r"Cannot write to the run folder .*file/run"):
+        mexjax.run(small_config(), tmp_path / "file" / "run")
+
+
+def test_the_command_reports_errors_and_status(tmp_path, capsys):
+    status = main.main(["mexjax", f"--config={CARD}", "--config.train.batchsize=3"])
+    assert status == 2
+    assert "Did you mean 'train.batch_size'" in capsys.readouterr().err
+    assert main.main(["mexjax", f"--config={CARD}", "surplus"]) == 2
+    assert "surplus" in capsys.readouterr().err
+
+
+def test_the_command_reprints_a_finished_run(finished, capsys):
+    options = [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
+    argv = ["mexjax", f"--config={CARD}", f"--workdir={finished.workdir}", *options]
+    assert main.main(argv) == 0
+    output = capsys.readouterr().out
+    assert "finished before" in output and "UF1" in output
+
+
+@pytest.mark.parametrize("control", ["static", "shuffled_labels"])
+def test_controls_change_the_data_they_say(control):
+    plain = mexjax.train.arrays.load(small_config())
+    changed = mexjax.train.arrays.load(small_config(data__control=control))
+    if control == "static":
+        assert (changed.clips == plain.clips[:, :1]).all()
+        np.testing.assert_array_equal(changed.labels, plain.labels)
+    else:
+        np.testing.assert_array_equal(changed.clips, plain.clips)
+        assert (changed.labels != plain.labels).any()
+        assert sorted(changed.labels) == sorted(plain.labels)
