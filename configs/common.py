@@ -67,6 +67,9 @@ def get_config() -> ConfigDict:
     train.beta2 = 0.999  # of adam and adamw
     train.epsilon = 1e-8  # of adam and adamw
     train.grad_clip_norm = 0.0  # clip the global gradient norm; 0: off
+    # One update over all parameters as a single vector: faster for networks of many small tensors,
+    # where each tensor's own update costs more to start than to do; slower for large ones.
+    train.is_update_fused = False
     train.is_remat = False  # recompute activations in the backward pass: less memory, more time
     train.steps_per_call = 0  # updates in one compiled call; 0: one on CPU, an epoch on others
 
@@ -78,6 +81,7 @@ def get_config() -> ConfigDict:
     config.eval = evaluation = ConfigDict()
     evaluation.every_epochs = 1  # held-out logits are kept at each of these and at the end
     evaluation.batch_size = 64  # clips
+    evaluation.is_flip_averaged = False  # mean of the logits of a clip and of its mirror image
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_epochs = 10  # 0: only when interrupted

@@ -50,7 +50,10 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
     if config.optimizer not in orders:
         raise ConfigError(unknown_name("train.optimizer", config.optimizer, orders))
     parts += [part for part in orders[config.optimizer] if part is not None]
-    return Optimizer(optax.chain(*parts), make_rate(config))
+    transform = optax.chain(*parts)
+    if config.is_update_fused:
+        transform = optax.flatten(transform)
+    return Optimizer(transform, make_rate(config))
 
 
 def make_rate(config: ConfigDict) -> Rate:

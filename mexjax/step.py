@@ -185,7 +185,15 @@ def make_fold_functions(
     ) -> dict[str, jax.Array]:
         frames = augment.center_crop(gather(data, plan.eval_idx[j]), config.augment)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        outputs = module.apply(variables, {"clip": inputs(frames, plan.scale[1])}, train=False)
-        return paper.predictions(outputs)
+
+        def predict(frames: jax.Array) -> dict[str, jax.Array]:
+            batch = {"clip": inputs(frames, plan.scale[1])}
+            return paper.predictions(module.apply(variables, batch, train=False))
+
+        found = predict(frames)
+        if config.eval.is_flip_averaged:
+            mirrored = predict(frames[:, :, :, ::-1])
+            found["logits"] = (found["logits"] + mirrored["logits"]) / 2
+        return found
 
     return FoldFunctions(init, train, evaluate)

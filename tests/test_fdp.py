@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from rule_weights import rule_array
+
 from mexjax.errors import ConfigError
 from mexjax.interop import common
 from mexjax.interop import fdp as interop
 from mexjax.models import fdp, get_model, list_models
 from mexjax.nn.mode import Mode
 from mexjax.nn.next_vit import GlobalAggregator
-from rule_weights import rule_array, rule_state
+from mexjax.ops.conv import use_lowering
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "fdp.json").read_text())
 # The released network without stochastic depth, which the figures were computed without.
@@ -33,9 +35,10 @@ NOISE = {
         if name.startswith("dyimg_net.conv") and name.endswith("bias") and "conv11d" not in name
     ),
 }
+# These programs run once or twice: compiling them well takes longer than running them.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = {
-    "preset": "tiny",
-    "stem_patch_px": 1,
+    "preset": "paper",
     "stem_channels": (8,),
     "stem_strides": (2,),
     "num_local": (1,),
@@ -44,7 +47,8 @@ SMALL = {
     "global_channels": (32,),
     "stage_strides": (2,),
     "spatial_reduction": (2,),
-    "head_dim": 8,
+    "channel_divisor": 8,
+    "frame_head": "flatten",
     "map_size_px": 8,
     "mer_width": 8,
     "encoder_channels": (4,),
@@ -96,13 +100,12 @@ def assert_samples(found: jax.Array, golden: dict, bar: float) -> None:
 
 
 def make_loss_and_grads(module: fdp.FDP, config: dict):
-    def mean_loss(params, batch_stats, batch, rngs):
+    def mean_loss(params, batch_stats, batch):
         outputs, updated = module.apply(
             {"params": params, "batch_stats": batch_stats},
             batch,
             train=True,
             mutable=["batch_stats"],
-            rngs=rngs,
         )
         per_clip, logs = fdp.loss(outputs, batch, config)
         weight = batch["weight"]
@@ -111,22 +114,52 @@ def make_loss_and_grads(module: fdp.FDP, config: dict):
         return mean(per_clip), (outputs, logs, updated["batch_stats"])
 
     grads = jax.value_and_grad(mean_loss, has_aux=True)
-    return jax.jit(lambda variables, batch, rngs: grads(*variables.values(), batch, rngs))
+    return lambda v, batch: grads(v["params"], v["batch_stats"], batch)
+
+
+def jit_direct(function):
+    """Compiled without fast convolutions, whose rounding is larger: networks are compared here."""
+    compiled = jit(function)
+
+    def call(*args):
+        with use_lowering("im2col"):
+            return compiled(*args)
+
+    return call
 
 
 @pytest.fixture(scope="module")
 def official():
     module = fdp.make(OFFICIAL, num_classes=5)
-    variables = rule_variables(interop.variable_shapes(module))
-    order = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
-    return module, order
+    return module, rule_variables(interop.variable_shapes(module))
 
 
 @pytest.fixture(scope="module")
 def official_step(official):
     """Losses and gradients of the released network; batch norm freezes by `is_frozen`."""
-    step = make_loss_and_grads(official[0], OFFICIAL)
-    return lambda variables, batch: step(variables, batch, {})
+    return jit_direct(make_loss_and_grads(official[0], OFFICIAL))
+
+
+@pytest.fixture(scope="module")
+def official_outputs(official):
+    """What the released network gives, and the same weights in the volume the paper describes.
+
+    The second has a rank scorer. One program, in which the frame network is shared.
+    """
+    module, variables = official
+    time_last = {**OFFICIAL, "volume_layout": "time_last", "use_rank_scorer": True}
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(b"rank_scorer.u")))
+    scorer = rng.standard_normal(4096).astype(np.float32) / np.float32(64)
+    other = fdp.make(time_last, num_classes=5)
+    with_scorer = {**variables, "params": {**variables["params"], "rank_scorer": scorer}}
+
+    @jit_direct
+    def run(variables, with_scorer, batch):
+        return tuple(
+            m.apply(v, batch, train=False) for m, v in ((module, variables), (other, with_scorer))
+        )
+
+    return run(variables, with_scorer, golden_batch())
 
 
 @functools.cache
@@ -164,7 +197,10 @@ NONE = (0, 0, 0, 0)
         ({"backbone": "vit_base", "vit_patch_px": 4}, 88_389_376),
         ({"num_global": NONE, "local_conv": "dense"}, 27_140_288),
         ({"num_global": NONE, "local_conv": "dense_projected"}, 28_712_768),
-        ({"local_conv": "dense"}, 39_747_904 - 1_659_..__class__(0)) if False else
+        ({"local_conv": "dense"}, 38_087_424),
+        ({"local_conv": "dense_projected"}, 39_747_904),
+        # The released depths, had the released loop reached the global aggregators.
+        ({"preset": "official", "num_global": (1, 1, 1, 1)}, 65_899_584),
         ({"num_local": NONE}, 13_908_544),  # Table 9, w/o L
         ({"num_global": NONE}, 14_819_648),  # w/o G
         ({"num_local": NONE, "num_global": NONE}, 4_975_360),  # w/o L&G
@@ -172,3 +208,330 @@ NONE = (0, 0, 0, 0)
 )
 def test_parameter_counts_of_the_ablations(changes: dict, wanted: int):
     assert num_params(**changes)["frame_network"] == wanted
+
+
+def test_evaluation_equals_the_released_network(official_outputs):
+    outputs, _ = official_outputs
+    golden = GOLDEN["eval"]
+    assert_close_to_max(outputs["logits"], golden["logits"], 1e-5)
+    assert_samples(outputs["frame_features"], golden["frame_features"], 1e-5)
+    volume = outputs["dynamic_representation"]
+    assert_samples(volume.transpose(0, 3, 1, 2), golden["dynamic_representation"], 1e-5)
+    found = [volume.mean(), volume.std(), jnp.abs(volume).max()]
+    assert_close_to_max(found, golden["dynamic_representation_mean_std_max"], 1e-5)
+    image = outputs["dynamic_image"]
+    assert_samples(image, golden["dynamic_image"], 1e-5)
+    found = [image.mean(), image.std()]
+    np.testing.assert_allclose(found, golden["dynamic_image_mean_std"], atol=1e-5)
+
+
+def adam_step(params: dict, grads: dict) -> dict:
+    """One update as the released code makes it: Adam, 1e-4, L2 of 1e-3 in the gradient."""
+    transform = optax.chain(
+        optax.add_decayed_weights(1e-3), optax.scale_by_adam(), optax.scale(-1e-4)
+    )
+    updates, _ = transform.update(grads, transform.init(params), params)
+    return optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize(
+    ("mode", "second_bar"),
+    # Rounding noise in the excluded biases moves the second step of the first kind.
+    [("train", 2e-2), ("evalbn", 5e-4)],
+)
+def test_training_equals_the_released_network(official, official_step, mode, second_bar):
+    _, variables = official
+    golden, batch = GOLDEN[mode], golden_batch()
+    # From its second epoch on the released loop trains with batch norm in evaluation mode.
+    batch["is_frozen"] = jnp.array(mode == "evalbn")
+    (total, (_, logs, stats)), grads = official_step(variables, batch)
+    losses = [logs["ce"], logs["mse"], total]
+    np.testing.assert_allclose(losses, golden["ce_mse_total"], rtol=1e-5)
+
+    found, wanted = state_of(params=grads), golden["gradient_norms"]
+    assert set(found) == set(wanted)
+    errors = {
+        name: abs(np.linalg.norm(found[name].astype(np.float64)) / wanted[name] - 1)
+        for name in set(found) - NOISE
+    }
+    assert len(errors) == 247
+    # Scaling the input by 1 + 1e-7 already moves single norms of the training mode by 1.4%: the
+    # gradient is what batch norm leaves of a cancellation, and ReLU and maxima switch.
+    worst = max(errors, key=errors.get)
+    assert errors[worst] < (0.04 if mode == "train" else 0.01), (worst, errors[worst])
+    assert np.quantile(list(errors.values()), 0.9) < 0.01
+
+    running = state_of(batch_stats=stats)
+    for name, values in golden.get("running", {}).items():
+        assert_close_to_max(running[name][: len(values)], values, 1e-5)
+    if mode == "evalbn":
+        jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
+
+    params = adam_step(variables["params"], grads)
+    (total, (_, logs, _)), _ = official_step({**variables, "params": params}, batch)
+    losses = [logs["ce"], logs["mse"], total]
+    np.testing.assert_allclose(losses, golden["adam_second_ce_mse_total"], rtol=second_bar)
+
+
+def test_rank_scores_and_time_last_volume(official_outputs):
+    _, outputs = official_outputs
+    assert_close_to_max(outputs["rank_scores"], GOLDEN["rank"]["scores"], 1e-5)
+    _, logs = fdp.loss(outputs, golden_batch(), {"preset": "paper"})
+    assert float(logs["rank"].mean()) == pytest.approx(GOLDEN["rank"]["loss"], rel=1e-5)
+    assert_close_to_max(outputs["logits"], GOLDEN["time_last"]["logits"], 1e-5)
+    image = outputs["dynamic_image"]
+    found, wanted = [image.mean(), image.std()], GOLDEN["time_last"]["dynamic_image_mean_std"]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def assert_summary(found: jax.Array, golden: dict, bar: float) -> None:
+    found = np.asarray(found, np.float64)
+    mean, std = golden["mean_std"]
+    assert abs(found.mean() - mean) < bar * std
+    assert abs(found.std() - std) < bar * std
+    assert_close_to_max(found.ravel()[:16], golden["first"], bar, np.abs(found).max())
+
+
+def run_both_modes(module, variables: dict, x: jax.Array) -> dict[str, jax.Array]:
+    evaluate = jit_direct(lambda v, x: module.apply(v, x, Mode()))
+    train = jit_direct(
+        lambda v, x: module.apply(v, x, Mode(is_train=True), mutable=["batch_stats"])[0]
+    )
+    return {"eval": evaluate(variables, x), "train": train(variables, x)}
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "features", "stride", "reduction", "size"),
+    [("A", 96, 128, 1, 8, 16), ("B", 192, 256, 2, 4, 16), ("C", 768, 1024, 1, 1, 2)],
+)
+def test_global_aggregator_equals_the_released_class(
+    name, channels, features, stride, reduction, size
+):
+    module = GlobalAggregator(features, stride, reduction=reduction, local_conv="dense")
+    rng = np.random.Generator(np.random.PCG64(GOLDEN["seed"] + 2))
+    x = rng.standard_normal((2, channels, size, size)).astype(np.float32)
+    x = jnp.asarray(x.transpose(0, 2, 3, 1))
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, Mode()))
+    variables = rule_variables(shapes, lambda n: f"gfa{name}.{n}")
+    for mode, y in run_both_modes(module, variables, x).items():
+        assert_summary(y.transpose(0, 3, 1, 2), GOLDEN["global_aggregator"][name][mode], 1e-5)
+
+
+@pytest.mark.parametrize(("name", "num_global"), [("paperbb", 1), ("paperbb_noG", 0)])
+def test_frame_network_of_the_paper(name: str, num_global: int):
+    config = {"preset": "paper", "num_global": (num_global,) * 4, "drop_path_rate": 0.0}
+    module = fdp.FrameNetwork(fdp.resolve(config))
+    x = jnp.asarray(golden_clips().reshape(16, 64, 64, 1))
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, Mode()))
+    shapes = {collection: {"frame_network": tree} for collection, tree in shapes.items()}
+    variables = rule_variables(shapes, lambda n: n.replace("frame_rep", name, 1))
+    variables = {collection: tree["frame_network"] for collection, tree in variables.items()}
+    for mode, y in run_both_modes(module, variables, x).items():
+        assert_summary(y, GOLDEN["backbone"][name][mode], 1e-5)
+
+
+def small_variables(module: fdp.FDP, seed: str = "") -> dict:
+    shapes = interop.variable_shapes(module, image_size_px=16, num_frames=4)
+    return rule_variables(shapes, lambda name: seed + name)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network with every part, its variables, its training step and a batch of three."""
+    config = {**SMALL, "drop_path_rate": 0.0}
+    module = fdp.make(config, num_classes=3)
+    rng = np.random.default_rng(0)
+    frames = jnp.asarray(rng.random((3, 4, 16, 16, 1), dtype=np.float32))
+    batch = {
+        "clip": frames,
+        "label": jnp.array([0, 2, 1]),
+        "weight": jnp.ones(3),
+        **fdp.targets(frames, config),
+    }
+    variables = small_variables(module)
+    return module, variables, jit(make_loss_and_grads(module, config)), batch
+
+
+def test_outputs_and_their_shapes(small):
+    module, variables, _, batch = small
+    outputs = jit(lambda v, b: module.apply(v, b, train=False))(variables, batch)
+    assert {name: array.shape for name, array in outputs.items()} == {
+        "logits": (3, 3),
+        "frame_features": (3, 4, 64),
+        "dynamic_representation": (3, 8, 8, 8),
+        "dynamic_image": (3, 8, 8),
+        "rank_scores": (3, 4),
+    }
+    assert set(fdp.predictions(outputs)) == {"logits", "dynamic_image"}
+    assert 0 < outputs["dynamic_image"].min() < outputs["dynamic_image"].max() < 1
+
+
+def test_a_padded_clip_changes_nothing(small):
+    _, variables, step, batch = small
+    (wanted_loss, (wanted, _, wanted_stats)), wanted_grads = step(variables, batch)
+    padded = jax.tree.map(lambda a: jnp.concatenate([a, 7 * a[:2] + 1]), batch)
+    padded |= {"label": jnp.array([0, 2, 1, 0, 0]), "weight": jnp.array([1.0, 1, 1, 0, 0])}
+    (loss, (outputs, _, stats)), grads = step(variables, padded)
+    assert float(loss) == pytest.approx(float(wanted_loss), rel=1e-5)
+    for name, array in wanted.items():
+        assert_close_to_max(outputs[name][:3], array, 1e-5)
+    jax.tree.map(lambda a, b: assert_close_to_max(a, b, 1e-5), stats, wanted_stats)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), grads, wanted_grads
+    )
+
+
+def test_a_batch_of_padding_leaves_no_trace(small):
+    _, variables, step, batch = small
+    _, (outputs, _, stats) = step(variables, batch | {"weight": jnp.zeros(3)})[0]
+    jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
+    assert all(np.isfinite(array).all() for array in outputs.values())
+
+
+def test_vmap_over_folds_equals_separate_calls(small):
+    module, _, step, batch = small
+    folds = [small_variables(module, seed) for seed in "ab"]
+    batches = [batch, batch | {"clip": batch["clip"][::-1], "weight": jnp.array([1.0, 0, 1])}]
+    stack = lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees)  # noqa: E731
+    config = {**SMALL, "drop_path_rate": 0.0}
+    together = jit(jax.vmap(make_loss_and_grads(module, config)))(stack(folds), stack(batches))
+    alone = stack([step(v, b) for v, b in zip(folds, batches, strict=True)])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), together, alone
+    )
+
+
+def test_per_frame_batch_norm_equals_calls_frame_by_frame():
+    config = fdp.resolve({**SMALL, "drop_path_rate": 0.0, "per_frame_batch_norm": True})
+    network = fdp.FrameNetwork(config)
+    clips = jnp.asarray(np.random.default_rng(1).random((3, 4, 16, 16, 1), dtype=np.float32))
+    frames = clips.reshape(12, 16, 16, 1)
+    variables = jit(lambda: network.init(jax.random.key(0), frames, Mode()))()
+    run = jit(lambda v, x, mode: network.apply(v, x, mode, mutable=["batch_stats"]))
+    y, updated = run(variables, frames, Mode(is_train=True).per_frame(4))
+    stats = variables["batch_stats"]
+    for t in range(4):
+        step = {"params": variables["params"], "batch_stats": stats}
+        one, new = run(step, clips[:, t], Mode(is_train=True))
+        stats = new["batch_stats"]
+        assert_close_to_max(y.reshape(3, 4, -1)[:, t], one, 1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        updated["batch_stats"],
+        stats,
+    )
+
+
+def test_stochastic_depth_is_drawn_per_frame_and_off_when_frozen():
+    config = {**SMALL, "drop_path_rate": 0.5}
+    module = fdp.make(config, num_classes=3)
+    still = jnp.ones((2, 4, 16, 16, 1)) * jnp.linspace(0, 1, 16)[:, None]
+    batch = {"clip": still, "is_frozen": jnp.array(False)}
+    variables = small_variables(module)
+    run = jit(
+        lambda b, key: module.apply(
+            variables, b, train=True, mutable=["batch_stats"], rngs={"drop_path": key}
+        )[0]["frame_features"]
+    )
+    noisy = run(batch, jax.random.key(0))
+    assert (noisy.std(axis=1) > 1e-6).any()  # equal frames of one clip are treated differently
+    frozen = batch | {"is_frozen": jnp.array(True)}
+    found = run(frozen, jax.random.key(0))
+    np.testing.assert_array_equal(found, run(frozen, jax.random.key(1)))
+    wanted = jit(lambda: module.apply(variables, batch, train=False))()["frame_features"]
+    assert_close_to_max(found, wanted, 1e-5)
+
+
+def test_volume_layouts():
+    features = jnp.arange(2 * 8 * 4096.0).reshape(2, 8, 4096)
+
+    def volume(layout: str) -> jax.Array:
+        return fdp.make({"volume_layout": layout}, num_classes=5)._volume(features)
+
+    b, h, w, d = 1, 19, 37, 5
+    # The released reshape: row block h // 8 is the frame, the depth neighbouring features of it.
+    wanted = features[b, h // 8, (h % 8) * 512 + w * 8 + d]
+    assert volume("raw_reshape")[b, h, w, d] == wanted
+    assert volume("time_last")[b, h, w, d] == features[b, d, h * 64 + w]
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"dynamic_image_network": "none"}, "dynamic_image"),
+        ({"use_rank_scorer": False}, "rank_scores"),
+        ({"use_mer_head": False}, None),
+        ({"backbone": "resnet18"}, None),
+        ({"backbone": "vit_base", "vit_patch_px": 8}, None),
+        ({"frame_head": "gap", "dtype": "bfloat16"}, None),
+        ({"num_local": (0,), "num_global": (0,)}, None),
+    ],
+)
+def test_variants_build_and_lose_what_they_should(changes: dict, missing: str | None):
+    config = {**SMALL, **changes}
+    module = fdp.make(config, num_classes=3)
+    frames = jax.ShapeDtypeStruct((2, 4, 16, 16, 1), jnp.float32)
+
+    def run(frames):
+        batch = {"clip": frames, "label": jnp.zeros(2, jnp.int32), **fdp.targets(frames, config)}
+        outputs, _ = module.init_with_output(
+            {"params": jax.random.key(0), "drop_path": jax.random.key(1)}, batch, train=True
+        )
+        return outputs, *fdp.loss(outputs, batch, config)
+
+    outputs, per_clip, logs = jax.eval_shape(run, frames)
+    assert missing not in outputs
+    assert per_clip.shape == (2,)
+    assert outputs["logits"].dtype == per_clip.dtype == jnp.float32
+    assert ("ce" in logs) == module.config["use_mer_head"]
+    assert ("mse" in logs) == ("dynamic_image" in outputs)
+
+
+def test_losses_by_hand():
+    outputs = {
+        "logits": jnp.array([[0.0, 0.0], [10.0, 0.0]]),
+        "dynamic_image": jnp.full((2, 2, 2), 0.5),
+        "rank_scores": jnp.array([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]]),
+    }
+    batch = {"label": jnp.array([0, 0]), "dynamic_image": jnp.array([0.5, 0.7])[:, None, None]}
+    batch["dynamic_image"] = jnp.broadcast_to(batch["dynamic_image"], (2, 2, 2))
+    total, logs = fdp.loss(outputs, batch, {"preset": "paper"})
+    np.testing.assert_allclose(logs["ce"], [np.log(2), np.log1p(np.exp(-10))], atol=1e-6)
+    np.testing.assert_allclose(logs["mse"], [0, 0.04], atol=1e-7)
+    np.testing.assert_allclose(logs["rank"], [0, 2], atol=1e-7)
+    np.testing.assert_allclose(total, logs["ce"] + 100 * logs["mse"] + 0.1 * logs["rank"])
+    _, logs = fdp.loss(outputs, batch, {"preset": "paper", "rank_slope": 2.0})
+    np.testing.assert_allclose(logs["rank"], [3, 5], atol=1e-7)
+
+
+def test_targets_shrink_to_the_map_and_mix_colours():
+    frames = jnp.asarray(np.random.default_rng(0).random((2, 4, 16, 16, 3), dtype=np.float32))
+    small = fdp.targets(frames, SMALL)["dynamic_image"]
+    assert small.shape == (2, 8, 8)
+    gray = (frames @ jnp.array([0.299, 0.587, 0.114]))[..., None]
+    np.testing.assert_allclose(fdp.targets(gray, SMALL)["dynamic_image"], small, atol=1e-5)
+    odd = fdp.targets(gray, {**SMALL, "map_size_px": 12})["dynamic_image"]
+    assert odd.shape == (2, 12, 12)
+    assert fdp.targets(gray, {**SMALL, "dynamic_image_network": "none"}) == {}
+
+
+def test_configurations_that_cannot_be():
+    with pytest.raises(ConfigError, match=r"preset of fdp 'papr'. Did you mean 'paper'\?"):
+        fdp.make({"preset": "papr"}, num_classes=5)
+    with pytest.raises(ConfigError, match=r"'lambda_dic'. Did you mean 'lambda_d'\?"):
+        fdp.make({"lambda_dic": 1.0}, num_classes=5)
+    with pytest.raises(ConfigError, match=r"model.volume_layout 'last'.*raw_reshape, time_last"):
+        fdp.make({"volume_layout": "last"}, num_classes=5)
+    with pytest.raises(ConfigError, match="one value a stage"):
+        fdp.make({"num_local": (1, 1)}, num_classes=5)
+    with pytest.raises(ConfigError, match=r"clips \[B,T,H,W,C\]; found \(2, 64, 64, 1\)"):
+        fdp.make({}, num_classes=5).init(
+            jax.random.key(0), {"clip": jnp.ones((2, 64, 64, 1))}, train=False
+        )
+
+
+def test_models_are_looked_up_by_name():
+    assert "fdp" in list_models()
+    assert get_model("fdp") is fdp
+    with pytest.raises(ConfigError, match=r"Unknown model 'fpd'. Did you mean 'fdp'\?"):
+        get_model("fpd")

@@ -11,20 +11,28 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from rule_weights import rule_array, rule_state
+
 from mexjax.errors import ConfigError, DataError
 from mexjax.interop import api, common, fdp
 from mexjax.models import fdp as fdp_model
-from rule_weights import rule_array, rule_state
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "fdp.json").read_text())
 # Small networks that between them have every kind of layer an FDP can have.
 SMALL = {
     "paper": {
-        "preset": "tiny",
+        "preset": "paper",
+        "stem_patch_px": 4,
         "stem_channels": (8,),
+        "stem_strides": (1,),
+        "num_local": (1, 1),
+        "num_global": (0, 1),
         "local_channels": (8, 16),
         "global_channels": (16, 32),
-        "head_dim": 8,
+        "stage_strides": (2, 2),
+        "spatial_reduction": (2, 1),
+        "channel_divisor": 8,
+        "frame_head": "flatten",
         "map_size_px": 8,
         "mer_width": 4,
         "encoder_channels": (4, 8),
@@ -109,6 +117,7 @@ def test_other_backbones_have_torchvision_and_timm_names():
     assert resnet["conv1.weight"] == (64, 1, 7, 7)
     assert resnet["layer2.0.downsample.0.weight"] == (128, 64, 1, 1)
     assert resnet["layer4.1.bn2.running_var"] == (512,)
+    assert resnet["fc.weight"] == (4096, 512)
     vit = names(backbone="vit_base")
     assert vit["patch_embed.proj.weight"] == (768, 1, 16, 16)
     assert vit["blocks.11.attn.qkv.weight"] == (2304, 768)
@@ -135,7 +144,7 @@ def test_misfits_are_listed_at_once():
     assert "2 missing: mer.fc1.bias, rank_scorer.weight" in text
     assert "1 surplus: extra.weight" in text
     assert "1 of wrong shape: mer.conv3d.bias (expected (8,), found (9,))" in text
-    assert "preset 'tiny'" in text
+    assert "preset 'paper'" in text
 
 
 def test_unknown_model_lists_the_known_ones():
@@ -163,17 +172,19 @@ def test_what_cannot_be_read_says_why(tmp_path: Path):
     with pytest.raises(DataError, match="No weights at"):
         common.read_state(tmp_path / "none.npz")
     (tmp_path / "w.bin").write_bytes(b"1")
-    with pytest.raises(DataError, match=r"expected .safetensors, .npz, .pt or .pth; found .bin"):
+    with pytest.raises(
+        DataError, match=r"expected \.safetensors, \.npz, \.pt or \.pth; found \.bin"
+    ):
         common.read_state(tmp_path / "w.bin")
     (tmp_path / "w.safetensors").write_bytes(b"1")
     with pytest.raises(DataError, match="not a safetensors file"):
         common.read_state(tmp_path / "w.safetensors")
     (tmp_path / "w.npz").write_bytes(b"1")
-    with pytest.raises(DataError, match="not an .npz of plain arrays"):
+    with pytest.raises(DataError, match=r"not an \.npz of plain arrays"):
         common.read_state(tmp_path / "w.npz")
     # A pickle could run code when it is opened.
     np.savez(tmp_path / "pickled.npz", a=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataError, match="not an .npz of plain arrays"):
+    with pytest.raises(DataError, match=r"not an \.npz of plain arrays"):
         common.read_state(tmp_path / "pickled.npz")
     with pytest.raises(DataError, match="optimizer of the state dict is no array: dict"):
         common.read_state({"optimizer": {"lr": 1}})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mexjax.ops.rank_pooling import dynamic_image, rank_pool, rank_pooling_weights
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "fdp.json").read_text())

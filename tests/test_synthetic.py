@@ -155,12 +155,12 @@ def test_annotation_error_moves_key_frames_and_nothing_else():
     missed = synthetic.make_plan(config).clips
     exact = synthetic.make_plan(dataclasses.replace(config, annotation_error=0.0)).clips
     rises = np.array([clip.timing.rise for clip in missed])
-    for name, factor in (("onset", 1), ("apex", 1), ("offset", 1)):
+    for name in ("onset", "apex", "offset"):
         errors = [
             getattr(a.timing, name) - getattr(b.timing, name)
             for a, b in zip(missed, exact, strict=True)
         ]
-        assert np.std(errors / rises) == pytest.approx(0.15 * factor, rel=0.08)
+        assert np.std(errors / rises) == pytest.approx(0.15, rel=0.08)
         assert np.mean(errors / rises) == pytest.approx(0, abs=0.015)
     for a, b in zip(missed, exact, strict=True):
         assert (b.timing.onset, b.timing.apex) == (0, b.timing.rise)
@@ -198,7 +198,8 @@ def _loso_uf1(features, labels, groups, strength):
 
 
 def test_a_linear_model_learns_from_motion_and_not_from_appearance():
-    plan = synthetic.make_plan(SyntheticConfig())
+    # Over seeds 0 to 5 the same figure is 0.80 0.75 0.72 0.66 0.68 0.66: seed 2 is a typical one.
+    plan = synthetic.make_plan(SyntheticConfig(seed=2))
     pairs = np.stack(
         [
             synthetic.render_clip(plan, i, [0, clip.timing.rise])[..., 0]

@@ -22,6 +22,7 @@ from mexjax.models import fdp
 _RENAMES = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
+        (r"^frame_network/resnet18/head$", "frame_rep/fc"),
         (r"^frame_network/(resnet18|vit_base)", "frame_rep"),
         (r"^frame_network/head$", "frame_rep/proj_head/0"),
         (r"^frame_network", "frame_rep"),

@@ -11,6 +11,7 @@ paper's Table 10 imply (no attention), `tiny` a small one for a laptop. Every di
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,35 +81,27 @@ class FrameNetwork(nn.Module):
     def _blocks(self, common: dict[str, Any]) -> list[nn.Module]:
         """The aggregators in order, unbound; the first of a stage has the stage's stride."""
         c = self.config
-        common = {**common, "parent": None}
-        shared = {
-            key: c[key] for key in ("local_conv", "head_dim", "channel_divisor")
-        }  # fmt: skip
+        shared = {key: c[key] for key in ("local_conv", "head_dim", "channel_divisor")}
+        shared |= {**common, "parent": None}
+        make_local = functools.partial(LocalAggregator, mlp_ratio=c["local_mlp_ratio"], **shared)
+        make_global = functools.partial(
+            GlobalAggregator,
+            mlp_ratio=c["global_mlp_ratio"],
+            attention_share=c["global_attention_share"],
+            attention_dropout_rate=c["attention_dropout_rate"],
+            **shared,
+        )
         rates = iter(np.linspace(0.0, c["drop_path_rate"], sum(c["num_local"] + c["num_global"])))
         blocks: list[nn.Module] = []
         for stage, stride in enumerate(c["stage_strides"]):
-            kinds = [LocalAggregator] * c["num_local"][stage]
-            kinds += [GlobalAggregator] * c["num_global"][stage]
-            if not kinds:
-                blocks.append(PatchEmbed(c["global_channels"][stage], stride, **common))
-            for i, kind in enumerate(kinds):
-                is_local = kind is LocalAggregator
-                own = {} if is_local else {
-                    "reduction": c["spatial_reduction"][stage],
-                    "attention_share": c["global_attention_share"],
-                    "attention_dropout_rate": c["attention_dropout_rate"],
-                }  # fmt: skip
-                prefix = "local" if is_local else "global"
-                block = kind(
-                    c[f"{prefix}_channels"][stage],
-                    stride if i == 0 else 1,
-                    float(next(rates)),
-                    mlp_ratio=c[f"{prefix}_mlp_ratio"],
-                    **shared,
-                    **own,
-                    **common,
-                )
-                blocks.append(block)
+            attend = functools.partial(make_global, reduction=c["spatial_reduction"][stage])
+            makers = [(make_local, c["local_channels"][stage])] * c["num_local"][stage]
+            makers += [(attend, c["global_channels"][stage])] * c["num_global"][stage]
+            if not makers:
+                width = c["global_channels"][stage]
+                blocks.append(PatchEmbed(width, stride, **common, parent=None))
+            for i, (maker, width) in enumerate(makers):
+                blocks.append(maker(width, stride if i == 0 else 1, float(next(rates))))
         return blocks
 
 

@@ -1,187 +1,110 @@
 """Two-dimensional convolution that stays fast under a fold axis.
 
 `jax.vmap` over the weights of a convolution makes one grouped convolution of it, which no backend
-runs well.  Here the forward pass and the two gradients are three functions, each with its own
-batching rule that emits one plain convolution per fold; `jax.custom_vjp` joins them.
+runs well.  Here the forward pass and the two gradients are three functions, each with a batching
+rule of its own that computes one fold at a time; `jax.custom_vjp` joins them.  How a fold is
+computed is chosen per layer, platform and dtype while tracing (`mexjax.ops.conv_choice`).
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.ops.conv_choice import (
+    LOWERINGS,
+    choose,
+    compute,
+    current_lowering,
+    layer_of,
+    set_lowering,
+    use_lowering,
+)
+from mexjax.ops.conv_lowerings import Geometry, varying_axes
+
+__all__ = ["LOWERINGS", "conv2d", "conv2d_transpose", "set_lowering", "use_lowering"]
+
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Geometry:
-    """What is static about a convolution: stride (rows, columns), padding, groups."""
+@functools.cache
+def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fixed: bool = False):
+    """One operation of the convolution, with its batching rule.
 
-    stride: tuple[int, int]
-    padding: tuple[tuple[int, int], tuple[int, int]]
-    groups: int
+    Args:
+      operation: "forward", "input_gradient" or "weight_gradient".
+      geometry: the static part of the layer.
+      name: lowering to use, None for the choice.
+      is_fixed: `name` was chosen already, in the loop over folds that this call is the body of.
+    """
 
+    def chosen(a: jax.Array, b: jax.Array) -> str:
+        return name if is_fixed else choose(operation, layer_of(operation, a, b, geometry), name)
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+    @jax.custom_batching.custom_vmap
+    def run(a: jax.Array, b: jax.Array) -> jax.Array:
+        return compute(operation, a, b, geometry, chosen(a, b))
 
-
-def _native(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, w, geometry.stride, geometry.padding, dimension_numbers=_DIMENSIONS
-    )
-
-
-def _native_dx(
-    dy: jax.Array, w: jax.Array, geometry: Geometry, size: tuple[int, int]
-) -> jax.Array:
-    """f[N,H',W',O] -> f[N,H,W,I]: dy, spread out by the stride, convolved with the turned kernel."""
-    padding = []
-    for axis in range(2):
-        before = w.shape[axis] - 1 - geometry.padding[axis][0]
-        spread = (dy.shape[1 + axis] - 1) * geometry.stride[axis] + 1
-        padding.append((before, size[axis] + w.shape[axis] - 1 - spread - before))
-    turned = w[::-1, ::-1].swapaxes(2, 3)
-    return lax.conv_general_dilated(
-        dy, turned, (1, 1), padding, lhs_dilation=geometry.stride, dimension_numbers=_DIMENSIONS
-    )
-
-
-def _native_dw(
-    x: jax.Array, dy: jax.Array, geometry: Geometry, kernel: tuple[int, int]
-) -> jax.Array:
-    """x with channels as the batch, convolved with dy, dilated by the stride, as the kernel."""
-    padding = []
-    for axis in range(2):
-        before = geometry.padding[axis][0]
-        spread = (dy.shape[1 + axis] - 1) * geometry.stride[axis] + 1
-        padding.append((before, kernel[axis] - 1 + spread - x.shape[1 + axis] - before))
-    return lax.conv_general_dilated(
-        x,
-        dy,
-        (1, 1),
-        padding,
-        rhs_dilation=geometry.stride,
-        dimension_numbers=("CHWN", "IHWO", "HWNC"),
-    )
-
-
-def _taps(size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]):
-    """(i, j, start, end, step of the slice of the padded rows and columns) of every tap."""
-    out_h, out_w = ((size[a] - kernel[a]) // stride[a] for a in range(2))
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            yield i, j, (i, j), (i + out_h * stride[0] + 1, j + out_w * stride[1] + 1)
-
-
-def _pad(x: jax.Array, geometry: Geometry) -> jax.Array:
-    return jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
-
-
-def _depthwise(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    """Shifted multiply-adds for groups == I == O."""
-    x = _pad(x, geometry)
-    sh, sw = geometry.stride
-    return sum(
-        x[:, a:c:sh, b:d:sw] * w[i, j, 0]
-        for i, j, (a, b), (c, d) in _taps(x.shape[1:3], w.shape[:2], geometry.stride)
-    )
-
-
-def _depthwise_dx(
-    dy: jax.Array, w: jax.Array, geometry: Geometry, size: tuple[int, int]
-) -> jax.Array:
-    padded = [size[a] + sum(geometry.padding[a]) for a in range(2)]
-    total = 0.0
-    for i, j, start, end in _taps(padded, w.shape[:2], geometry.stride):
-        spread = [
-            (start[a] - geometry.padding[a][0],
-             padded[a] - end[a] - geometry.padding[a][1],
-             geometry.stride[a] - 1)
-            for a in range(2)
-        ]  # fmt: skip
-        zero = jnp.zeros((), dy.dtype)
-        total += lax.pad(dy * w[i, j, 0], zero, [(0, 0, 0), *spread, (0, 0, 0)])
-    return total
-
-
-def _depthwise_dw(
-    x: jax.Array, dy: jax.Array, geometry: Geometry, kernel: tuple[int, int]
-) -> jax.Array:
-    x = _pad(x, geometry)
-    sh, sw = geometry.stride
-    taps = [
-        jnp.einsum("nhwc,nhwc->c", x[:, a:c:sh, b:d:sw], dy)
-        for _, _, (a, b), (c, d) in _taps(x.shape[1:3], kernel, geometry.stride)
-    ]
-    return jnp.stack(taps).reshape(*kernel, 1, -1)
-
-
-def _by_group(plain, depthwise):
-    """Chooses between plain, depthwise, and one plain convolution per group."""
-
-    def run(a, b, geometry, *args):
-        groups = geometry.groups
-        if groups == 1:
-            return plain(a, b, geometry, *args)
-        if groups == a.shape[-1] == b.shape[-1]:
-            return depthwise(a, b, geometry, *args)
-        pairs = zip(jnp.split(a, groups, -1), jnp.split(b, groups, -1), strict=True)
-        return jnp.concatenate([plain(p, q, geometry, *args) for p, q in pairs], -1)
+    @run.def_vmap
+    def rule(num_folds: int, is_batched: tuple[bool, bool], a: jax.Array, b: jax.Array):
+        a_is_batched, b_is_batched = is_batched
+        if not b_is_batched and operation != "weight_gradient":
+            y = run(a.reshape(-1, *a.shape[2:]), b)  # shared weights: folds are more images
+            return y.reshape(num_folds, -1, *y.shape[1:]), True
+        if not a_is_batched and operation != "input_gradient" and geometry.groups == 1:
+            b = jnp.moveaxis(b, 0, -2)  # shared images: folds are more output channels
+            y = run(a, b.reshape(*b.shape[:-2], -1))
+            y = y.reshape(*y.shape[:-1], num_folds, -1)
+            return jnp.moveaxis(y, -2, 0), True
+        fold = [x[0] if is_mapped else x for x, is_mapped in zip((a, b), is_batched, strict=True)]
+        lowering = chosen(*fold)
+        if LOWERINGS[lowering].in_loop and jax.default_backend() == "cpu":
+            body = _make_operation(operation, geometry, lowering, is_fixed=True)
+            if a_is_batched and b_is_batched:
+                return lax.map(lambda pair: body(*pair), (a, b)), True
+            if a_is_batched:
+                return lax.map(lambda x: body(x, b), a), True
+            return lax.map(lambda x: body(a, x), b), True
+        folds = [
+            run(a[i] if a_is_batched else a, b[i] if b_is_batched else b) for i in range(num_folds)
+        ]
+        return jnp.stack(folds), True
 
     return run
 
 
-_forward = _by_group(_native, _depthwise)
-_input_gradient = _by_group(_native_dx, _depthwise_dx)
-_weight_gradient = _by_group(_native_dw, _depthwise_dw)
-
-
-def _per_fold(function: Callable[[jax.Array, jax.Array], jax.Array], may_fold: bool):
-    """Gives `function(a, b)` a batching rule: one plain call per fold, joined by a stack.
-
-    may_fold: an axis carried by `a` alone is merged into the leading axis of `a`.
-    """
-    op = jax.custom_batching.custom_vmap(function)
-
-    @op.def_vmap
-    def rule(axis_size, in_batched, a, b):
-        a_batched, b_batched = in_batched
-        if may_fold and not b_batched:
-            y = op(a.reshape(-1, *a.shape[2:]), b)
-            return y.reshape(axis_size, -1, *y.shape[1:]), True
-        folds = range(axis_size)
-        return jnp.stack([op(a[i] if a_batched else a, b[i] if b_batched else b) for i in folds]), True
-
-    return op
-
-
 @functools.cache
-def _make_conv(geometry: Geometry, size: tuple[int, int], kernel: tuple[int, int]):
-    forward = _per_fold(lambda x, w: _forward(x, w, geometry), may_fold=True)
-    dx = _per_fold(lambda dy, w: _input_gradient(dy, w, geometry, size), may_fold=True)
-    dw = _per_fold(lambda x, dy: _weight_gradient(x, dy, geometry, kernel), may_fold=False)
-
-    conv = jax.custom_vjp(forward)
-    conv.defvjp(
-        lambda x, w: (forward(x, w), (x, w)), lambda xw, dy: (dx(dy, xw[1]), dw(xw[0], dy))
+def _make_convolution(geometry: Geometry, name: str | None):
+    forward, input_gradient, weight_gradient = (
+        _make_operation(operation, geometry, name)
+        for operation in ("forward", "input_gradient", "weight_gradient")
     )
-    return conv
+
+    def run_forward(x: jax.Array, w: jax.Array):
+        return forward(x, w), (x, w)
+
+    def run_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array):
+        x, w = saved
+        return input_gradient(dy, w), weight_gradient(x, dy)
+
+    convolution = jax.custom_vjp(forward)
+    convolution.defvjp(run_forward, run_backward)
+    return convolution
 
 
 def _vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Inside `shard_map`, lets both arrays vary over the mesh axes that either varies over.
 
-    Outside of the custom derivative, so that the gradient of a shared array is summed over the mesh.
+    This is outside of the custom derivative, so that the gradient of an array which the devices
+    share is summed over them.
     """
-    axes = [jax.typeof(a).manual_axis_type.varying for a in (x, w)]
-    to_varying = [tuple(sorted((axes[0] | axes[1]) - own)) for own in axes]
-    x, w = (
-        lax.pcast(a, missing, to="varying") if missing else a
-        for a, missing in zip((x, w), to_varying, strict=True)
-    )
+    axes = [varying_axes(a) for a in (x, w)]
+    missing = [tuple(sorted((axes[0] | axes[1]) - own)) for own in axes]
+    if missing[0]:
+        x = lax.pcast(x, missing[0], to="varying")
+    if missing[1]:
+        w = lax.pcast(w, missing[1], to="varying")
     return x, w
 
 
@@ -195,34 +118,46 @@ def conv2d(
 ) -> jax.Array:
     """Convolves (cross-correlates) images with a kernel.
 
+    Reverse-mode differentiable, once.  Under `vmap` over `w` each fold is computed by itself.
+
     Args:
       x: f[N,H,W,I].
       w: f[kh,kw,I/groups,O].
       stride: step in rows and columns.
-      padding: `((top, bottom), (left, right))`, or "same_torch": k // 2 on every side.
+      padding: `((top, bottom), (left, right))` in pixels, or "same_torch": k // 2 on every side.
       groups: number of channel groups; it divides I and O.
 
     Returns:
-      f[N,H',W',O], H' = (H + top + bottom - kh) // stride + 1.
+      f[N,H',W',O], H' = (H + top + bottom - kh) // stride + 1, in the promoted dtype of `x`, `w`.
+
+    Raises:
+      ValueError: the shapes do not fit together, or nothing is left of the map.
     """
-    kh, kw, per_group, out = w.shape
-    if x.ndim != 4 or per_group * groups != x.shape[-1] or out % groups:
+    if x.ndim != 4 or w.ndim != 4 or w.shape[2] * groups != x.shape[-1] or w.shape[3] % groups:
         raise ValueError(
-            f"conv2d: expected x [N,H,W,I] and w [kh,kw,I/groups,O] with groups={groups}; "
-            f"found x {x.shape}, w {w.shape}"
+            f"conv2d: expected x [N,H,W,I] and w [kh,kw,I/groups,O] with groups={groups} "
+            f"dividing O; found x {x.shape}, w {w.shape}"
         )
+    kernel = w.shape[:2]
     if padding == "same_torch":
-        padding = ((kh // 2, kh // 2), (kw // 2, kw // 2))
+        padding = tuple((k // 2, k // 2) for k in kernel)
+    elif isinstance(padding, str):
+        raise ValueError(
+            f"conv2d: found padding={padding!r}; expected 'same_torch' or ((top, bottom), "
+            "(left, right))"
+        )
     stride = (stride, stride) if isinstance(stride, int) else tuple(stride)
+    geometry = Geometry(x.shape[1:3], kernel, stride, tuple(map(tuple, padding)), groups)
+    if min(geometry.out_size) < 1:
+        raise ValueError(
+            f"conv2d: a kernel of {kernel} does not fit into a map of {x.shape[1:3]} padded by "
+            f"{padding}"
+        )
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
-    padding = tuple(map(tuple, padding))
-    is_pointwise = (kh, kw, groups) == (1, 1, 1) and padding == ((0, 0), (0, 0))
-    if is_pointwise:
+    if kernel == (1, 1) and groups == 1 and geometry.padded == geometry.size:
         return jnp.matmul(x[:, :: stride[0], :: stride[1]], w[0, 0])
-    geometry = Geometry(stride, padding, groups)
-    x, w = _vary_alike(x, w)
-    return _make_conv(geometry, x.shape[1:3], (kh, kw))(x, w)
+    return _make_convolution(geometry, current_lowering())(*_vary_alike(x, w))
 
 
 def conv2d_transpose(x: jax.Array, w: jax.Array, *, stride: int) -> jax.Array:
@@ -230,17 +165,21 @@ def conv2d_transpose(x: jax.Array, w: jax.Array, *, stride: int) -> jax.Array:
 
     Args:
       x: f[N,H,W,I].
-      w: f[k,k,I,O] with k == stride.
+      w: f[k,k,I,O] with k == stride; w[i,j] gives the output pixel (k h + i, k w + j).
 
     Returns:
       f[N,H*k,W*k,O].
+
+    Raises:
+      ValueError: kernel and stride differ, or the channels do not fit.
     """
     kh, kw, channels, out = w.shape
     if not kh == kw == stride or channels != x.shape[-1]:
         raise ValueError(
-            f"conv2d_transpose: expected w [{stride},{stride},{x.shape[-1]},O] (kernel == stride); "
-            f"found {w.shape}"
+            f"conv2d_transpose: expected w [{stride},{stride},{x.shape[-1]},O] (kernel == stride, "
+            f"I of x); found {w.shape}"
         )
     n, h, width, _ = x.shape
-    y = jnp.einsum("nhwi,abio->nhawbo", x, w)
-    return y.reshape(n, h * stride, width * stride, out)
+    kernel = w.transpose(2, 0, 1, 3).reshape(channels, -1)
+    y = jnp.matmul(x, kernel).reshape(n, h, width, kh, kw, out)
+    return y.swapaxes(2, 3).reshape(n, h * kh, width * kw, out)

@@ -180,11 +180,7 @@ def check(config: SyntheticConfig) -> None:
         raise ConfigError("The synthetic dataset cannot be made: " + " ".join(wrong))
 
 
-_INTEGERS = {
-    key: isinstance(getattr(SyntheticConfig, key), int)
-    for key in _RANGES
-    if not isinstance(getattr(SyntheticConfig, key), bool)
-}
+_INTEGERS = {key: isinstance(getattr(SyntheticConfig, key), int) for key in _RANGES}
 
 PRESETS = {
     "default": {},

@@ -37,9 +37,9 @@ class Face:
     eyes: np.ndarray
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)
 def make_face(identity: Identity, resolution_px: int, is_color: bool) -> Face:
-    """Draw the layers of a subject (kept for the last 32 calls)."""
+    """Draw the layers of a subject (the last eight are kept)."""
     canvas = make_canvas(resolution_px)
     rng = stream(identity.key[0], "texture", identity.key[1])
     mask = head_mask(canvas, identity)

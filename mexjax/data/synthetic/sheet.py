@@ -9,9 +9,9 @@ import numpy as np
 
 from mexjax.data.synthetic.config import SyntheticConfig
 from mexjax.data.synthetic.dataset import default_view
-from mexjax.data.synthetic.emotions import AUS
+from mexjax.data.synthetic.emotions import AUS, AuSet
 from mexjax.data.synthetic.frames import render_clip
-from mexjax.data.synthetic.plan import make_plan, with_only
+from mexjax.data.synthetic.plan import Clip, Plan, make_plan, with_only
 
 _DIFFERENCE_GAIN = 4
 
@@ -61,12 +61,8 @@ def action_units(
 def clips(config: SyntheticConfig, *, per_class: int = 2, size_px: int = 112) -> np.ndarray:
     """u8[H, W, 3]: clips as a model sees them; below each, its difference to the first frame."""
     plan = make_plan(config)
-    rows, shown = [], []
-    for clip in sorted(plan.clips, key=lambda clip: clip.label):
-        key = (clip.label, clip.aus)
-        if key in shown or sum(label == clip.label for label, _ in shown) >= per_class:
-            continue
-        shown.append(key)
+    rows = []
+    for clip in _examples(plan, per_class):
         frames = np.broadcast_to(
             default_view(plan, clip.index), (config.num_frames, *2 * (config.resolution_px,), 3)
         )
@@ -104,6 +100,20 @@ def save(image: np.ndarray, path: str) -> None:
         raise OSError(f"Cannot write {path}: give a path that ends in .png or .jpg.") from error
     if not is_written:
         raise OSError(f"Cannot write {path}: check that its folder exists and can be written.")
+
+
+def _examples(plan: Plan, per_class: int) -> list[Clip]:
+    """Clips of each class with different action units and, while there are any, new subjects."""
+    chosen: list[Clip] = []
+    for label in sorted({clip.label for clip in plan.clips}):
+        kinds: set[AuSet] = set()
+        for _ in range(per_class):
+            seen = [clip.subject for clip in chosen]
+            left = [c for c in plan.clips if c.label == label and c.aus not in kinds]
+            if left:
+                chosen.append(min(left, key=lambda c: (seen.count(c.subject), c.index)))
+                kinds.add(chosen[-1].aus)
+    return chosen
 
 
 def _with_subjects(config: SyntheticConfig, count: int) -> SyntheticConfig:

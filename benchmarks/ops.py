@@ -1,0 +1,360 @@
+"""How long every lowering of a convolution takes, layer by layer, beside PyTorch's operator.
+
+    python benchmarks/ops.py --quick
+    python benchmarks/ops.py --json=benchmarks/results/DATE-MACHINE-COMMIT-ops.json
+    python benchmarks/ops.py --tune
+
+Times are medians in milliseconds for one fold (the time of F folds divided by F), float32, of the
+forward pass, the input gradient and the weight gradient, each compiled alone.  `auto` is what the
+library chooses; `vmap` is XLA's convolution under `jax.vmap` over weights and images, what one
+writes without this library.  PyTorch runs the same folds one after another with as many threads, in
+its default layout and channels last, and the faster of the two counts.  `--tune` writes the fastest
+lowering of each operation into the table that the library chooses by.
+
+Both libraries get the allocator setting of `keep_freed_memory`, without which the kernel hands out
+fresh pages for every large array and PyTorch and XLA take up to twice as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mexjax import runtime
+from mexjax.ops import conv_choice
+from mexjax.ops.conv import conv2d
+from mexjax.ops.conv_choice import LOWERINGS, OPERATIONS, Layer
+from mexjax.ops.conv_lowerings import Geometry
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+# A lowering replaces one listed before it only if it is faster by this share: timing noise, and the
+# shorter compilation of the earlier ones.
+WORTHWHILE_GAIN = 0.07
+# The cheaper to compile, the earlier.
+PREFERENCE = (
+    "patchify", "dense_map", "depthwise", "native", "native_parts", "im2col", "shifted", "split",
+    "merge32", "merge64", "merge128", "winograd_map2", "winograd2", "winograd4",
+)  # fmt: skip
+
+
+def _layer(
+    batch: int, size: int, channels: int, out: int = 0, kernel: int = 3, stride: int = 1,
+    groups: int = 1, padding: int | None = None,
+) -> Layer:  # fmt: skip
+    edge = kernel // 2 if padding is None else padding
+    geometry = Geometry((size, size), (kernel,) * 2, (stride,) * 2, ((edge,) * 2,) * 2, groups)
+    return Layer(geometry, batch, channels, out or channels, "float32", jax.default_backend())
+
+
+def layers() -> dict[str, list[Layer]]:
+    """The layers measured, by the network they are from."""
+    return {
+        "FDP stages, batch 36 x 8 frames": [
+            _layer(288, 16, 96),
+            _layer(288, 8, 192),
+            _layer(288, 4, 384),
+            _layer(288, 2, 768),
+        ],
+        "FDP multi-head, 8 channels a group": [
+            _layer(288, 16, 96, groups=12),
+            _layer(288, 8, 192, groups=24),
+            _layer(288, 4, 384, groups=48),
+            _layer(288, 2, 768, groups=96),
+        ],
+        "SegNet, batch 36": [
+            _layer(36, 64, 64),
+            _layer(36, 32, 128),
+            _layer(36, 16, 256),
+            _layer(36, 8, 512),
+        ],
+        "tiny networks": [
+            _layer(256, 32, 16),
+            _layer(256, 16, 24),
+            _layer(256, 16, 48),
+            _layer(256, 8, 96),
+        ],
+        "RMT depthwise, batch 16": [
+            _layer(16, 56, 64, groups=64),
+            _layer(16, 56, 64, kernel=5, groups=64),
+            _layer(16, 28, 128, groups=128),
+            _layer(16, 28, 128, kernel=5, groups=128),
+        ],
+        "stems and merges": [
+            _layer(288, 64, 1, 64, stride=2),
+            _layer(288, 32, 64, 96, stride=2),
+            _layer(16, 224, 3, 32, stride=2),
+            _layer(16, 112, 32, 64, stride=2),
+            _layer(16, 224, 3, 96, kernel=4, stride=4, padding=0),
+        ],
+    }
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to reuse freed memory rather than give it back to the kernel.
+
+    Returns:
+      Whether all settings were accepted (false with another C library).
+    """
+    arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2
+    settings = {arena_max: 1, mmap_max: 0, trim_threshold: 2**31 - 1, top_pad: 2**26}
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return all([mallopt(key, value) == 1 for key, value in settings.items()])
+
+
+def median_ms(function: Callable[[], Any], repeats: int, budget_s: float) -> float:
+    """The median time of a call after a first, untimed one; fewer repeats if they are long."""
+    function()
+    times: list[float] = []
+    end = time.perf_counter() + budget_s
+    while len(times) < repeats and (len(times) < 3 or time.perf_counter() < end):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+def _arrays(layer: Layer, num_folds: int) -> dict[str, np.ndarray]:
+    g = layer.geometry
+    rng = np.random.default_rng(0)
+    shapes = {
+        "x": (num_folds, layer.batch, *g.size, layer.channels),
+        "w": (num_folds, *g.kernel, layer.channels // g.groups, layer.out),
+        "dy": (num_folds, layer.batch, *g.out_size, layer.out),
+    }
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def _arguments(operation: str) -> tuple[str, str]:
+    return {"forward": ("x", "w"), "input_gradient": ("dy", "w"), "weight_gradient": ("x", "dy")}[
+        operation
+    ]
+
+
+def time_lowering(
+    layer: Layer, name: str, arrays: dict[str, jax.Array], timer: Callable
+) -> dict[str, float]:
+    """Milliseconds of each operation for one fold, by `name`."""
+    times = {}
+    for operation in OPERATIONS:
+        a, b = (arrays[key][0] for key in _arguments(operation))
+
+        def run(a: jax.Array, b: jax.Array, operation: str = operation) -> jax.Array:
+            return conv_choice.compute(operation, a, b, layer.geometry, name)
+
+        compiled = jax.jit(run).lower(a, b).compile()
+        times[operation] = timer(lambda f=compiled, a=a, b=b: f(a, b).block_until_ready())
+    return times
+
+
+def time_folds(
+    layer: Layer, arrays: dict[str, jax.Array], timer: Callable, *, is_plain: bool
+) -> float:
+    """Milliseconds a fold for value and both gradients together, under `vmap` over x and w."""
+    g = layer.geometry
+
+    def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
+        if is_plain:
+            return LOWERINGS["native"].forward(x, w, g)
+        return conv2d(x, w, stride=g.stride, padding=g.padding, groups=g.groups)
+
+    def all_three(x: jax.Array, w: jax.Array, dy: jax.Array):
+        y, transpose = jax.vjp(convolve, x, w)
+        return y, transpose(dy)
+
+    values = [arrays[key] for key in ("x", "w", "dy")]
+    compiled = jax.jit(jax.vmap(all_three)).lower(*values).compile()
+    return timer(lambda: jax.block_until_ready(compiled(*values))) / values[0].shape[0]
+
+
+def time_torch(layer: Layer, arrays: dict[str, np.ndarray], timer: Callable) -> dict[str, float]:
+    """Milliseconds of each operation for one fold in PyTorch, by the faster memory layout."""
+    g = layer.geometry
+    padding = [low for low, _ in g.padding]
+    best: dict[str, float] = {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x, dy = (
+            torch.from_numpy(arrays[key][0]).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+            for key in ("x", "dy")
+        )
+        w = torch.from_numpy(arrays["w"][0]).permute(3, 2, 0, 1).contiguous(memory_format=layout)
+
+        def backward(mask: list[bool], dy: Any = dy, x: Any = x, w: Any = w) -> Any:
+            stride, none = list(g.stride), [0, 0]
+            return torch.ops.aten.convolution_backward(
+                dy, x, w, None, stride, padding, [1, 1], False, none, g.groups, mask
+            )
+
+        times = {
+            "forward": timer(
+                lambda x=x, w=w: torch.nn.functional.conv2d(
+                    x, w, stride=g.stride, padding=padding, groups=g.groups
+                )
+            ),
+            "input_gradient": timer(lambda f=backward: f([True, False, False])),
+            "weight_gradient": timer(lambda f=backward: f([False, True, False])),
+        }
+        if not best or sum(times.values()) < sum(best.values()):
+            best = times
+    return best
+
+
+def measure(layer: Layer, folds: Sequence[int], timer: Callable, names: Sequence[str]) -> dict:
+    """One row: every lowering for one fold, the automatic choice for several, PyTorch."""
+    g = layer.geometry
+    arrays = _arrays(layer, max(folds))
+    on_device = {key: jnp.asarray(value) for key, value in arrays.items()}
+    applicable = [n for n in names if LOWERINGS[n].applies(g, layer.channels, layer.out)]
+    row: dict[str, Any] = {
+        "layer": conv_choice.layer_to_json(layer),
+        "gflop": layer.flops / 1e9,
+        "chosen": {operation: conv_choice.choose(operation, layer) for operation in OPERATIONS},
+        "lowerings": {n: time_lowering(layer, n, on_device, timer) for n in applicable},
+        "folds": {},
+        "torch": time_torch(layer, arrays, timer) if torch else None,
+    }
+    for num_folds in folds:
+        few = {key: value[:num_folds] for key, value in on_device.items()}
+        row["folds"][num_folds] = {"auto": time_folds(layer, few, timer, is_plain=False)}
+        if "native" in names:
+            row["folds"][num_folds]["vmap"] = time_folds(layer, few, timer, is_plain=True)
+    return row
+
+
+def fastest(times: dict[str, dict[str, float]]) -> dict[str, str]:
+    """The lowering of each operation that is worth choosing, in the order of `PREFERENCE`."""
+    chosen = {}
+    for operation in OPERATIONS:
+        names = [name for name in PREFERENCE if name in times]
+        best = names[0]
+        for name in names[1:]:
+            if times[name][operation] < (1 - WORTHWHILE_GAIN) * times[best][operation]:
+                best = name
+        chosen[operation] = best
+    return chosen
+
+
+def tune(rows: list[dict[str, Any]], environment: dict[str, Any]) -> None:
+    """Replace this platform's rows of the table by `rows`."""
+    table = {"schema": 1, "rows": []}
+    if conv_choice.TABLE.exists():
+        table = json.loads(conv_choice.TABLE.read_text())
+    measured = [{"layer": row["layer"], **fastest(row["lowerings"])} for row in rows]
+    platform = jax.default_backend()
+    kept = [row for row in table["rows"] if row["layer"]["platform"] != platform]
+    machines = table.get("measured_on", {})
+    keys = ("processor", "cpu_count", "devices", "jax", "jaxlib")
+    machines[platform] = {key: environment[key] for key in keys}
+    lines = ",\n".join(json.dumps(row) for row in kept + measured)
+    head = json.dumps({"schema": 1, "measured_on": machines}, indent=1)[:-2]
+    conv_choice.TABLE.write_text(f'{head},\n "rows": [\n{lines}\n]}}\n')
+
+
+def describe(layer: Layer) -> str:
+    """ "288 x 16x16 x 96 -> 96, 3x3" and what is unusual about the layer."""
+    g = layer.geometry
+    text = f"{layer.batch} x {g.size[0]}x{g.size[1]} x {layer.channels}"
+    text += f" -> {layer.out}" if layer.out != layer.channels else ""
+    text += f", {g.kernel[0]}x{g.kernel[1]}"
+    text += f" stride {g.stride[0]}" if g.stride != (1, 1) else ""
+    return text + (f", {g.groups} groups" if g.groups > 1 else "")
+
+
+def show(network: str, rows: list[dict[str, Any]], layers_: list[Layer]) -> None:
+    """Print the rows of one network as two tables: lowerings, and folds."""
+    console = Console(width=150)
+    table = Table("layer", "lowering", "forward", "dx", "dw", "sum", "GFLOP/s", title=network)
+    folds = Table("layer, forward + dx + dw, ms a fold", title=network)
+    counts = list(rows[0]["folds"])
+    for count in counts:
+        folds.add_column(f"{count} folds", justify="right")
+    folds.add_column("PyTorch", justify="right")
+    folds.add_column("PyTorch / auto", justify="right")
+    for row, layer in zip(rows, layers_, strict=True):
+        times = dict(row["lowerings"])
+        if row["torch"]:
+            times["PyTorch"] = row["torch"]
+        for i, (name, by_operation) in enumerate(times.items()):
+            values = list(by_operation.values())
+            rate = 3 * row["gflop"] / sum(values) * 1e3
+            cells = [
+                f"[bold]{ms:.1f}[/bold]" if row["chosen"].get(operation) == name else f"{ms:.1f}"
+                for operation, ms in by_operation.items()
+            ]
+            label = describe(layer) if i == 0 else ""
+            table.add_row(label, name, *cells, f"{sum(values):.1f}", f"{rate:.0f}")
+        table.add_section()
+        by_torch = sum(row["torch"].values()) if row["torch"] else float("nan")
+        for which in row["folds"][counts[0]]:
+            times_ = [row["folds"][count][which] for count in counts]
+            ratio = f"{by_torch / times_[0]:.2f}" if which == "auto" else ""
+            cells = [f"{ms:.1f}" for ms in times_]
+            folds.add_row(f"{describe(layer)}: {which}", *cells, f"{by_torch:.1f}", ratio)
+    console.print(table)
+    console.print(folds)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--tune", action="store_true", help="write the library's table")
+    parser.add_argument("--quick", action="store_true", help="first layers only, one repetition")
+    parser.add_argument("--folds", type=int, nargs="*", default=None, help="default: 1 2 4 8")
+    parser.add_argument("--only", default="", help="networks whose name contains this")
+    parser.add_argument("--json", type=Path, default=None)
+    arguments = parser.parse_args()
+    keeps_memory = keep_freed_memory()
+    num_threads = len(os.sched_getaffinity(0))
+    if torch:
+        torch.set_num_threads(num_threads)
+    folds = arguments.folds or ([1] if arguments.quick or arguments.tune else [1, 2, 4, 8])
+    # XLA's own convolution takes seconds where it is not made for: leave it out when in a hurry.
+    names = [name for name in PREFERENCE if name != "native" or not arguments.quick]
+
+    def timer(function: Callable[[], Any]) -> float:
+        few = arguments.quick
+        return median_ms(function, 3 if few else 9, budget_s=0.2 if few else 2.0)
+
+    record: dict[str, Any] = {
+        "environment": runtime.environment(),
+        "torch": torch.__version__ if torch else None,
+        "num_threads": num_threads,
+        "keeps_freed_memory": keeps_memory,
+        "load_before": os.getloadavg()[0],
+        "networks": {},
+    }
+    for network, layers_ in layers().items():
+        if arguments.only not in network:
+            continue
+        layers_ = layers_[-1:] if arguments.quick else layers_
+        rows = [measure(layer, folds, timer, names) for layer in layers_]
+        record["networks"][network] = rows
+        show(network, rows, layers_)
+    record["load_after"] = os.getloadavg()[0]
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+    if arguments.tune:
+        tune([row for rows in record["networks"].values() for row in rows], record["environment"])
+
+
+if __name__ == "__main__":
+    main()

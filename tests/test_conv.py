@@ -1,0 +1,303 @@
+"""Every lowering against XLA's convolution, and the batching rule, gradients and HLO of conv2d."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from mexjax.ops import conv_choice, conv_lowerings
+from mexjax.ops.conv import LOWERINGS, conv2d, conv2d_transpose, set_lowering, use_lowering
+from mexjax.ops.conv_choice import OPERATIONS, Layer, choose, compute
+from mexjax.ops.conv_lowerings import Geometry
+
+ONE = ((1, 1), (1, 1))
+NONE = ((0, 0), (0, 0))
+# (batch, geometry, input channels, output channels)
+CASES = {
+    "3x3": (5, Geometry((8, 12), (3, 3), (1, 1), ONE), 8, 12),
+    "odd size": (3, Geometry((7, 5), (3, 3), (1, 1), ONE), 4, 6),
+    "asymmetric padding": (2, Geometry((7, 9), (3, 3), (1, 1), ((0, 1), (2, 1))), 4, 6),
+    "2x2 map": (4, Geometry((2, 2), (3, 3), (1, 1), ONE), 8, 6),
+    "4x4 map": (4, Geometry((4, 4), (3, 3), (1, 1), ONE), 4, 6),
+    "stride 2": (2, Geometry((8, 7), (3, 3), (2, 2), ONE), 4, 6),
+    "5x3, stride 3x2": (2, Geometry((11, 7), (5, 3), (3, 2), ((2, 1), (0, 0))), 4, 6),
+    "groups": (2, Geometry((6, 6), (3, 3), (1, 1), ONE, 4), 8, 12),
+    "groups, stride 2": (2, Geometry((6, 6), (3, 3), (2, 2), ONE, 2), 4, 6),
+    "depthwise 3x3": (2, Geometry((6, 7), (3, 3), (1, 1), ONE, 6), 6, 6),
+    "depthwise 5x5, stride 2": (2, Geometry((8, 8), (5, 5), (2, 2), ((2, 2), (2, 2)), 4), 4, 4),
+    "patches": (2, Geometry((9, 8), (4, 4), (4, 4), NONE), 3, 8),
+    "1x1, stride 2": (2, Geometry((5, 6), (1, 1), (2, 2), NONE), 3, 8),
+    "kernel below stride": (2, Geometry((9, 8), (2, 2), (3, 3), NONE), 3, 4),
+}
+PAIRS = [
+    pytest.param(case, name, id=f"{case}-{name}")
+    for case, (_, geometry, channels, out) in CASES.items()
+    for name, lowering in LOWERINGS.items()
+    if name != "native" and lowering.applies(geometry, channels, out)
+]
+
+
+def reference(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        w,
+        geometry.stride,
+        geometry.padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=geometry.groups,
+        precision="highest",
+    )
+
+
+def arrays(case: str, *lead: int) -> tuple[jax.Array, jax.Array, Geometry]:
+    batch, geometry, channels, out = CASES[case]
+    rng = np.random.default_rng(len(case))
+    x = rng.standard_normal((*lead, batch, *geometry.size, channels), np.float32)
+    w = rng.standard_normal((*lead, *geometry.kernel, channels // geometry.groups, out), np.float32)
+    return jnp.asarray(x), jnp.asarray(w), geometry
+
+
+def assert_close(found: jax.Array, expected: jax.Array, tolerance: float = 1e-5) -> None:
+    """Up to `tolerance` of the largest expected value."""
+    assert found.shape == expected.shape
+    found, expected = (np.asarray(a, np.float32) for a in (found, expected))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def operations(geometry: Geometry, name: str) -> Callable:
+    def all_three(x: jax.Array, w: jax.Array, dy: jax.Array):
+        pairs = {"forward": (x, w), "input_gradient": (dy, w), "weight_gradient": (x, dy)}
+        return [compute(operation, *pairs[operation], geometry, name) for operation in OPERATIONS]
+
+    return jax.jit(all_three)
+
+
+@pytest.mark.parametrize(("case", "name"), PAIRS)
+def test_lowering_equals_native(case: str, name: str):
+    x, w, geometry = arrays(case)
+    y, transpose = jax.vjp(lambda x, w: reference(x, w, geometry), x, w)
+    dy = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+    expected = [y, *transpose(dy)]
+    for a, b in zip(operations(geometry, name)(x, w, dy), expected, strict=True):
+        assert_close(a, b)
+    half = [a.astype(jnp.bfloat16) for a in (x, w, dy)]
+    y, transpose = jax.vjp(
+        lambda x, w: reference(x, w, geometry), *(a.astype(jnp.float32) for a in half[:2])
+    )
+    expected = [y, *transpose(half[2].astype(jnp.float32))]
+    for a, b in zip(operations(geometry, name)(*half), expected, strict=True):
+        assert a.dtype == jnp.bfloat16
+        assert_close(a, b, 2.0**-7)
+
+
+def test_chunks_and_their_overlap_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(conv_lowerings, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(conv_lowerings, "MIN_CHUNK_ROWS", 1)
+    for batch in (7, 8):  # one image a chunk, then three with an overlap
+        monkeypatch.setattr(conv_lowerings, "MIN_CHUNK_ROWS", 1 + 100 * (batch - 7))
+        geometry = Geometry((8, 8), (3, 3), (1, 1), ONE)
+        keys = jax.random.split(jax.random.key(0), 3)
+        x = jax.random.normal(keys[0], (batch, 8, 8, 4))
+        w = jax.random.normal(keys[1], (3, 3, 4, 6))
+        dy = jax.random.normal(keys[2], (batch, 8, 8, 6))
+        expected = operations(geometry, "native")(x, w, dy)
+        for name in ("im2col", "winograd4"):
+            run = operations(geometry, name)
+            assert "while(" in run.lower(x, w, dy).compile().as_text()
+            for a, b in zip(run(x, w, dy), expected, strict=True):
+                assert_close(a, b)
+
+
+def loss(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Callable) -> jax.Array:
+    y = convolve(x, w, geometry)
+    return jnp.sum(jnp.sin(y.astype(jnp.float32)))
+
+
+def ours(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    return conv2d(x, w, stride=g.stride, padding=g.padding, groups=g.groups)
+
+
+def gradients(geometry: Geometry, convolve: Callable = ours) -> Callable:
+    return jax.value_and_grad(lambda x, w: loss(x, w, geometry, convolve), (0, 1))
+
+
+@pytest.mark.parametrize("case", ["3x3", "stride 2", "groups", "depthwise 3x3", "1x1, stride 2"])
+@pytest.mark.parametrize("name", ["auto", "im2col", "native"])
+def test_vmap_equals_loop(case: str, name: str):
+    with use_lowering(name):
+        for folds in (1, 3):
+            x, w, geometry = arrays(case, folds)
+            run, plain = gradients(geometry), gradients(geometry, reference)
+            for axes in ((0, 0), (0, None), (None, 0)):
+                values = [
+                    a if axis == 0 else a[0] for a, axis in zip((x, w), axes, strict=True)
+                ]
+                found = jax.jit(jax.vmap(run, axes))(*values)
+                expected = jax.vmap(plain, axes)(*values)
+                jax.tree.map(assert_close, found, expected)
+
+
+@pytest.mark.parametrize("name", ["auto", "im2col"])
+def test_nested_vmap(name: str):
+    x, w, geometry = arrays("3x3", 2, 3)
+    plain = gradients(geometry, reference)
+    with use_lowering(name):
+        both = jax.jit(jax.vmap(jax.vmap(gradients(geometry))))(x, w)
+        cross = jax.jit(
+            jax.vmap(jax.vmap(gradients(geometry), in_axes=(None, 0)), in_axes=(0, None))
+        )(x[:, 0], w[0])
+        inner = jax.jit(jax.vmap(jax.vmap(gradients(geometry)), in_axes=(None, 0)))(x[0], w)
+    jax.tree.map(assert_close, both, jax.vmap(jax.vmap(plain))(x, w))
+    expected = jax.vmap(jax.vmap(plain, in_axes=(None, 0)), in_axes=(0, None))(x[:, 0], w[0])
+    jax.tree.map(assert_close, cross, expected)
+    expected = jax.vmap(jax.vmap(plain), in_axes=(None, 0))(x[0], w)
+    jax.tree.map(assert_close, inner, expected)
+
+
+def test_scan_over_steps():
+    x, w, geometry = arrays("3x3", 3)
+    step = gradients(geometry)
+
+    def update(w: jax.Array, x: jax.Array):
+        value, (_, dw) = step(x, w)
+        return w - 0.01 * dw, value
+
+    with use_lowering("im2col"):
+        compiled = jax.jit(lambda w, x: lax.scan(update, w, x)).lower(w[0], x).compile()
+    assert "convolution(" not in compiled.as_text()
+    last, values = compiled(w[0], x)
+    one = w[0]
+    for i in range(3):
+        one, value = update(one, x[i])
+        assert_close(value, values[i])
+    assert_close(last, one)
+
+
+def bodies_of_loops(text: str) -> str:
+    """The HLO of every computation that a `while` reaches."""
+    computations = dict(re.findall(r"^(?:ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
+    waiting = [
+        name
+        for pair in re.findall(r"while\(.*?condition=%?([\w.\-]+), body=%?([\w.\-]+)", text)
+        for name in pair
+    ]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in computations:
+            continue
+        seen.add(name)
+        waiting += re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", computations[name])
+    return "\n".join(computations[name] for name in seen)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="XLA:CPU only: a grouped convolution")
+@pytest.mark.parametrize("case", ["3x3", "2x2 map", "stride 2", "groups", "depthwise 3x3"])
+def test_compiled_program_has_no_slow_convolution(case: str):
+    x, w, geometry = arrays(case, 4)
+    text = jax.jit(jax.vmap(gradients(geometry))).lower(x, w).compile().as_text()
+    counts = re.findall(r"(?:feature|batch)_group_count=(\d+)", text)
+    assert all(int(count) == 1 for count in counts)
+    assert "convolution(" not in bodies_of_loops(text)
+
+
+def test_a_convolution_in_a_loop_would_be_seen():
+    x, w, geometry = arrays("3x3", 4)
+    run = gradients(geometry, reference)
+    text = jax.jit(lambda x, w: lax.map(lambda p: run(*p), (x, w))).lower(x, w).compile().as_text()
+    assert "convolution(" in bodies_of_loops(text)
+
+
+@pytest.mark.parametrize("name", ["auto", "winograd4", "native"])
+@pytest.mark.parametrize("case", ["3x3", "stride 2", "groups"])
+def test_shard_map_has_no_collective(case: str, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(conv_lowerings, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(conv_lowerings, "MIN_CHUNK_ROWS", 1)
+    devices = len(jax.devices())
+    mesh = jax.make_mesh((devices,), ("folds",), axis_types=(AxisType.Auto,))
+    x, w, geometry = arrays(case, 2 * devices)
+    one_fold = gradients(geometry)
+    with use_lowering(name):
+        sharded = jax.shard_map(
+            jax.vmap(one_fold), mesh=mesh, in_specs=P("folds"), out_specs=P("folds")
+        )
+        compiled = jax.jit(sharded).lower(x, w).compile()
+    text = compiled.as_text()
+    for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert collective not in text
+    expected = jax.vmap(gradients(geometry, reference))(x, w)
+    jax.tree.map(assert_close, compiled(x, w), expected)
+
+
+def test_shard_map_sums_the_gradient_of_shared_weights():
+    mesh = jax.make_mesh((len(jax.devices()),), ("batch",), axis_types=(AxisType.Auto,))
+    x, w, geometry = arrays("3x3", len(jax.devices()))
+
+    def weight_gradient(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.grad(lambda w: loss(x[0], w, geometry, ours))(w)
+
+    run = jax.shard_map(weight_gradient, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P())
+    expected = sum(jax.grad(lambda w, i=i: loss(x[i], w, geometry, reference))(w[0]) for i in range(len(x)))
+    assert_close(jax.jit(run)(x, w[0]), expected)
+
+
+def test_transposed_convolution():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 3, 5, 4), np.float32)
+    w = rng.standard_normal((2, 2, 4, 6), np.float32)
+    y = conv2d_transpose(jnp.asarray(x), jnp.asarray(w), stride=2)
+    expected = np.zeros((2, 6, 10, 6), np.float32)
+    for i, j in np.ndindex(2, 2):
+        expected[:, i::2, j::2] = x @ w[i, j]
+    assert_close(y, jnp.asarray(expected))
+
+
+def test_same_torch_padding_and_promotion():
+    x, w, geometry = arrays("3x3")
+    y = conv2d(x.astype(jnp.bfloat16), w)
+    assert y.dtype == jnp.float32
+    assert y.shape == reference(x, w, geometry).shape
+
+
+def test_bad_arguments_are_named():
+    x, w, _ = arrays("3x3")
+    with pytest.raises(ValueError, match=r"groups=2 .* found x \(5, 8, 12, 8\)"):
+        conv2d(x, w, groups=2)
+    with pytest.raises(ValueError, match="'same_torch'"):
+        conv2d(x, w, padding="SAME")
+    with pytest.raises(ValueError, match="does not fit"):
+        conv2d(x[:, :2, :2], w, padding=NONE)
+    with pytest.raises(ValueError, match="kernel == stride"):
+        conv2d_transpose(x, w, stride=2)
+    with pytest.raises(ValueError, match="winograd4"):
+        set_lowering("fft")
+
+
+def test_override_and_table(monkeypatch: pytest.MonkeyPatch):
+    geometry = Geometry((16, 16), (3, 3), (1, 1), ONE)
+    layer = Layer(geometry, 288, 96, 96, "float32", "cpu")
+    assert choose("forward", layer, "shifted") == "shifted"
+    assert choose("forward", layer, "depthwise") == choose("forward", layer)  # does not apply
+    rows = [{"layer": layer, **dict.fromkeys(OPERATIONS, "shifted")}]
+    monkeypatch.setattr(conv_choice, "_table", lambda: rows)
+    choose.cache_clear()
+    near = Layer(geometry, 144, 128, 128, "float32", "cpu")
+    far = Layer(geometry, 288, 16, 16, "float32", "cpu")
+    assert choose("forward", near) == "shifted"
+    assert choose("forward", far) != "shifted"
+    choose.cache_clear()
+
+
+def test_table_names_lowerings_that_apply():
+    for row in conv_choice._table():
+        layer = row["layer"]
+        for operation in OPERATIONS:
+            assert LOWERINGS[row[operation]].applies(layer.geometry, layer.channels, layer.out)
