@@ -8,9 +8,9 @@ paper_14m  the same without global aggregators: what its parameter counts imply.
 official   the network, data treatment and training of the released code, quirks included.
 """
 
-from configs import common
 from ml_collections import ConfigDict
 
+from configs import common
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.models import fdp
 
@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
 def _tiny(config: ConfigDict) -> None:
     # A network that sees single raw frames does not find sub-pixel motion from 180 clips.
     config.data.center = "clip_mean"
-    config.train.num_epochs = 25
+    config.train.num_epochs = 30
     config.train.batch_size = 24
     config.train.optimizer = "adamw"
     config.train.learning_rate = 3e-3

@@ -32,6 +32,10 @@ use_environment() {
     if [ ! -x "$venv/bin/python" ] || ! is_new_enough "$venv/bin/python"; then
         python="$(find_python)" || return 1
         echo "Making an environment in $venv with $("$python" --version)"
+        if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ]; then
+            echo "$venv is in the way: it is not an environment. Set MEXJAX_VENV to another place." >&2
+            return 1
+        fi
         rm -rf "$venv"
         "$python" -m venv "$venv" || return 1
     fi

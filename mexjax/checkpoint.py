@@ -58,7 +58,11 @@ class GroupCheckpoints:
                 flat = self._manager.restore(
                     position, args=ocp.args.StandardRestore(_flatten(like))
                 )
-                return position, _unflatten(flat, like)
+                tree = _unflatten(flat, like)
+                # orbax saves nothing at or before its newest step: a damaged one must go.
+                for damaged in positions[: positions.index(position)]:
+                    self._manager.delete(damaged)
+                return position, tree
             # orbax raises whatever its storage layers raise on damaged files.
             except Exception as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,6 +14,23 @@ import ml_collections
 
 from mexjax.errors import ConfigError, unknown_name
 
+LEAST = {
+    "data.num_frames": 2,
+    "data.image_size_px": 8,
+    "augment.crop_px": 0,
+    "augment.shift_px": 0,
+    "augment.gain_std": 0,
+    "train.num_epochs": 0,
+    "train.num_steps": 0,
+    "train.batch_size": 1,
+    "train.steps_per_call": 0,
+    "folds.per_chunk": 0,
+    "eval.every_epochs": 1,
+    "eval.batch_size": 1,
+    "checkpoint.every_epochs": 0,
+    "report.num_sheet_clips": 0,
+}
+
 
 def load_config(
     path: str | Path, overrides: Mapping[str, Any] | Iterable[str] = ()
@@ -83,6 +100,28 @@ def flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def to_json(config: ml_collections.ConfigDict) -> str:
     """The configuration as JSON text with sorted keys: what `config.json` of a run holds."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def check_values(config: ml_collections.ConfigDict) -> None:
+    """Refuse numbers that no run can be made with, before anything is written or compiled.
+
+    Raises:
+      ConfigError: a key out of its range, or two that contradict each other.
+    """
+    values = flat(config)
+    for key, least in LEAST.items():
+        if values[key] < least:
+            raise ConfigError(f"{key} must be at least {least}, found {values[key]}.")
+    size, crop = config.data.image_size_px, config.augment.crop_px
+    if crop > size:
+        raise ConfigError(
+            f"augment.crop_px={crop} is larger than the images, data.image_size_px={size}."
+        )
+    if config.data.split_scale != "none" and config.data.center != "none":
+        raise ConfigError(
+            f"data.split_scale={config.data.split_scale} scales raw frames, and data.center="
+            f"{config.data.center} removes them. Set one of the two to none."
+        )
 
 
 def _run_card(file: Path, variant: str) -> ml_collections.ConfigDict:

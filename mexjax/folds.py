@@ -76,7 +76,8 @@ def make_programs(
     """
     if epoch_steps % steps_per_call:
         raise ConfigError(
-            f"train.steps_per_call={steps_per_call} must divide the {epoch_steps} steps of an epoch."
+            f"train.steps_per_call={steps_per_call} must divide the {epoch_steps} steps"
+            " of an epoch."
         )
     num_devices(strategy)
     plan, data = example

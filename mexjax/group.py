@@ -91,9 +91,7 @@ class GroupTrainer:
         shape = (k, len(schedule.eval_epochs), m * len(self.batches), classes)
         self.history = History(
             logits=np.full(shape, np.nan, np.float32),
-            curves=np.full(
-                (k, schedule.num_epochs, len(programs.log_names)), np.nan, np.float32
-            ),
+            curves=np.full((k, schedule.num_epochs, len(programs.log_names)), np.nan, np.float32),
             seconds=np.zeros(3),
         )
 
@@ -127,7 +125,9 @@ class GroupTrainer:
             epoch = position // steps
             self._record_epoch(epoch, jax.device_get(carry.logs))
             now = time.perf_counter()
-            clips = int(self.host_plan.weight[:, epoch_start:position].sum())
+            own = slice(epoch_start, position)
+            valid = self.host_plan.valid[:, own, None]
+            clips = int((self.host_plan.weight[:, own] * valid).sum())
             self.history.seconds += (now - began, 0.0, clips)
             self._show(epoch, epoch_start, position, clips)
             if epoch in self.schedule.eval_epochs:
@@ -144,18 +144,13 @@ class GroupTrainer:
         return self.history.tree() | {f"extra_{name}": array for name, array in extras.items()}
 
     def _start(self) -> tuple[int, Carry]:
-        programs = self.compiled.programs
-        shardings = Carry(programs.folded, programs.shared, programs.folded)
-        like = {
-            "carry": jax.tree.map(
-                lambda shape, sharding: jax.ShapeDtypeStruct(
-                    shape.shape, shape.dtype, sharding=sharding
-                ),
-                self.compiled.carry_shape,
-                _broadcast(shardings, self.compiled.carry_shape),
-            ),
-            "history": self.history.tree(),
-        }
+        programs, shape = self.compiled.programs, self.compiled.carry_shape
+        carry = Carry(
+            states=_placed(shape.states, programs.folded),
+            position=_placed(shape.position, programs.shared),
+            logs=_placed(shape.logs, programs.folded),
+        )
+        like = {"carry": carry, "history": self.history.tree()}
         found = self.checkpoints.restore(like)
         if found is None:
             return 0, self.compiled.init(self.plan.fold_id, self.data)
@@ -172,7 +167,17 @@ class GroupTrainer:
             self.checkpoints.wait()
 
     def _stopped_text(self) -> str:
-        return f"Stopped by {self.stop.signal_name}; the state is saved. Start again to go on."
+        return (
+            f"Stopped by {self.stop.signal_name}; the state is saved."
+            " Start the same command again to go on."
+        )
+
+    def _after_divergence(self) -> str:
+        return (
+            f"Finished folds and the last good checkpoint (if there was one, in"
+            f" {self.checkpoints.folder}) are kept. Look at the data, or lower"
+            " train.learning_rate and start in another --workdir or with --overwrite."
+        )
 
     def _record_epoch(self, epoch: int, logs: np.ndarray) -> None:
         """Check the epoch's values (f32[k, S, L]) and keep their means over valid steps."""
@@ -182,13 +187,10 @@ class GroupTrainer:
         if bad.any():
             step, fold = np.argwhere(bad.T)[0]
             names = self.compiled.programs.log_names
-            values = ", ".join(
-                f"{n}={v:.4g}" for n, v in zip(names, logs[fold, step], strict=True)
-            )
+            values = ", ".join(f"{n}={v:.4g}" for n, v in zip(names, logs[fold, step], strict=True))
             raise DivergedError(
                 f"The loss of fold {self.names[fold]} is not finite in epoch {epoch}, step"
-                f" {step + 1} of the epoch ({values}). The last good checkpoint is kept in"
-                f" {self.checkpoints.folder}. Lower train.learning_rate, or look at the data."
+                f" {step + 1} of the epoch ({values}). {self._after_divergence()}"
             )
         count = valid.sum(axis=1)
         has = count > 0
@@ -198,8 +200,7 @@ class GroupTrainer:
     def _evaluate(self, epoch: int, carry: Carry) -> dict[str, np.ndarray]:
         with jax.transfer_guard("disallow"):
             parts = [
-                self.compiled.evaluate(carry.states, j, self.plan, self.data)
-                for j in self.batches
+                self.compiled.evaluate(carry.states, j, self.plan, self.data) for j in self.batches
             ]
         host: list[dict[str, Any]] = jax.device_get(parts)
         joined = {name: np.concatenate([p[name] for p in host], axis=1) for name in host[0]}
@@ -209,8 +210,7 @@ class GroupTrainer:
             fold = next(f for f in real if not np.isfinite(logits[f]).all())
             raise DivergedError(
                 f"A held-out prediction of fold {self.names[fold]} is not finite after epoch"
-                f" {epoch}. The last good checkpoint is kept in {self.checkpoints.folder}."
-                " Lower train.learning_rate, or look at the data."
+                f" {epoch}. {self._after_divergence()}"
             )
         self.history.logits[:, self.schedule.eval_epochs.index(epoch)] = logits
         return joined if epoch == self.schedule.num_epochs else {}
@@ -232,12 +232,8 @@ class GroupTrainer:
         )
 
 
-def _broadcast(prefix: Carry, tree: Carry) -> Carry:
-    """A tree of shardings shaped like `tree` from one sharding per field."""
-    return Carry(
-        *(
-            jax.tree.map(lambda _, sharding=getattr(prefix, field.name): sharding, branch)
-            for field in dataclasses.fields(Carry)
-            for branch in [getattr(tree, field.name)]
-        )
+def _placed(tree: Any, sharding: Any) -> Any:
+    """The shapes of `tree` with where they lie: what a checkpoint is read back as."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )

@@ -29,6 +29,9 @@ USAGE = (
 def main(argv: Sequence[str]) -> int:
     """Run the command with `argv` (program name first) and return its exit status."""
     errors = Console(stderr=True, highlight=False)
+    if {"--help", "-h"} & set(argv):
+        print(f"Usage: {USAGE}\nEvery key is explained in configs/common.py.")
+        return 0
     try:
         overrides = [arg[len("--config.") :] for arg in argv if arg.startswith("--config.")]
         rest = flags.FLAGS([arg for arg in argv if not arg.startswith("--config.")])
@@ -37,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError(f"Which recipe card?{extra} Usage: {USAGE}")
         return _run(overrides)
     except Interrupted as stopped:
-        errors.print(f"[bold yellow]Stopped.[/] {stopped}", soft_wrap=True)
+        errors.print(str(stopped), style="bold yellow", markup=False, soft_wrap=True)
         return 143
     except (MexjaxError, flags.Error) as error:
         errors.print("[bold red]Error:[/]", end=" ")

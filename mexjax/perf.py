@@ -107,7 +107,9 @@ def choose_group(
     free = free_bytes(device)
     while True:
         built = build(size)
-        needed = needed_bytes(train_program(built)) * (num_devices if device.platform == "cpu" else 1)
+        needed = needed_bytes(train_program(built)) * (
+            num_devices if device.platform == "cpu" else 1
+        )
         fits = needed <= MEMORY_SHARE * free
         text = (
             f"{size} of {on_each} folds per {device.platform} device: at most {largest} pay off"

@@ -70,6 +70,6 @@ class TrainProgress:
             self._bar.update(self._task, completed=self._done, description=folds, detail=detail)
         elif self._is_line and now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
-            left = (now - self._start) / self._fresh * (self._total - self._done)
+            left = (now - self._start) / max(self._fresh, 1) * (self._total - self._done)
             share = 100 * self._done / self._total
             print(f"{share:3.0f}%  {folds}  {detail}  {left:.0f} s left", flush=True)

@@ -71,14 +71,12 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
             **{name: np.stack([row[name] for row in rows]) for name in curves},
         },
     )
-    if "extra_dynamic_image" in rows[0]:
+    if "extra_dynamic_image" in rows[0] and config.report.num_sheet_clips > 0:
         images = [
             row["extra_dynamic_image"][: len(fold.test)]
             for row, fold in zip(rows, folds, strict=True)
         ]
-        folder.save_arrays(
-            folder.path / "sheet.npz", _sheet(study, where, np.concatenate(images))
-        )
+        folder.save_arrays(folder.path / "sheet.npz", _sheet(study, where, np.concatenate(images)))
     train_s, eval_s, clips = np.sum([row["seconds"] for row in rows], axis=0)
     folder.save_json(
         "run.json",
@@ -134,9 +132,7 @@ def _sheet(study: Study, where: np.ndarray, images: np.ndarray) -> dict[str, np.
     clips = clips[:, :, start : start + crop, start : start + crop]
     frames = jnp.asarray(clips, jnp.float32) / 255.0
     target = get_model(config.model.name).targets(frames, config.model)["dynamic_image"]
-    titles = [
-        f"{dataset.class_names[labels[i]]}, {dataset.clip_ids[where[i]]}" for i in chosen
-    ]
+    titles = [f"{dataset.class_names[labels[i]]}, {dataset.clip_ids[where[i]]}" for i in chosen]
     return {
         "frames": clips.mean(axis=-1).astype(np.uint8),
         "target": np.asarray(target),

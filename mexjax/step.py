@@ -152,7 +152,8 @@ def make_fold_functions(
     ) -> tuple[FoldState, dict[str, jax.Array]]:
         idx, weight, valid = plan.idx[position], plan.weight[position], plan.valid[position]
         key_augment, key_model = jax.random.split(
-            jax.random.fold_in(fold_key(plan.fold_id, 1), position)
+            # By the fold's own step, not its place in the plan, which depends on longer folds.
+            jax.random.fold_in(fold_key(plan.fold_id, 1), state.step)
         )
         frames = augment.augment(gather(data, idx), key_augment, config.augment)
         batch = {

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from mexjax import folds as fold_axis
 from mexjax import perf, plan, protocols, runtime
 from mexjax.checkpoint import GroupCheckpoints
+from mexjax.configuration import check_values
 from mexjax.data import arrays
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.group import Compiled, GroupTrainer, Schedule
@@ -86,11 +87,12 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
       MexjaxError: see `mexjax.errors`; each message says what to do.
     """
     start = time.perf_counter()
+    check_values(config)
     folder = Workdir.open(workdir, config, is_overwritten=overwrite)
-    with runtime.stop_on_signals() as stop:
-        study = make_study(config)
+    with runtime.stop_on_signals() as stop, conv.use_lowering(config.conv):
         was_finished = has_record(folder)
         if not was_finished:
+            study = make_study(config)
             rows, timing = read_rows(study.fold_ids, folder), {"compile_s": 0.0}
             if rows is None:
                 timing = _train_groups(study, folder, stop)
@@ -173,13 +175,13 @@ def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> d
         size, compiled = perf.choose_group(
             len(study.fold_ids),
             devices,
-            folder.group_size() or config.folds.per_chunk,
+            folder.group_size(devices) or config.folds.per_chunk,
             is_single=strategy == "loop",
             build=lambda per_device: compile_group(study, host, per_device),
             train_program=lambda built: built.train,
         )
         # A resumed run must cut its folds into the same groups, however much memory is free then.
-        folder.save_group_size(size.per_device)
+        folder.save_group_size(size.per_device, devices)
         timing = {"compile_s": time.perf_counter() - compile_start}
         num_compiled, width = counter.count, size.per_device * devices
         data = jax.device_put(host, compiled.programs.shared)

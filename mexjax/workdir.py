@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ from mexjax.errors import WorkdirError
 
 # Keys that change how a run is watched and stored, not what it computes.
 INDIFFERENT = ("has_progress", "checkpoint.", "report.")
+# All that a run writes into its folder.
+RUN_FOLDERS = ("groups", "checkpoints", "figures")
+RUN_FILES = ("*.json", "predictions.*", "sheet.npz", "report.md")
 
 
 @contextmanager
@@ -56,9 +61,9 @@ class Workdir:
             another configuration (the differing keys are listed).
         """
         folder = Path(path)
-        if is_overwritten and (folder / "config.json").is_file():
-            shutil.rmtree(folder)
         try:
+            if is_overwritten:
+                _remove_run(folder)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "groups").mkdir(exist_ok=True)
             probe = folder / f".writable.{os.getpid()}"
@@ -71,7 +76,8 @@ class Workdir:
             ) from error
         workdir = cls(folder)
         saved = folder / "config.json"
-        if saved.is_file():
+        # A folder in which nothing was computed yet may be claimed by any configuration.
+        if saved.is_file() and (any(workdir.groups.iterdir()) or workdir.checkpoints.exists()):
             workdir._check_same(saved, config)
         with atomic(saved) as file:
             file.write(to_json(config))
@@ -119,22 +125,56 @@ class Workdir:
         try:
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             path.unlink()
             return None
 
-    def group_size(self) -> int:
-        """Folds per device and group that this run was begun with; 0 if it was not begun."""
-        path = self.groups / "size.json"
-        return int(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else 0
+    def group_size(self, num_devices: int) -> int:
+        """Folds per device and group that this run was begun with; 0 if it was not begun.
 
-    def save_group_size(self, per_device: int) -> None:
+        Raises:
+          WorkdirError: it was begun on another number of devices, so its groups are cut otherwise.
+        """
+        path = self.groups / "size.json"
+        if not path.is_file():
+            return 0
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        if begun["num_devices"] != num_devices:
+            raise WorkdirError(
+                f"{self.path} was begun on {begun['num_devices']} devices and there are"
+                f" {num_devices} now, so its groups of folds do not fit. Run it on"
+                f" {begun['num_devices']}, choose another --workdir, or use --overwrite."
+            )
+        return int(begun["per_device"])
+
+    def save_group_size(self, per_device: int, num_devices: int) -> None:
         """Fix how the folds are cut into groups for as long as this folder lives."""
         with atomic(self.groups / "size.json") as file:
-            json.dump(per_device, file)
+            json.dump({"per_device": per_device, "num_devices": num_devices}, file)
 
     def save_json(self, name: str, value: Any) -> None:
         """Write a small JSON file."""
         with atomic(self.path / name) as file:
             json.dump(value, file, indent=2, sort_keys=True)
             file.write("\n")
+
+
+def _remove_run(folder: Path) -> None:
+    """Delete what a run wrote; a folder that is not a run's is left alone."""
+    saved = folder / "config.json"
+    if not saved.is_file():
+        return
+    try:
+        is_run = {"protocol", "folds", "model"} <= set(json.loads(saved.read_text("utf-8")))
+    except (ValueError, TypeError):
+        is_run = False
+    if not is_run:
+        raise WorkdirError(
+            f"{folder} holds a config.json that is not of a mexjax run, so nothing there was"
+            " deleted. Choose another --workdir."
+        )
+    for name in RUN_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for pattern in RUN_FILES:
+        for path in folder.glob(pattern):
+            path.unlink()

@@ -137,9 +137,7 @@ def test_vmap_equals_loop(case: str, name: str):
             x, w, geometry = arrays(case, folds)
             run, plain = gradients(geometry), gradients(geometry, reference)
             for axes in ((0, 0), (0, None), (None, 0)):
-                values = [
-                    a if axis == 0 else a[0] for a, axis in zip((x, w), axes, strict=True)
-                ]
+                values = [a if axis == 0 else a[0] for a, axis in zip((x, w), axes, strict=True)]
                 found = jax.jit(jax.vmap(run, axes))(*values)
                 expected = jax.vmap(plain, axes)(*values)
                 jax.tree.map(assert_close, found, expected)
@@ -183,7 +181,9 @@ def test_scan_over_steps():
 
 def bodies_of_loops(text: str) -> str:
     """The HLO of every computation that a `while` reaches."""
-    computations = dict(re.findall(r"^(?:ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
+    computations = dict(
+        re.findall(r"^(?:ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S)
+    )
     waiting = [
         name
         for pair in re.findall(r"while\(.*?condition=%?([\w.\-]+), body=%?([\w.\-]+)", text)
@@ -245,7 +245,9 @@ def test_shard_map_sums_the_gradient_of_shared_weights():
         return jax.grad(lambda w: loss(x[0], w, geometry, ours))(w)
 
     run = jax.shard_map(weight_gradient, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P())
-    expected = sum(jax.grad(lambda w, i=i: loss(x[i], w, geometry, reference))(w[0]) for i in range(len(x)))
+    expected = sum(
+        jax.grad(lambda w, i=i: loss(x[i], w, geometry, reference))(w[0]) for i in range(len(x))
+    )
     assert_close(jax.jit(run)(x, w[0]), expected)
 
 

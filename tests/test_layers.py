@@ -77,7 +77,10 @@ def test_padding_enters_no_statistic(garbage: float, per_frame: bool):
     times, x, variables = 2, normal((3, 2, 4, 4, 6)), trained_stats(6)
     padded = np.concatenate([x, np.full((2, *x.shape[1:]), garbage, np.float32)])
     norm = BatchNorm(per_frame=per_frame)
-    frames = lambda a: a.reshape(-1, *a.shape[2:])  # noqa: E731
+
+    def frames(clips):
+        return clips.reshape(-1, *clips.shape[2:])
+
     mode = Mode(is_train=True).per_frame(times)
     wanted, wanted_stats = apply_train(norm, variables, frames(x), mode)
     mode = Mode(True, jnp.array([1.0, 1.0, 1.0, 0.0, 0.0])).per_frame(times)
@@ -96,7 +99,10 @@ def test_too_few_values_leave_the_running_statistics(shape, weight):
     np.testing.assert_array_equal(stats["mean"], variables["batch_stats"]["mean"])
     np.testing.assert_array_equal(stats["var"], variables["batch_stats"]["var"])
     np.testing.assert_allclose(y, BatchNorm().apply(variables, x, Mode()), rtol=1e-5, atol=1e-6)
-    total = lambda x: (apply_train(BatchNorm(), variables, x, mode)[0] ** 2).sum()  # noqa: E731
+
+    def total(x):
+        return (apply_train(BatchNorm(), variables, x, mode)[0] ** 2).sum()
+
     assert np.isfinite(jax.jit(jax.grad(total))(jnp.asarray(x))).all()
 
 
@@ -193,7 +199,10 @@ def test_vmap_over_folds_equals_separate_calls():
 
 def test_drop_path_drops_whole_rows_and_rescales():
     x = jnp.ones((1000, 2, 2, 3))
-    drop = lambda mode: DropPath(0.25).apply({}, x, mode, rngs={"drop_path": jax.random.key(0)})  # noqa: E731
+
+    def drop(mode):
+        return DropPath(0.25).apply({}, x, mode, rngs={"drop_path": jax.random.key(0)})
+
     y = np.asarray(drop(Mode(is_train=True)))
     assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
     assert (y == y[:, :1, :1, :1]).all()
@@ -204,7 +213,10 @@ def test_drop_path_drops_whole_rows_and_rescales():
 
 def test_dropout_is_off_when_frozen():
     x = jnp.ones((64, 64))
-    run = lambda mode: Dropout(0.5).apply({}, x, mode, rngs={"dropout": jax.random.key(0)})  # noqa: E731
+
+    def run(mode):
+        return Dropout(0.5).apply({}, x, mode, rngs={"dropout": jax.random.key(0)})
+
     assert abs(float((run(Mode(is_train=True)) > 0).mean()) - 0.5) < 0.05
     np.testing.assert_array_equal(run(Mode(True, None, jnp.array(True))), x)
 

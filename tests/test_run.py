@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import jax
@@ -18,9 +17,17 @@ import pytest
 from small import CARD, OVERRIDES, ROOT, small_config
 
 import mexjax
-from mexjax import group, main
+from mexjax import group, main, train
 from mexjax.checkpoint import GroupCheckpoints
-from mexjax.errors import CheckpointError, ConfigError, DivergedError, Interrupted, WorkdirError
+from mexjax.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    Interrupted,
+    MexjaxError,
+    WorkdirError,
+)
+from mexjax.workdir import Workdir
 
 FILES = "config.json folds.json predictions.npz predictions.csv results.json run.json perf.json"
 
@@ -44,7 +51,7 @@ def test_results_agree_with_the_predictions(finished):
     accuracy = (table["label"] == table["prediction"]).mean()
     results = json.loads((finished.workdir / "results.json").read_text())
     assert results["metrics"]["last"]["acc"] == pytest.approx(accuracy)
-    assert results["metrics"]["oracle"]["acc"] >= accuracy - 1e-9
+    assert results["metrics"]["oracle"]["acc"] >= accuracy - 1e-6
     assert table["clip"].is_unique and len(table) == 36
     logits = table.filter(regex="^logit_").to_numpy()
     names = [c.removeprefix("logit_") for c in table.columns if c.startswith("logit_")]
@@ -80,7 +87,7 @@ class Killed(BaseException):
     """Stands for the process going away: nothing on the way catches it."""
 
 
-@pytest.mark.parametrize("calls", [3, 13, 17])
+@pytest.mark.parametrize("calls", [3, 6, 11])
 def test_a_run_cut_short_goes_on_to_the_same_predictions(calls, finished, tmp_path, monkeypatch):
     """Cut at a step, without any saving on the way out; every epoch is checkpointed."""
     config = small_config(checkpoint__every_epochs=1)
@@ -107,6 +114,7 @@ def command(workdir, **changes):
         os.environ,
         JAX_COMPILATION_CACHE_DIR=jax.config.jax_compilation_cache_dir,
         JAX_PLATFORMS="cpu",
+        JAX_NUM_CPU_DEVICES="4",  # as in these tests: the threads of a device round alike
     )
     return subprocess.Popen(
         [sys.executable, "-m", "mexjax.main", f"--config={CARD}", f"--workdir={workdir}", *options],
@@ -145,26 +153,56 @@ def test_sigkill_then_sigterm_then_the_same_predictions(finished, tmp_path):
     assert "UF1" in output
 
 
-def test_a_stop_request_saves_in_the_middle_of_an_epoch(finished, tmp_path):
+def test_a_stop_request_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     """SIGTERM between two steps: the state is saved there and the run goes on from there."""
-    config = small_config(folds__only=("synthetic/02",), train__num_epochs=40)
-    timer = threading.Timer(0, lambda: None)
+    config = small_config(folds__only=("synthetic/02",), train__num_epochs=4)
+    straight = mexjax.run(config, tmp_path / "straight")
+    compile_group = train.compile_group
 
-    def watch():
-        while not any((tmp_path / "run").glob("checkpoints/group_000")):
-            time.sleep(0.01)
-        time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def with_signal(*args):
+        compiled, calls = compile_group(*args), [0]
 
-    timer = threading.Thread(target=watch, daemon=True)
-    timer.start()
+        def step(*arrays):
+            calls[0] += 1
+            if calls[0] == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return compiled.train(*arrays)
+
+        return compiled._replace(train=step)
+
+    monkeypatch.setattr(train, "compile_group", with_signal)
+    monkeypatch.setattr(train.perf, "needed_bytes", lambda program: 0)
     with pytest.raises(Interrupted, match="Stopped by SIGTERM; the state is saved"):
         mexjax.run(config, tmp_path / "run")
-    timer.join(timeout=10)
-    assert any((tmp_path / "run" / "checkpoints" / "group_000").glob("[0-9]*"))
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "run" / "checkpoints" / "group_000").glob("[0-9]*")] == [
+        "6"
+    ]
     resumed = mexjax.run(config, tmp_path / "run")
-    straight = mexjax.run(config, tmp_path / "straight")
     pd.testing.assert_frame_equal(resumed.predictions, straight.predictions)
+
+
+def test_a_mistake_does_not_claim_the_folder(tmp_path):
+    with pytest.raises(ConfigError):
+        mexjax.run(small_config(data__center="clip_maen"), tmp_path / "run")
+    config = small_config(folds__only=("synthetic/01",), train__num_epochs=1)
+    assert mexjax.run(config, tmp_path / "run").results
+
+
+def test_overwrite_leaves_other_folders_alone(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["Other"]}')
+    (tmp_path / "weights.bin").write_text("precious")
+    with pytest.raises(WorkdirError, match="not of a mexjax run, so nothing there was deleted"):
+        mexjax.run(small_config(), tmp_path, overwrite=True)
+    assert (tmp_path / "weights.bin").read_text() == "precious"
+
+
+def test_another_number_of_devices_is_told(tmp_path):
+    folder = Workdir.open(tmp_path / "run", small_config(), is_overwritten=False)
+    folder.save_group_size(2, 4)
+    assert folder.group_size(4) == 2
+    with pytest.raises(WorkdirError, match="begun on 4 devices and there are 2 now"):
+        folder.group_size(2)
 
 
 def test_another_configuration_is_told_apart(finished):
@@ -186,7 +224,8 @@ def test_a_damaged_group_record_is_trained_again(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished.workdir, copy)
     (copy / "run.json").unlink()
-    (copy / "groups" / "group_001.npz").write_bytes(b"PK damaged")
+    record = copy / "groups" / "group_001.npz"
+    record.write_bytes(record.read_bytes()[: record.stat().st_size // 2])
     again = mexjax.run(small_config(), copy)
     assert not again.was_finished
     expected = (finished.workdir / "predictions.csv").read_bytes()
@@ -221,9 +260,14 @@ def test_corrupt_checkpoints(tmp_path):
     position, found = checkpoints.restore(tree)
     assert position == 1
     np.testing.assert_array_equal(found["a"], tree["a"])
+    # The damaged one is gone, so that training on from step 1 can save at step 2 again.
+    checkpoints.save(2, tree)
+    checkpoints.wait()
+    assert checkpoints.restore(tree)[0] == 2
     checkpoints.close()
 
     damage(1)
+    damage(2)
     checkpoints = GroupCheckpoints(tmp_path / "group")
     with pytest.raises(CheckpointError, match=r"No checkpoint in .*group can be read.*Delete that"):
         checkpoints.restore(tree)
@@ -236,6 +280,11 @@ def test_corrupt_checkpoints(tmp_path):
         ({"data__name": "casme22"}, r"Unknown dataset 'casme22'.*Known:.*synthetic"),
         ({"model__name": "fpd"}, r"Unknown model 'fpd'. Did you mean 'fdp'"),
         ({"protocol__name": "losso"}, r"Unknown protocol 'losso'. Did you mean 'loso'"),
+        ({"eval__batch_size": 0}, r"eval.batch_size must be at least 1, found 0"),
+        ({"augment__crop_px": 99}, r"augment.crop_px=99 is larger than the images"),
+        ({"data__split_scale": "train"}, r"Set one of the two to none"),
+        ({"data__root": "/data"}, r"data.root='/data' is for prepared datasets"),
+        ({"conv": "im2coll"}, r"Unknown convolution lowering 'im2coll'. Did you mean 'im2col'"),
         ({"data__control": "statik"}, r"Unknown data.control 'statik'. Did you mean 'static'"),
         ({"folds__only": ("synthetic/9",)}, r"Unknown fold in folds.only 'synthetic/9'"),
         ({"train__optimizer": "adamm"}, r"Unknown train.optimizer"),
@@ -244,7 +293,7 @@ def test_corrupt_checkpoints(tmp_path):
     ],
 )
 def test_bad_values_end_in_one_clear_message(changes, message, tmp_path):
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(MexjaxError, match=message) as caught:
         mexjax.run(small_config(**changes), tmp_path / "run")
     assert "\n" not in str(caught.value)
 
@@ -273,8 +322,8 @@ def test_the_command_reprints_a_finished_run(finished, capsys):
 
 @pytest.mark.parametrize("control", ["static", "shuffled_labels"])
 def test_controls_change_the_data_they_say(control):
-    plain = mexjax.train.arrays.load(small_config())
-    changed = mexjax.train.arrays.load(small_config(data__control=control))
+    plain = train.arrays.load(small_config())
+    changed = train.arrays.load(small_config(data__control=control))
     if control == "static":
         assert (changed.clips == plain.clips[:, :1]).all()
         np.testing.assert_array_equal(changed.labels, plain.labels)

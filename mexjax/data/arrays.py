@@ -50,6 +50,10 @@ def load(config: ConfigDict) -> Dataset:
     data = config.data
     if data.name not in SOURCES:
         raise ConfigError(unknown_name("dataset", data.name, SOURCES))
+    if data.root and data.name == "synthetic":
+        raise ConfigError(
+            f"data.root={data.root!r} is for prepared datasets; data.name=synthetic takes none."
+        )
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
     table, clips = SOURCES[data.name](config)

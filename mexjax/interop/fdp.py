@@ -129,8 +129,8 @@ def variable_shapes(
 ) -> dict[str, Any]:
     """The variables of `module` as shapes; nothing is computed."""
     clip = jnp.zeros((1, num_frames, image_size_px, image_size_px, channels))
-    init = lambda: module.init(jax.random.key(0), {"clip": clip}, train=False)  # noqa: E731
-    return jax.eval_shape(init)
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda: module.init(key, {"clip": clip}, train=False))
 
 
 def from_torch(

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mexjax.errors import ConfigError, unknown_name
 from mexjax.ops import conv_lowerings, conv_winograd
 from mexjax.ops.conv_lowerings import Geometry, Lowering
 
@@ -130,14 +131,12 @@ def set_lowering(name: str | None) -> None:
     automatic choice.  Functions that are compiled already stay as they are.
 
     Raises:
-      ValueError: no lowering has this name.
+      ConfigError: no lowering has this name.
     """
     global _override
     name = None if name == "auto" else name
     if name is not None and name not in LOWERINGS:
-        raise ValueError(
-            f"convolution lowering: found {name!r}, expected 'auto' or one of {sorted(LOWERINGS)}"
-        )
+        raise ConfigError(unknown_name("convolution lowering", name, {"auto", *LOWERINGS}))
     _override = name
 
 

@@ -26,6 +26,8 @@ Function = Callable[[jax.Array, jax.Array, "Geometry"], jax.Array]
 # A chunk of images is sized so that what it unfolds to stays in the second-level cache.
 CHUNK_BYTES = 2**21
 MIN_CHUNK_ROWS = 128
+# Rows that the depthwise weight gradient sums in one expression.
+BLOCK_ROWS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +46,7 @@ class Geometry:
 
     @property
     def out_size(self) -> Pair:
-        return tuple(
-            (self.padded[a] - self.kernel[a]) // self.stride[a] + 1 for a in range(2)
-        )
+        return tuple((self.padded[a] - self.kernel[a]) // self.stride[a] + 1 for a in range(2))
 
     def turned(self) -> "Geometry":
         """The convolution (stride 1) that gives the input gradient of this one."""
@@ -94,9 +94,13 @@ def _taps(g: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
     """(i, j, rows, columns) of every tap of the kernel, as slices of the padded map."""
     for i in range(g.kernel[0]):
         for j in range(g.kernel[1]):
-            yield i, j, *(
-                slice(start, start + (g.out_size[a] - 1) * g.stride[a] + 1, g.stride[a])
-                for a, start in enumerate((i, j))
+            yield (
+                i,
+                j,
+                *(
+                    slice(start, start + (g.out_size[a] - 1) * g.stride[a] + 1, g.stride[a])
+                    for a, start in enumerate((i, j))
+                ),
             )
 
 
@@ -282,9 +286,7 @@ def _phases(forward: Function) -> Function:
                 if 0 in part.shape:
                     row.append(jnp.zeros((dy.shape[0], *units, channels), dy.dtype))
                     continue
-                padding = tuple(
-                    (part.shape[a] - 1, units[a] - g.out_size[a]) for a in range(2)
-                )
+                padding = tuple((part.shape[a] - 1, units[a] - g.out_size[a]) for a in range(2))
                 sub = Geometry(g.out_size, part.shape[:2], (1, 1), padding, g.groups)
                 row.append(forward(dy, turn(part, g.groups), sub))
             rows.append(jnp.stack(row, 3))
@@ -372,9 +374,38 @@ def _depthwise(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 
 
 def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    x, dy = pad(x, g.padding), dy.astype(jnp.float32)
-    taps = [jnp.sum(x[:, rows, columns] * dy, (0, 1, 2)) for _, _, rows, columns in _taps(g)]
-    return jnp.stack(taps).reshape(*g.kernel, 1, -1)
+    """Sums over rows within a loop over blocks of rows, then over columns.
+
+    The rows of all images are one long axis: dy has as many rows per image as the padded x, zero at
+    the end, so that no tap reaches from one image into the next.  A sum over (n, h, w) at once
+    would be a strided, scalar loop for every channel.
+    """
+    if jax.default_backend() != "cpu" or g.stride != (1, 1):
+        x, dy = pad(x, g.padding), dy.astype(jnp.float32)
+        taps = [jnp.sum(x[:, rows, columns] * dy, (0, 1, 2)) for _, _, rows, columns in _taps(g)]
+        return jnp.stack(taps).reshape(*g.kernel, 1, -1)
+    (kh, kw), (height, width), channels = g.kernel, g.padded, x.shape[-1]
+    num_rows = x.shape[0] * height
+    blocks = -(-num_rows // BLOCK_ROWS)
+    spare = blocks * BLOCK_ROWS - num_rows
+    x = pad(x.astype(jnp.float32), g.padding).reshape(num_rows, width * channels)
+    x = lax.optimization_barrier(jnp.pad(x, ((0, spare + kh - 1), (0, 0))))
+    dy = jnp.pad(dy.astype(jnp.float32), ((0, 0), (0, kh - 1), (0, 0), (0, 0)))
+    row = g.out_size[1] * channels
+    dy = lax.optimization_barrier(jnp.pad(dy.reshape(num_rows, row), ((0, spare), (0, 0))))
+
+    def body(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+        start = block * BLOCK_ROWS
+        xs = lax.dynamic_slice_in_dim(x, start, BLOCK_ROWS + kh - 1)
+        dys = lax.dynamic_slice_in_dim(dy, start, BLOCK_ROWS)
+        for r in range(BLOCK_ROWS):
+            for t, (i, j) in enumerate(np.ndindex(kh, kw)):
+                sums[t] = sums[t] + xs[r + i, j * channels : j * channels + row] * dys[r]
+        return sums
+
+    zeros = [_zeros_that_vary_like(x, (row,), jnp.float32) for _ in range(kh * kw)]
+    sums = lax.fori_loop(0, blocks, body, zeros)
+    return jnp.stack(sums).reshape(kh, kw, -1, channels).sum(2, keepdims=True)
 
 
 # ---- tiny maps: the whole map is one vector ------------------------------------------------------
@@ -388,7 +419,9 @@ def _tap_of(g: Geometry) -> np.ndarray:
         tap = tap - np.arange(g.out_size[a]) * g.stride[a]
         axes.append(np.where((tap >= 0) & (tap < g.kernel[a]), tap, -1))
     rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
-    tap = np.where((rows < 0) | (columns < 0), g.kernel[0] * g.kernel[1], rows * g.kernel[1] + columns)
+    tap = np.where(
+        (rows < 0) | (columns < 0), g.kernel[0] * g.kernel[1], rows * g.kernel[1] + columns
+    )
     return tap.reshape(g.size[0] * g.size[1], -1)
 
 
@@ -484,8 +517,6 @@ LOWERINGS: dict[str, Lowering] = {
         _patchify,
         _patchify_input_gradient,
         _patchify_weight_gradient,
-        lambda g, *_: g.groups == 1
-        and g.kernel == g.stride
-        and g.padding == ((0, 0), (0, 0)),
+        lambda g, *_: g.groups == 1 and g.kernel == g.stride and g.padding == ((0, 0), (0, 0)),
     ),
 }

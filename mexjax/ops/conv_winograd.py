@@ -63,8 +63,8 @@ def _interpolate(points: Sequence[float]) -> Algorithm:
 
 
 F2 = _interpolate([0.0, 1.0, -1.0])
-# With the usual points 0, +-1, +-2 the rounding error is four times as large (384 channels, float32:
-# 1.2e-5 of the largest output against 3e-6); pairs +-a keep B as sparse.
+# With the usual points 0, +-1, +-2 the rounding error is four times as large (384 channels,
+# float32: 1.2e-5 of the largest output against 3e-6); pairs +-a keep B as sparse.
 F4 = _interpolate([0.0, 0.75, -0.75, 1.25, -1.25])
 # Two outputs from two inputs between zeros: y0 = w1 d0 + w2 d1, y1 = w0 d0 + w1 d1, a 2x2 Toeplitz
 # product, in three multiplications: w1 (d0 + d1), (w2 - w1) d1, (w0 - w1) d0.
@@ -108,18 +108,13 @@ def _windows(x: jax.Array, g: Geometry, algorithm: Algorithm) -> list[list[jax.A
             for a in range(2)
         ]
         return [
-            [
-                None if r is None or c is None else x[:, r : r + 1, c : c + 1]
-                for c in inside[1]
-            ]
+            [None if r is None or c is None else x[:, r : r + 1, c : c + 1] for c in inside[1]]
             for r in inside[0]
         ]
     lows = [g.padding[a][0] for a in range(2)]
     highs = [m * tiles[a] + 2 - g.size[a] - lows[a] for a in range(2)]
     x = pad(x, ((lows[0], highs[0]), (lows[1], highs[1])))
-    at = [
-        [slice(p, p + m * (tiles[a] - 1) + 1, m) for p in range(window)] for a in range(2)
-    ]
+    at = [[slice(p, p + m * (tiles[a] - 1) + 1, m) for p in range(window)] for a in range(2)]
     return [[x[:, r, c] for c in at[1]] for r in at[0]]
 
 
