@@ -123,7 +123,8 @@ class Workdir:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here: np.load leaves a file it cannot read open.
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             path.unlink()

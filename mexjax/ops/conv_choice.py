@@ -1,10 +1,10 @@
 """Which lowering computes a convolution: an override, else a measured table, else rules.
 
 The choice is made while tracing, from platform, dtype and shapes alone, and separately for the
-forward pass and the two gradients.  `conv_table.json` holds what `python benchmarks/ops.py --tune`
-measured: one row a layer, with the fastest lowering of each operation.  A layer takes the choice of
-the nearest row of its platform, dtype, kernel and stride (`_distance`) if that is within
-`MAX_DISTANCE`; otherwise `_rule` decides.
+forward pass and the two gradients.  `conv_table.json`, where the package has one, holds measured
+rows: the fastest lowering of each operation of a layer.  A layer takes the choice of the nearest
+row of its platform, dtype, kernel and stride (`_distance`) if that is within `MAX_DISTANCE`;
+otherwise `_rule` decides.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops import conv_lowerings, conv_winograd
+from mexjax.ops import conv_lowerings, conv_special, conv_winograd
 from mexjax.ops.conv_lowerings import Geometry, Lowering
 
 OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 TABLE = Path(__file__).with_name("conv_table.json")
-# Octaves, summed over map size, channels in, channels out and (half) the batch.
+# Octaves, summed over map size, channels in and out (and of a group), and half the batch.
 MAX_DISTANCE = 1.5
 
 
@@ -114,6 +114,7 @@ def _make_split(merged: int | None = None) -> Lowering:
 
 LOWERINGS: dict[str, Lowering] = {
     **conv_lowerings.LOWERINGS,
+    **conv_special.LOWERINGS,
     **conv_winograd.LOWERINGS,
     "split": _make_split(),
     "merge32": _make_split(32),
@@ -190,9 +191,10 @@ def _distance(a: Layer, b: Layer) -> float:
         return abs(math.log2(p / q))
 
     pixels = [math.sqrt(math.prod(x.geometry.out_size)) for x in (a, b)]
-    per_group = [x.channels / x.geometry.groups for x in (a, b)]
     distance = octaves(*pixels) + octaves(a.channels, b.channels) + octaves(a.out, b.out)
-    return distance + octaves(*per_group) / 2 + octaves(a.batch, b.batch) / 2
+    if a.group_kind == "grouped":
+        distance += octaves(a.channels / a.geometry.groups, b.channels / b.geometry.groups)
+    return distance + octaves(a.batch, b.batch) / 2
 
 
 def _rule(operation: str, layer: Layer) -> str:

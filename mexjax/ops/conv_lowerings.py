@@ -26,8 +26,6 @@ Function = Callable[[jax.Array, jax.Array, "Geometry"], jax.Array]
 # A chunk of images is sized so that what it unfolds to stays in the second-level cache.
 CHUNK_BYTES = 2**21
 MIN_CHUNK_ROWS = 128
-# Rows that the depthwise weight gradient sums in one expression.
-BLOCK_ROWS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +88,7 @@ def pad(x: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
     return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), widths))
 
 
-def _taps(g: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
+def taps_of(g: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
     """(i, j, rows, columns) of every tap of the kernel, as slices of the padded map."""
     for i in range(g.kernel[0]):
         for j in range(g.kernel[1]):
@@ -118,7 +116,7 @@ def varying_axes(x: jax.Array) -> frozenset[str]:
     return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
 
 
-def _zeros_that_vary_like(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+def zeros_that_vary_like(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     zeros = jnp.zeros(shape, dtype)
     axes = tuple(sorted(varying_axes(x)))
     return lax.pcast(zeros, axes, to="varying") if axes else zeros
@@ -168,7 +166,7 @@ def in_chunks(
         return [lax.dynamic_update_slice_in_dim(y, part, start, 0) for y, part in pairs]
 
     shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((chunk, *x.shape[1:]), x.dtype))
-    ys = [_zeros_that_vary_like(x, (n, *s.shape[1:]), s.dtype) for s in shapes]
+    ys = [zeros_that_vary_like(x, (n, *s.shape[1:]), s.dtype) for s in shapes]
     return lax.fori_loop(0, count, body, ys)
 
 
@@ -195,7 +193,7 @@ def sum_over_chunks(
             parts[1] = jnp.where(is_new[:, None, None, None], parts[1], 0)
         return total + function(*parts)
 
-    return lax.fori_loop(0, count, body, _zeros_that_vary_like(x, shape, jnp.float32))
+    return lax.fori_loop(0, count, body, zeros_that_vary_like(x, shape, jnp.float32))
 
 
 # ---- XLA's own convolution ----------------------------------------------------------------------
@@ -265,7 +263,7 @@ def _native_parts_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> j
 # ---- strided input gradient, for everything made of matrix products ------------------------------
 
 
-def _phases(forward: Function) -> Function:
+def phases(forward: Function) -> Function:
     """Input gradient: at stride 1 one convolution; else one per residue of the position.
 
     Input position h = s u + r - p, r in [0, s), is reached by the taps r, r + s, ... only, so each
@@ -305,7 +303,7 @@ def _phases(forward: Function) -> Function:
 def _patches(x: jax.Array, g: Geometry) -> jax.Array:
     """f[n,H,W,I] -> f[n,H',W',kh*kw,I]."""
     x = pad(x, g.padding)
-    return jnp.stack([x[:, rows, columns] for _, _, rows, columns in _taps(g)], 3)
+    return jnp.stack([x[:, rows, columns] for _, _, rows, columns in taps_of(g)], 3)
 
 
 def _patch_bytes(x: jax.Array, g: Geometry) -> tuple[int, int]:
@@ -353,138 +351,20 @@ def _im2col_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Arr
 
 def _shifted(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     x = pad(x, g.padding)
-    return add(matmul(x[:, rows, columns], w[i, j]) for i, j, rows, columns in _taps(g))
+    return add(matmul(x[:, rows, columns], w[i, j]) for i, j, rows, columns in taps_of(g))
 
 
 def _shifted_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
     x, channels = pad(x, g.padding), x.shape[-1]
     dy = dy.reshape(-1, dy.shape[-1])
     taps = [
-        matmul(x[:, rows, columns].reshape(-1, channels).T, dy) for _, _, rows, columns in _taps(g)
+        matmul(x[:, rows, columns].reshape(-1, channels).T, dy)
+        for _, _, rows, columns in taps_of(g)
     ]
     return jnp.stack(taps).reshape(*g.kernel, channels, -1)
 
 
-# ---- depthwise: shifted multiply-adds ------------------------------------------------------------
-
-
-def _depthwise(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    x, w = pad(x, g.padding), w.astype(jnp.float32)
-    return add(x[:, rows, columns] * w[i, j, 0] for i, j, rows, columns in _taps(g))
-
-
-def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    """Sums over rows within a loop over blocks of rows, then over columns.
-
-    The rows of all images are one long axis: dy has as many rows per image as the padded x, zero at
-    the end, so that no tap reaches from one image into the next.  A sum over (n, h, w) at once
-    would be a strided, scalar loop for every channel.
-    """
-    if jax.default_backend() != "cpu" or g.stride != (1, 1):
-        x, dy = pad(x, g.padding), dy.astype(jnp.float32)
-        taps = [jnp.sum(x[:, rows, columns] * dy, (0, 1, 2)) for _, _, rows, columns in _taps(g)]
-        return jnp.stack(taps).reshape(*g.kernel, 1, -1)
-    (kh, kw), (height, width), channels = g.kernel, g.padded, x.shape[-1]
-    num_rows = x.shape[0] * height
-    blocks = -(-num_rows // BLOCK_ROWS)
-    spare = blocks * BLOCK_ROWS - num_rows
-    x = pad(x.astype(jnp.float32), g.padding).reshape(num_rows, width * channels)
-    x = lax.optimization_barrier(jnp.pad(x, ((0, spare + kh - 1), (0, 0))))
-    dy = jnp.pad(dy.astype(jnp.float32), ((0, 0), (0, kh - 1), (0, 0), (0, 0)))
-    row = g.out_size[1] * channels
-    dy = lax.optimization_barrier(jnp.pad(dy.reshape(num_rows, row), ((0, spare), (0, 0))))
-
-    def body(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-        start = block * BLOCK_ROWS
-        xs = lax.dynamic_slice_in_dim(x, start, BLOCK_ROWS + kh - 1)
-        dys = lax.dynamic_slice_in_dim(dy, start, BLOCK_ROWS)
-        for r in range(BLOCK_ROWS):
-            for t, (i, j) in enumerate(np.ndindex(kh, kw)):
-                sums[t] = sums[t] + xs[r + i, j * channels : j * channels + row] * dys[r]
-        return sums
-
-    zeros = [_zeros_that_vary_like(x, (row,), jnp.float32) for _ in range(kh * kw)]
-    sums = lax.fori_loop(0, blocks, body, zeros)
-    return jnp.stack(sums).reshape(kh, kw, -1, channels).sum(2, keepdims=True)
-
-
-# ---- tiny maps: the whole map is one vector ------------------------------------------------------
-
-
-def _tap_of(g: Geometry) -> np.ndarray:
-    """i32[H*W,H'*W']: which tap joins an input position to an output position (kh*kw: none)."""
-    axes = []
-    for a in range(2):
-        tap = np.arange(g.size[a])[:, None] + g.padding[a][0]
-        tap = tap - np.arange(g.out_size[a]) * g.stride[a]
-        axes.append(np.where((tap >= 0) & (tap < g.kernel[a]), tap, -1))
-    rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
-    tap = np.where(
-        (rows < 0) | (columns < 0), g.kernel[0] * g.kernel[1], rows * g.kernel[1] + columns
-    )
-    return tap.reshape(g.size[0] * g.size[1], -1)
-
-
-def _unrolled_kernel(w: jax.Array, g: Geometry) -> jax.Array:
-    """f[kh,kw,I,O] -> f[H*W*I,H'*W'*O]."""
-    kh, kw, channels, out = w.shape
-    zero = jnp.zeros((channels, out), w.dtype)
-    taps = [*w.reshape(kh * kw, channels, out), zero]
-    return jnp.block([[taps[t] for t in row] for row in _tap_of(g)])
-
-
-def _dense_map(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    y = matmul(x.reshape(x.shape[0], -1), _unrolled_kernel(w, g))
-    return y.reshape(-1, *g.out_size, w.shape[-1])
-
-
-def _dense_map_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    dx = matmul(dy.reshape(dy.shape[0], -1), _unrolled_kernel(w, g).T)
-    return dx.reshape(-1, *g.size, w.shape[2])
-
-
-def _dense_map_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    blocks = matmul(x.reshape(x.shape[0], -1).T, dy.reshape(dy.shape[0], -1))
-    tap_of = _tap_of(g)
-    channels, out = x.shape[-1], dy.shape[-1]
-    blocks = blocks.reshape(tap_of.shape[0], channels, tap_of.shape[1], out)
-    taps = []
-    for t in range(g.kernel[0] * g.kernel[1]):
-        joined = [blocks[p, :, q] for p, q in np.argwhere(tap_of == t)]
-        taps.append(add(joined) if joined else jnp.zeros((channels, out), jnp.float32))
-    return jnp.stack(taps).reshape(*g.kernel, channels, out)
-
-
-# ---- patches that do not overlap: kernel == stride, no padding -----------------------------------
-
-
-def _patchify_rows(x: jax.Array, g: Geometry) -> jax.Array:
-    """f[N,H,W,I] -> f[N*H'*W',kh*kw*I]."""
-    (kh, kw), (h, w) = g.kernel, g.out_size
-    x = x[:, : h * kh, : w * kw].reshape(-1, h, kh, w, kw, x.shape[-1])
-    return x.swapaxes(2, 3).reshape(-1, kh * kw * x.shape[-1])
-
-
-def _patchify(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    y = matmul(_patchify_rows(x, g), w.reshape(-1, w.shape[-1]))
-    return y.reshape(-1, *g.out_size, w.shape[-1])
-
-
-def _patchify_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    (kh, kw), (h, width), channels = g.kernel, g.out_size, w.shape[2]
-    dx = matmul(dy.reshape(-1, dy.shape[-1]), w.reshape(-1, w.shape[-1]).T)
-    dx = dx.reshape(-1, h, width, kh, kw, channels).swapaxes(2, 3)
-    dx = dx.reshape(-1, h * kh, width * kw, channels)
-    rest = [(0, g.size[a] - g.out_size[a] * g.kernel[a]) for a in range(2)]
-    return jnp.pad(dx, ((0, 0), *rest, (0, 0)))
-
-
-def _patchify_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    dw = matmul(_patchify_rows(x, g).T, dy.reshape(-1, dy.shape[-1]))
-    return dw.reshape(*g.kernel, x.shape[-1], -1)
-
-
-def _is_ungrouped(g: Geometry, channels: int, out: int) -> bool:
+def is_ungrouped(g: Geometry, channels: int, out: int) -> bool:
     return g.groups == 1
 
 
@@ -496,27 +376,9 @@ LOWERINGS: dict[str, Lowering] = {
         _by_parts(_native),
         _by_parts(_native_input_gradient),
         _native_parts_weight_gradient,
-        _is_ungrouped,
+        is_ungrouped,
         in_loop=False,
     ),
-    "im2col": Lowering(_im2col, _phases(_im2col), _im2col_weight_gradient, lambda *_: True),
-    "shifted": Lowering(_shifted, _phases(_shifted), _shifted_weight_gradient, _is_ungrouped),
-    "depthwise": Lowering(
-        _depthwise,
-        _phases(_depthwise),
-        _depthwise_weight_gradient,
-        lambda g, channels, out: g.groups == channels == out,
-    ),
-    "dense_map": Lowering(
-        _dense_map,
-        _dense_map_input_gradient,
-        _dense_map_weight_gradient,
-        lambda g, *_: g.groups == 1 and max(g.size + g.out_size) <= 4,
-    ),
-    "patchify": Lowering(
-        _patchify,
-        _patchify_input_gradient,
-        _patchify_weight_gradient,
-        lambda g, *_: g.groups == 1 and g.kernel == g.stride and g.padding == ((0, 0), (0, 0)),
-    ),
+    "im2col": Lowering(_im2col, phases(_im2col), _im2col_weight_gradient, lambda *_: True),
+    "shifted": Lowering(_shifted, phases(_shifted), _shifted_weight_gradient, is_ungrouped),
 }

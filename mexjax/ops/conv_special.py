@@ -1,0 +1,183 @@
+"""Lowerings for the convolutions that are not plain 3x3 on a large map.
+
+Depthwise convolutions, maps of a few pixels, and patches that do not overlap; see
+`mexjax.ops.conv_lowerings` for what a lowering is.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mexjax.ops.conv_lowerings import (
+    Geometry,
+    Lowering,
+    Pair,
+    add,
+    matmul,
+    pad,
+    phases,
+    taps_of,
+    zeros_that_vary_like,
+)
+
+# Rows that the depthwise weight gradient sums in one expression.
+BLOCK_ROWS = 16
+
+# ---- depthwise: shifted multiply-adds ------------------------------------------------------------
+
+
+def _depthwise(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    x, w = pad(x, g.padding), w.astype(jnp.float32)
+    return add(x[:, rows, columns] * w[i, j, 0] for i, j, rows, columns in taps_of(g))
+
+
+def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
+    """Sums over rows within a loop over blocks of rows, then over columns.
+
+    The rows of all images are one long axis: dy has as many rows per image as the padded x, zero at
+    the end, so that no tap reaches from one image into the next.  A sum over (n, h, w) at once
+    would be a strided, scalar loop for every channel.
+    """
+    if jax.default_backend() != "cpu" or g.stride != (1, 1):
+        x, dy = pad(x, g.padding), dy.astype(jnp.float32)
+        taps = [jnp.sum(x[:, rows, columns] * dy, (0, 1, 2)) for _, _, rows, columns in taps_of(g)]
+        return jnp.stack(taps).reshape(*g.kernel, 1, -1)
+    (kh, kw), (height, width), channels = g.kernel, g.padded, x.shape[-1]
+    num_rows = x.shape[0] * height
+    blocks = -(-num_rows // BLOCK_ROWS)
+    spare = blocks * BLOCK_ROWS - num_rows
+    x = pad(x.astype(jnp.float32), g.padding).reshape(num_rows, width * channels)
+    x = lax.optimization_barrier(jnp.pad(x, ((0, spare + kh - 1), (0, 0))))
+    dy = jnp.pad(dy.astype(jnp.float32), ((0, 0), (0, kh - 1), (0, 0), (0, 0)))
+    row = g.out_size[1] * channels
+    dy = lax.optimization_barrier(jnp.pad(dy.reshape(num_rows, row), ((0, spare), (0, 0))))
+
+    def body(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+        start = block * BLOCK_ROWS
+        xs = lax.dynamic_slice_in_dim(x, start, BLOCK_ROWS + kh - 1)
+        dys = lax.dynamic_slice_in_dim(dy, start, BLOCK_ROWS)
+        for r in range(BLOCK_ROWS):
+            for t, (i, j) in enumerate(np.ndindex(kh, kw)):
+                sums[t] = sums[t] + xs[r + i, j * channels : j * channels + row] * dys[r]
+        return sums
+
+    zeros = [zeros_that_vary_like(x, (row,), jnp.float32) for _ in range(kh * kw)]
+    sums = lax.fori_loop(0, blocks, body, zeros)
+    return jnp.stack(sums).reshape(kh, kw, -1, channels).sum(2, keepdims=True)
+
+
+# ---- tiny maps: the whole map is one vector ------------------------------------------------------
+
+
+def _tap_of(g: Geometry) -> np.ndarray:
+    """i32[H*W,H'*W']: which tap joins an input position to an output position (kh*kw: none)."""
+    axes = []
+    for a in range(2):
+        tap = np.arange(g.size[a])[:, None] + g.padding[a][0]
+        tap = tap - np.arange(g.out_size[a]) * g.stride[a]
+        axes.append(np.where((tap >= 0) & (tap < g.kernel[a]), tap, -1))
+    rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
+    tap = np.where(
+        (rows < 0) | (columns < 0), g.kernel[0] * g.kernel[1], rows * g.kernel[1] + columns
+    )
+    return tap.reshape(g.size[0] * g.size[1], -1)
+
+
+def _unrolled_kernel(w: jax.Array, g: Geometry) -> jax.Array:
+    """f[kh,kw,I/g,O] -> f[g,H*W*I/g,H'*W'*O/g]."""
+    tap_of = _tap_of(g)
+    w = w.reshape(g.kernel[0] * g.kernel[1], w.shape[2], g.groups, -1).swapaxes(1, 2)
+    taps = [*w, jnp.zeros_like(w[0])]
+    rows = [jnp.concatenate([taps[t] for t in row], -1) for row in tap_of]
+    return jnp.concatenate(rows, 1)
+
+
+def _vectors(x: jax.Array, g: Geometry) -> jax.Array:
+    """f[N,h,w,C] -> f[g,N,h*w*C/g]: the map of every group as one vector."""
+    n, channels = x.shape[0], x.shape[-1]
+    if g.groups == 1:
+        return x.reshape(1, n, -1)
+    return (
+        x.reshape(n, -1, g.groups, channels // g.groups)
+        .transpose(2, 0, 1, 3)
+        .reshape(g.groups, n, -1)
+    )
+
+
+def _maps(vectors: jax.Array, size: Pair) -> jax.Array:
+    """The inverse of `_vectors`, for maps of `size`."""
+    groups, n, _ = vectors.shape
+    x = vectors.reshape(groups, n, size[0] * size[1], -1).transpose(1, 2, 0, 3)
+    return x.reshape(n, *size, -1)
+
+
+def _dense_map(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    return _maps(matmul(_vectors(x, g), _unrolled_kernel(w, g)), g.out_size)
+
+
+def _dense_map_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    return _maps(matmul(_vectors(dy, g), _unrolled_kernel(w, g).swapaxes(1, 2)), g.size)
+
+
+def _dense_map_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
+    per_group, out = x.shape[-1] // g.groups, dy.shape[-1]
+    tap_of = _tap_of(g)
+    blocks = matmul(_vectors(x, g).swapaxes(1, 2), _vectors(dy, g))
+    blocks = blocks.reshape(g.groups, tap_of.shape[0], per_group, tap_of.shape[1], -1)
+    taps = []
+    for t in range(g.kernel[0] * g.kernel[1]):
+        joined = [blocks[:, p, :, q] for p, q in np.argwhere(tap_of == t)]
+        taps.append(add(joined) if joined else jnp.zeros_like(blocks[:, 0, :, 0]))
+    return jnp.stack(taps).swapaxes(1, 2).reshape(*g.kernel, per_group, out)
+
+
+# ---- patches that do not overlap: kernel == stride, no padding -----------------------------------
+
+
+def _patchify_rows(x: jax.Array, g: Geometry) -> jax.Array:
+    """f[N,H,W,I] -> f[N*H'*W',kh*kw*I]."""
+    (kh, kw), (h, w) = g.kernel, g.out_size
+    x = x[:, : h * kh, : w * kw].reshape(-1, h, kh, w, kw, x.shape[-1])
+    return x.swapaxes(2, 3).reshape(-1, kh * kw * x.shape[-1])
+
+
+def _patchify(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    y = matmul(_patchify_rows(x, g), w.reshape(-1, w.shape[-1]))
+    return y.reshape(-1, *g.out_size, w.shape[-1])
+
+
+def _patchify_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    (kh, kw), (h, width), channels = g.kernel, g.out_size, w.shape[2]
+    dx = matmul(dy.reshape(-1, dy.shape[-1]), w.reshape(-1, w.shape[-1]).T)
+    dx = dx.reshape(-1, h, width, kh, kw, channels).swapaxes(2, 3)
+    dx = dx.reshape(-1, h * kh, width * kw, channels)
+    rest = [(0, g.size[a] - g.out_size[a] * g.kernel[a]) for a in range(2)]
+    return jnp.pad(dx, ((0, 0), *rest, (0, 0)))
+
+
+def _patchify_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
+    dw = matmul(_patchify_rows(x, g).T, dy.reshape(-1, dy.shape[-1]))
+    return dw.reshape(*g.kernel, x.shape[-1], -1)
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "depthwise": Lowering(
+        _depthwise,
+        phases(_depthwise),
+        _depthwise_weight_gradient,
+        lambda g, channels, out: g.groups == channels == out,
+    ),
+    "dense_map": Lowering(
+        _dense_map,
+        _dense_map_input_gradient,
+        _dense_map_weight_gradient,
+        lambda g, *_: max(g.size + g.out_size) <= 4,
+    ),
+    "patchify": Lowering(
+        _patchify,
+        _patchify_input_gradient,
+        _patchify_weight_gradient,
+        lambda g, *_: g.groups == 1 and g.kernel == g.stride and g.padding == ((0, 0), (0, 0)),
+    ),
+}
