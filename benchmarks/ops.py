@@ -18,8 +18,8 @@ fresh pages for every large array and PyTorch and XLA take up to twice as long.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
+import math
 import os
 import statistics
 import time
@@ -33,11 +33,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mexjax import runtime
+from mexjax import load_config, runtime
 from mexjax.ops import conv_choice
 from mexjax.ops.conv import conv2d
 from mexjax.ops.conv_choice import LOWERINGS, OPERATIONS, Layer
 from mexjax.ops.conv_lowerings import Geometry
+from mexjax.study import make_study, trace_step
 
 try:
     import torch
@@ -63,62 +64,54 @@ def _layer(
     return Layer(geometry, batch, channels, out or channels, "float32", jax.default_backend())
 
 
-def layers() -> dict[str, list[Layer]]:
-    """The layers measured, by the network they are from."""
-    return {
-        "FDP stages, batch 36 x 8 frames": [
-            _layer(288, 16, 96),
-            _layer(288, 8, 192),
-            _layer(288, 4, 384),
-            _layer(288, 2, 768),
-        ],
-        "FDP multi-head, 8 channels a group": [
-            _layer(288, 16, 96, groups=12),
-            _layer(288, 8, 192, groups=24),
-            _layer(288, 4, 384, groups=48),
-            _layer(288, 2, 768, groups=96),
-        ],
-        "SegNet, batch 36": [
-            _layer(36, 64, 64),
-            _layer(36, 32, 128),
-            _layer(36, 16, 256),
-            _layer(36, 8, 512),
-        ],
-        "tiny networks": [
-            _layer(256, 32, 16),
-            _layer(256, 16, 24),
-            _layer(256, 16, 48),
-            _layer(256, 8, 96),
-        ],
+# Networks whose layers are recorded from a training step: recipe card, and what to override.
+STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "FDP tiny": ("configs/fdp.py", {}),
+    "FDP paper": ("configs/fdp.py:paper", {}),
+    "FDP paper_14m, batch 8": ("configs/fdp.py:paper_14m", {"train.batch_size": 8}),
+    "FDP official": ("configs/fdp.py:official", {}),
+    "FDP official, batch 8": ("configs/fdp.py:official", {"train.batch_size": 8}),
+}
+
+
+def layers_of_study(card: str, overrides: dict[str, Any]) -> list[Layer]:
+    """Every convolution of one training step, each shape once; nothing is computed."""
+    one_fold = {"folds.strategy": "loop", "folds.per_chunk": 1}
+    study = make_study(load_config(card, one_fold | overrides))
+    data = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+    with conv_choice.record_layers() as seen:
+        trace_step(study, data)
+    # Not those of initialisation, which sees two clips. Grouped layers last: they are made of
+    # plain ones, whose lowerings `--tune` has chosen by then.
+    initial = (2, 2 * study.config.data.num_frames)
+    trained = [layer for layer in seen if layer.batch not in initial]
+    return sorted(
+        trained,
+        key=lambda layer: (
+            layer.group_kind != "dense",
+            -math.prod(layer.geometry.size),
+            layer.channels,
+        ),
+    )
+
+
+def layers(only: str) -> dict[str, list[Layer]]:
+    """The layers measured, by the network they are from, of networks whose name contains `only`."""
+    recorded = {name: layers_of_study(*study) for name, study in STUDIES.items() if only in name}
+    others = {
         "RMT depthwise, batch 16": [
             _layer(16, 56, 64, groups=64),
             _layer(16, 56, 64, kernel=5, groups=64),
             _layer(16, 28, 128, groups=128),
             _layer(16, 28, 128, kernel=5, groups=128),
         ],
-        "stems and merges": [
-            _layer(288, 64, 1, 64, stride=2),
-            _layer(288, 32, 64, 96, stride=2),
+        "RMT stem and merges": [
             _layer(16, 224, 3, 32, stride=2),
             _layer(16, 112, 32, 64, stride=2),
             _layer(16, 224, 3, 96, kernel=4, stride=4, padding=0),
         ],
     }
-
-
-def keep_freed_memory() -> bool:
-    """Tell glibc to reuse freed memory rather than give it back to the kernel.
-
-    Returns:
-      Whether all settings were accepted (false with another C library).
-    """
-    arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2
-    settings = {arena_max: 1, mmap_max: 0, trim_threshold: 2**31 - 1, top_pad: 2**26}
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
-    return all([mallopt(key, value) == 1 for key, value in settings.items()])
+    return recorded | {name: rows for name, rows in others.items() if only in name}
 
 
 def median_ms(function: Callable[[], Any], repeats: int, budget_s: float) -> float:
@@ -253,20 +246,21 @@ def fastest(times: dict[str, dict[str, float]]) -> dict[str, str]:
     return chosen
 
 
-def tune(rows: list[dict[str, Any]], environment: dict[str, Any]) -> None:
-    """Replace this platform's rows of the table by `rows`."""
-    table = {"schema": 1, "rows": []}
+def tune(row: dict[str, Any], environment: dict[str, Any]) -> None:
+    """Put the fastest lowerings of a measured layer into the table, and choose by it from now."""
+    table: dict[str, Any] = {"schema": 1, "rows": []}
     if conv_choice.TABLE.exists():
         table = json.loads(conv_choice.TABLE.read_text())
-    measured = [{"layer": row["layer"], **fastest(row["lowerings"])} for row in rows]
-    platform = jax.default_backend()
-    kept = [row for row in table["rows"] if row["layer"]["platform"] != platform]
     machines = table.get("measured_on", {})
     keys = ("processor", "cpu_count", "devices", "jax", "jaxlib")
-    machines[platform] = {key: environment[key] for key in keys}
-    lines = ",\n".join(json.dumps(row) for row in kept + measured)
+    machines[row["layer"]["platform"]] = {key: environment[key] for key in keys}
+    layer = json.loads(json.dumps(row["layer"]))
+    rows = [old for old in table["rows"] if old["layer"] != layer]
+    rows.append({"layer": layer, **fastest(row["lowerings"])})
     head = json.dumps({"schema": 1, "measured_on": machines}, indent=1)[:-2]
+    lines = ",\n".join(json.dumps(row) for row in rows)
     conv_choice.TABLE.write_text(f'{head},\n "rows": [\n{lines}\n]}}\n')
+    conv_choice.forget_table()
 
 
 def describe(layer: Layer) -> str:
@@ -322,7 +316,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose name contains this")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    keeps_memory = keep_freed_memory()
+    keeps_memory = runtime.keep_freed_memory()
     num_threads = len(os.sched_getaffinity(0))
     if torch:
         torch.set_num_threads(num_threads)
@@ -332,7 +326,7 @@ def main() -> None:
 
     def timer(function: Callable[[], Any]) -> float:
         few = arguments.quick
-        return median_ms(function, 3 if few else 9, budget_s=0.2 if few else 2.0)
+        return median_ms(function, 3 if few else 9, budget_s=0.2 if few else 0.5)
 
     record: dict[str, Any] = {
         "environment": runtime.environment(),
@@ -342,18 +336,17 @@ def main() -> None:
         "load_before": os.getloadavg()[0],
         "networks": {},
     }
-    for network, layers_ in layers().items():
-        if arguments.only not in network:
-            continue
+    for network, layers_ in layers(arguments.only).items():
         layers_ = layers_[-1:] if arguments.quick else layers_
-        rows = [measure(layer, folds, timer, names) for layer in layers_]
-        record["networks"][network] = rows
+        rows = record["networks"][network] = []
+        for layer in layers_:
+            rows.append(measure(layer, folds, timer, names))
+            if arguments.tune:
+                tune(rows[-1], record["environment"])
         show(network, rows, layers_)
     record["load_after"] = os.getloadavg()[0]
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-    if arguments.tune:
-        tune([row for rows in record["networks"].values() for row in rows], record["environment"])
 
 
 if __name__ == "__main__":

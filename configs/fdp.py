@@ -37,15 +37,15 @@ def get_config(variant: str = "") -> ConfigDict:
 def _tiny(config: ConfigDict) -> None:
     # A network that sees single raw frames does not find sub-pixel motion from 180 clips.
     config.data.center = "clip_mean"
-    config.train.num_epochs = 30
-    config.train.batch_size = 24
+    config.train.num_epochs = 24
+    config.train.batch_size = 16
     config.train.optimizer = "adamw"
     config.train.learning_rate = 3e-3
     config.train.schedule = "one_cycle"
     config.train.weight_decay = 2e-2
-    config.augment.shift_px = 3
+    config.augment.shift_px = 2
     config.augment.is_flipped = True
-    config.eval.every_epochs = 5
+    config.eval.every_epochs = 4
     config.eval.is_flip_averaged = True
     config.train.is_update_fused = True
 

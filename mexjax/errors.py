@@ -35,7 +35,15 @@ class DivergedError(MexjaxError, FloatingPointError):
 
 
 class Interrupted(MexjaxError, RuntimeError):
-    """The run was asked to stop (SIGTERM or SIGINT) and has saved its state."""
+    """The run was asked to stop (SIGTERM or SIGINT) and has saved its state.
+
+    Attributes:
+      signal_name: which of the two.
+    """
+
+    def __init__(self, text: str, signal_name: str = "SIGTERM") -> None:
+        super().__init__(text)
+        self.signal_name = signal_name
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -119,7 +119,7 @@ class GroupTrainer:
             position += calls
             if self.stop and position % steps:
                 self._save(position, carry)
-                raise Interrupted(self._stopped_text())
+                raise self._interrupted()
             if position % steps:
                 continue
             epoch = position // steps
@@ -137,7 +137,7 @@ class GroupTrainer:
             if position < total and (is_due or self.stop):
                 self._save(position, carry)
             if position < total and self.stop:
-                raise Interrupted(self._stopped_text())
+                raise self._interrupted()
             began, epoch_start = time.perf_counter(), position
         if not extras:  # resumed from a checkpoint made after the last step
             extras = self._evaluate(self.schedule.num_epochs, carry)
@@ -166,11 +166,10 @@ class GroupTrainer:
         if self.stop:
             self.checkpoints.wait()
 
-    def _stopped_text(self) -> str:
-        return (
-            f"Stopped by {self.stop.signal_name}; the state is saved."
-            " Start the same command again to go on."
-        )
+    def _interrupted(self) -> Interrupted:
+        name = self.stop.signal_name
+        text = f"Stopped by {name}; the state is saved. Start the same command again to go on."
+        return Interrupted(text, name)
 
     def _after_divergence(self) -> str:
         return (

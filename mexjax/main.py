@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         return _run(overrides)
     except Interrupted as stopped:
         errors.print(str(stopped), style="bold yellow", markup=False, soft_wrap=True)
-        return 143
+        return 128 + signal.Signals[stopped.signal_name].value
     except (MexjaxError, flags.Error) as error:
         errors.print("[bold red]Error:[/]", end=" ")
         errors.print(str(error), markup=False, soft_wrap=True)
@@ -53,6 +54,7 @@ def _run(overrides: list[str]) -> int:
     from mexjax.configuration import load_config
 
     runtime.use_compilation_cache()
+    runtime.keep_freed_memory()
     config = load_config(_CONFIG.value, overrides)
     card = _CONFIG.value.rpartition("/")[2].partition(":")[0].removesuffix(".py")
     workdir = _WORKDIR.value or f"runs/{card}_{config.model.preset}"

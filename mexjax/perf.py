@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import resource
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import psutil
+
+from mexjax import flops
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +123,43 @@ def choose_group(
             log.info("folds.per_chunk: %s", text)
             return GroupSize(size, text), built
         size = -(-size // 2)
+
+
+def peak_bytes() -> int:
+    """Most memory in use so far: of the first device, or of this process where the CPU is it."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib * (1 if sys.platform == "darwin" else 1024)
+
+
+def utilisation(
+    forward_flops: int, num_clips: float, seconds: float, dtype: str, num_devices: int
+) -> dict[str, Any]:
+    """What a training run made of its devices.
+
+    Args:
+      forward_flops: of one clip, see `mexjax.flops`.
+      num_clips: trained on.
+      seconds: that took; 0 if nothing was trained.
+      dtype: what the network computes in.
+      num_devices: that shared the work.
+
+    Returns:
+      `forward_flops_per_clip`, `model_flops_per_s`, `peak_flops_per_s` of one device and where it
+      is from, and `mfu`, the share of the peak that went into the network's matrix products.
+    """
+    precision = jax.config.jax_default_matmul_precision
+    peak = flops.device_peak(dtype, precision=str(precision) if precision else None)
+    rate = num_clips * flops.train_flops(forward_flops) / seconds if seconds > 0 else 0.0
+    return {
+        "forward_flops_per_clip": forward_flops,
+        "model_flops_per_s": rate,
+        "peak_flops_per_s": peak.flops_per_s,
+        "peak_source": peak.source,
+        "mfu": rate / (peak.flops_per_s * num_devices),
+    }
 
 
 def cost(compiled: jax.stages.Compiled) -> dict[str, float]:

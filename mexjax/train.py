@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,16 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from mexjax import folds as fold_axis
-from mexjax import perf, plan, protocols, runtime
+from mexjax import perf, plan, runtime
 from mexjax.checkpoint import GroupCheckpoints
 from mexjax.configuration import check_values
-from mexjax.data import arrays
-from mexjax.errors import ConfigError, unknown_name
-from mexjax.group import Compiled, GroupTrainer, Schedule
-from mexjax.models import get_model
+from mexjax.group import Compiled, GroupTrainer
 from mexjax.ops import conv
-from mexjax.optim import make_optimizer
 from mexjax.progress import TrainProgress
-from mexjax.protocols import Fold
 from mexjax.record import has_record, read_rows, write_record
 from mexjax.report import report
-from mexjax.step import Arrays, FoldPlan, make_fold_functions
+from mexjax.step import Arrays
+from mexjax.study import Study, clip_flops, compile_group, make_study
 from mexjax.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -50,23 +45,6 @@ class RunResult:
     predictions: pd.DataFrame
     workdir: Path
     was_finished: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """The parts of one run: data, folds, plan and when things happen."""
-
-    config: ConfigDict
-    dataset: arrays.Dataset
-    all_folds: list[Fold]
-    fold_ids: list[int]
-    plan: FoldPlan
-    schedule: Schedule
-
-    @property
-    def folds(self) -> list[Fold]:
-        """The folds this run trains."""
-        return [self.all_folds[i] for i in self.fold_ids]
 
 
 def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> RunResult:
@@ -104,63 +82,6 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     return RunResult(results, predictions, folder.path, was_finished)
 
 
-def make_study(config: ConfigDict) -> Study:
-    """Load the data and lay out folds and batches; nothing is compiled."""
-    dataset = arrays.load(config)
-    all_folds = protocols.make_folds(
-        dataset.table, dataset.labels, config.protocol, seed=config.seed
-    )
-    fold_ids = _select(all_folds, config.folds.only)
-    chosen = [all_folds[i] for i in fold_ids]
-    schedule = Schedule(
-        num_epochs=plan.num_epochs(chosen, config),
-        epoch_steps=plan.steps_per_epoch(chosen, config),
-        steps_per_call=_steps_per_call(config, plan.steps_per_epoch(chosen, config)),
-        eval_every=config.eval.every_epochs,
-        checkpoint_every=config.checkpoint.every_epochs,
-    )
-    # Longest folds first: groups of like folds have the fewest steps to sit out.
-    fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))
-    chosen = [all_folds[i] for i in fold_ids]
-    layout = plan.make_plan(chosen, fold_ids, dataset.clips, config)
-    return Study(config, dataset, all_folds, fold_ids, layout, schedule)
-
-
-def compile_group(study: Study, data: Arrays, per_device: int) -> Compiled:
-    """Compile the programs of one group shape."""
-    config = study.config
-    paper = get_model(config.model.name)
-    model = dict(config.model.items()) | {"dtype": config.dtype}
-    module = paper.make(model, num_classes=len(study.dataset.class_names))
-    strategy = config.folds.strategy
-    size = per_device * fold_axis.num_devices(strategy)
-    first = plan.pad_folds(plan.take_folds(study.plan, slice(0, size)), size)
-    has_invalid = not study.plan.valid.all() or len(study.fold_ids) % size > 0
-    functions = make_fold_functions(
-        config, module, paper, make_optimizer(config.train), has_invalid_steps=has_invalid
-    )
-    shape = jax.eval_shape(lambda x: x, (first, data))
-    programs = fold_axis.make_programs(
-        functions,
-        strategy,
-        example=shape,
-        epoch_steps=study.schedule.epoch_steps,
-        steps_per_call=study.schedule.steps_per_call,
-    )
-    folds, arrays_shape = shape
-    batch = jax.ShapeDtypeStruct((), np.int32)
-    carry = jax.eval_shape(programs.init, folds.fold_id, arrays_shape)
-    evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays_shape)
-    return Compiled(
-        programs=programs,
-        init=programs.init.lower(folds.fold_id, arrays_shape).compile(),
-        train=programs.train.lower(carry, folds, arrays_shape).compile(),
-        evaluate=evaluate.compile(),
-        carry_shape=carry,
-        eval_shape=dict(evaluate.out_info),
-    )
-
-
 def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> dict[str, Any]:
     config, strategy = study.config, study.config.folds.strategy
     devices = fold_axis.num_devices(strategy)
@@ -185,8 +106,9 @@ def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> d
         timing = {"compile_s": time.perf_counter() - compile_start}
         num_compiled, width = counter.count, size.per_device * devices
         data = jax.device_put(host, compiled.programs.shared)
+        spent = np.zeros(3)  # seconds of training and of evaluation, clips trained on
         for index in range(math.ceil(len(study.fold_ids) / width)):
-            _run_group(study, folder, compiled, data, (index, width), progress, stop)
+            spent += _run_group(study, folder, compiled, data, (index, width), progress, stop)
         late = counter.count - num_compiled
     folder.save_json(
         "perf.json",
@@ -199,6 +121,8 @@ def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> d
             "num_compilations_while_training": late,
             "train_program": perf.cost(compiled.train),
             "evaluate_program": perf.cost(compiled.evaluate),
+            "peak_bytes": perf.peak_bytes(),
+            **perf.utilisation(clip_flops(study), spent[2], spent[0], config.dtype, devices),
             **timing,
         },
     )
@@ -213,14 +137,18 @@ def _run_group(
     place: tuple[int, int],
     progress: TrainProgress,
     stop: runtime.StopRequest,
-) -> None:
-    """Train group `index` of `width` folds unless it is recorded, and record it."""
+) -> np.ndarray:
+    """Train group `index` of `width` folds unless it is recorded, and record it.
+
+    Returns:
+      f64[3], seconds of training and of evaluation, and clips trained on; zeros if recorded.
+    """
     index, width = place
     rows = slice(index * width, (index + 1) * width)
     own = plan.take_folds(study.plan, rows)
     if folder.load_group(index) is not None:
         progress.skip(int(own.valid.sum()))
-        return
+        return np.zeros(3)
     names = [fold.name for fold in study.folds[rows]]
     checkpoints = GroupCheckpoints(folder.checkpoint_folder(index))
     try:
@@ -237,7 +165,8 @@ def _run_group(
         finished = trainer.run()
     finally:
         checkpoints.close()
-    seconds = np.tile(finished.pop("seconds") / len(names), (len(names), 1))
+    spent = finished.pop("seconds")
+    seconds = np.tile(spent / len(names), (len(names), 1))
     recorded = {name: array[: len(names)] for name, array in finished.items()}
     curves = recorded.pop("curves")
     for i, name in enumerate(compiled.programs.log_names):
@@ -247,24 +176,9 @@ def _run_group(
     recorded |= {"fold_id": own.fold_id, "seconds": seconds}
     folder.save_arrays(folder.group_file(index), recorded)
     checkpoints.remove()
+    return spent
 
 
 def count_params(params: Any) -> int:
     """Number of scalars in a tree of arrays or of their shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-
-
-def _select(folds: Sequence[Fold], only: Sequence[str]) -> list[int]:
-    names = [fold.name for fold in folds]
-    for name in only:
-        if name not in names:
-            raise ConfigError(unknown_name("fold in folds.only", str(name), names))
-    return [i for i, name in enumerate(names) if not only or name in only]
-
-
-def _steps_per_call(config: ConfigDict, epoch_steps: int) -> int:
-    """One step a call on the CPU, where a convolution's gradient inside a loop is many times
-    slower; a whole epoch elsewhere, where every call costs a launch."""
-    if config.train.steps_per_call > 0:
-        return config.train.steps_per_call
-    return 1 if jax.default_backend() == "cpu" else epoch_steps

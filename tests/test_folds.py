@@ -12,9 +12,10 @@ import pytest
 from small import small_config
 
 from mexjax import folds as fold_axis
-from mexjax import perf, plan, train
+from mexjax import perf, plan
 from mexjax.errors import ConfigError
 from mexjax.protocols import Fold
+from mexjax.study import Study, compile_group, make_study
 
 UNEQUAL = (27, 9, 18)
 # A bias starts at zero: its scale is that of the weights it is added to. Where rounding moves one
@@ -23,7 +24,7 @@ WEIGHTS = 0.05
 
 
 @functools.cache
-def unequal_study(strategy: str, optimizer: str, rate: float) -> train.Study:
+def unequal_study(strategy: str, optimizer: str, rate: float) -> Study:
     """Three folds of 27, 9 and 18 training clips: 4, 2 and 3 steps an epoch."""
     config = small_config(
         folds__strategy=strategy,
@@ -33,7 +34,7 @@ def unequal_study(strategy: str, optimizer: str, rate: float) -> train.Study:
         train__num_epochs=7,
         train__weight_decay=1e-3,
     )
-    study = train.make_study(config)
+    study = make_study(config)
     rows = np.arange(len(study.dataset.table))
     none = np.array([], int)
     folds = [
@@ -45,7 +46,7 @@ def unequal_study(strategy: str, optimizer: str, rate: float) -> train.Study:
     schedule = dataclasses.replace(
         study.schedule, num_epochs=7, epoch_steps=plan.steps_per_epoch(folds, config)
     )
-    return train.Study(config, study.dataset, folds, ids, layout, schedule)
+    return Study(config, study.dataset, folds, ids, layout, schedule)
 
 
 @functools.cache
@@ -55,7 +56,7 @@ def trained(
     """Parameters of each fold and losses f32[F, steps] after `steps` steps."""
     study = unequal_study(strategy, optimizer, rate)
     host = {"clips": study.dataset.clips, "labels": study.dataset.labels}
-    compiled = train.compile_group(study, host, per_device)
+    compiled = compile_group(study, host, per_device)
     programs = compiled.programs
     data = jax.device_put(host, programs.shared)
     width = per_device * fold_axis.num_devices(strategy)
@@ -133,7 +134,7 @@ def test_a_short_fold_is_the_same_without_the_longer_ones():
     schedule = dataclasses.replace(study.schedule, epoch_steps=2)
     own = dataclasses.replace(study, all_folds=[fold], fold_ids=[0], plan=layout, schedule=schedule)
     host = {"clips": study.dataset.clips, "labels": study.dataset.labels}
-    compiled = train.compile_group(own, host, 1)
+    compiled = compile_group(own, host, 1)
     data = jax.device_put(host, compiled.programs.shared)
     folds = jax.device_put(layout, compiled.programs.folded)
     carry = compiled.init(folds.fold_id, data)
@@ -155,7 +156,7 @@ def test_folds_differ_from_each_other():
 def compiled_text(strategy: str, per_device: int) -> str:
     study = unequal_study(strategy, "sgd", 0.02)
     host = {"clips": study.dataset.clips, "labels": study.dataset.labels}
-    return train.compile_group(study, host, per_device).train.as_text()
+    return compile_group(study, host, per_device).train.as_text()
 
 
 def computations(text: str) -> dict[str, str]:
@@ -218,7 +219,7 @@ def test_sharded_step_has_no_collective():
 def test_one_compilation_for_a_shape():
     study = unequal_study("vmap", "sgd", 0.02)
     host = {"clips": study.dataset.clips, "labels": study.dataset.labels}
-    compiled = train.compile_group(study, host, 2)
+    compiled = compile_group(study, host, 2)
     programs = compiled.programs
     data = jax.device_put(host, programs.shared)
     with perf.CompileCounter() as counter:
@@ -234,12 +235,10 @@ def test_one_compilation_for_a_shape():
 
 def test_steps_per_call_must_divide_an_epoch():
     config = small_config(train__steps_per_call=3)
-    study = train.make_study(config)
+    study = make_study(config)
     assert study.schedule.epoch_steps % 3
     with pytest.raises(ConfigError, match=r"steps_per_call=3 must divide the \d+ steps"):
-        train.compile_group(
-            study, {"clips": study.dataset.clips, "labels": study.dataset.labels}, 1
-        )
+        compile_group(study, {"clips": study.dataset.clips, "labels": study.dataset.labels}, 1)
 
 
 def test_unknown_strategy_lists_the_known():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from small import CARD, OVERRIDES, ROOT, small_config
 import mexjax
 from mexjax import group, main, train
 from mexjax.checkpoint import GroupCheckpoints
+from mexjax.data import arrays
 from mexjax.errors import (
     CheckpointError,
     ConfigError,
@@ -243,6 +245,51 @@ def test_a_diverging_run_names_fold_epoch_and_step(tmp_path):
         mexjax.run(config, tmp_path / "run")
 
 
+def test_a_held_out_logit_that_is_not_finite(tmp_path, monkeypatch):
+    """A clip that only evaluation sees can break where training does not."""
+    compile_group = train.compile_group
+
+    def with_nan(*args):
+        compiled = compile_group(*args)
+
+        def evaluate(*arrays):
+            found = compiled.evaluate(*arrays)
+            return found | {"logits": found["logits"].at[..., 0].set(jax.numpy.nan)}
+
+        return compiled._replace(evaluate=evaluate)
+
+    monkeypatch.setattr(train, "compile_group", with_nan)
+    monkeypatch.setattr(group.jax, "transfer_guard", lambda _: contextlib.nullcontext())
+    config = small_config(folds__only=("synthetic/02",))
+    message = "held-out prediction of fold synthetic/02 is not finite after epoch 1"
+    with pytest.raises(DivergedError, match=message):
+        mexjax.run(config, tmp_path / "run")
+
+
+def test_a_run_with_corrupt_checkpoints_says_which_folder_to_delete(tmp_path, monkeypatch):
+    config = small_config(folds__only=("synthetic/02",), checkpoint__every_epochs=1)
+    evaluate = group.GroupTrainer._evaluate
+
+    def fails(self, epoch, carry):
+        if epoch == 2:
+            raise Killed
+        return evaluate(self, epoch, carry)
+
+    monkeypatch.setattr(group.GroupTrainer, "_evaluate", fails)
+    with pytest.raises(Killed):
+        mexjax.run(config, tmp_path / "run")
+    monkeypatch.undo()
+    folder = tmp_path / "run" / "checkpoints" / "group_000"
+    damaged = [path for path in folder.rglob("*") if path.is_file()]
+    assert damaged
+    for path in damaged:
+        path.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"group_000 can be read.*Delete that folder"):
+        mexjax.run(config, tmp_path / "run")
+    shutil.rmtree(folder)
+    assert mexjax.run(config, tmp_path / "run").results
+
+
 def test_corrupt_checkpoints(tmp_path):
     checkpoints = GroupCheckpoints(tmp_path / "group")
     tree = {"a": np.arange(4.0), "b": np.ones(3, np.int32)}
@@ -290,6 +337,7 @@ def test_corrupt_checkpoints(tmp_path):
         ({"train__optimizer": "adamm"}, r"Unknown train.optimizer"),
         ({"data__synthetic__num_clips": 3}, r"data.synthetic"),
         ({"dtype": "float12"}, r"float12"),
+        ({"data__image_size_px": 33}, r"do not divide an image of 33x33: change data.image_size"),
     ],
 )
 def test_bad_values_end_in_one_clear_message(changes, message, tmp_path):
@@ -322,8 +370,8 @@ def test_the_command_reprints_a_finished_run(finished, capsys):
 
 @pytest.mark.parametrize("control", ["static", "shuffled_labels"])
 def test_controls_change_the_data_they_say(control):
-    plain = train.arrays.load(small_config())
-    changed = train.arrays.load(small_config(data__control=control))
+    plain = arrays.load(small_config())
+    changed = arrays.load(small_config(data__control=control))
     if control == "static":
         assert (changed.clips == plain.clips[:, :1]).all()
         np.testing.assert_array_equal(changed.labels, plain.labels)

@@ -38,7 +38,7 @@ from mexjax.nn.next_vit import ConvNormRelu, GlobalAggregator, LocalAggregator, 
 from mexjax.nn.resnet import ResNet18
 from mexjax.nn.segnet import EncoderDecoder, SegNet
 from mexjax.nn.vit import VisionTransformer
-from mexjax.ops.rank_pooling import dynamic_image
+from mexjax.ops.rank_pooling import magnitude, rank_pool, scale_to_unit
 
 __all__ = ["FDP", "PRESETS", "VIEWS", "FrameNetwork", "loss", "make", "predictions", "targets"]
 
@@ -200,15 +200,17 @@ def targets(frames: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax
     gray = frames[..., 0]
     if frames.shape[-1] == 3:
         gray = (frames * jnp.array([0.299, 0.587, 0.114])).sum(axis=-1)
-    b, t, h, w = gray.shape
+    pooled = rank_pool(gray)
+    b, h, w = pooled.shape
     size = config["map_size_px"]
+    # Rank pooling is linear: shrinking after it is the same, and shrinks one image for T.
     if (h, w) != (size, size):
-        # Rank pooling is linear: shrinking before it is the same and cheaper.
         if h % size == 0 and w % size == 0:
-            gray = gray.reshape(b, t, size, h // size, size, w // size).mean(axis=(3, 5))
+            pooled = pooled.reshape(b, size, h // size, size, w // size).mean(axis=(2, 4))
         else:
-            gray = jax.image.resize(gray, (b, t, size, size), "linear")
-    return {"dynamic_image": dynamic_image(gray, quantize=config["quantize_target"])}
+            pooled = jax.image.resize(pooled, (b, size, size), "linear")
+    image = scale_to_unit(pooled, magnitude(gray), quantize=config["quantize_target"])
+    return {"dynamic_image": image}
 
 
 def loss(

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mexjax.errors import ConfigError
 from mexjax.nn.batch_norm import BatchNorm
 from mexjax.nn.mode import Mode
 from mexjax.ops.conv import conv2d, conv2d_transpose
@@ -207,7 +208,10 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
     """Squares of pixels become channels: f[N,H,W,C] -> f[N,H/size,W/size,size*size*C]."""
     n, h, w, c = x.shape
     if h % size or w % size:
-        raise ValueError(f"space_to_depth: {size} does not divide {h}x{w}")
+        raise ConfigError(
+            f"The first layer makes channels of squares of {size} pixels, which do not divide an"
+            f" image of {h}x{w}: change data.image_size_px, augment.crop_px or model.stem_patch_px."
+        )
     x = x.reshape(n, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(n, h // size, w // size, size * size * c)
 

@@ -157,10 +157,29 @@ def current_lowering() -> str | None:
     return _override
 
 
+_seen: list[set[Layer]] = []
+
+
+@contextlib.contextmanager
+def record_layers() -> Iterator[set[Layer]]:
+    """Collects the layers (of the forward pass) of whatever is traced in a `with` block."""
+    _seen.append(set())
+    try:
+        yield _seen[-1]
+    finally:
+        _seen.pop()
+
+
 @functools.cache
 def _table() -> list[dict[str, Any]]:
     rows = json.loads(TABLE.read_text())["rows"] if TABLE.exists() else []
     return [{**row, "layer": layer_from_json(row["layer"])} for row in rows]
+
+
+def forget_table() -> None:
+    """Read the table again at the next choice; functions that are compiled stay as they are."""
+    _table.cache_clear()
+    choose.cache_clear()
 
 
 def layer_to_json(layer: Layer) -> dict[str, Any]:
@@ -239,7 +258,11 @@ def layer_of(operation: str, a: jax.Array, b: jax.Array, g: Geometry) -> Layer:
         channels, out = a.shape[-1], b.shape[-1]
     else:
         channels, out = b.shape[2] * g.groups, b.shape[3]
-    return Layer(g, a.shape[0], channels, out, str(a.dtype), jax.default_backend())
+    layer = Layer(g, a.shape[0], channels, out, str(a.dtype), jax.default_backend())
+    if operation == "forward":
+        for layers in _seen:
+            layers.add(layer)
+    return layer
 
 
 def compute(operation: str, a: jax.Array, b: jax.Array, g: Geometry, name: str = "") -> jax.Array:

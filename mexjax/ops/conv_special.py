@@ -117,7 +117,10 @@ def _dense_map(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 
 
 def _dense_map_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    return _maps(matmul(_vectors(dy, g), _unrolled_kernel(w, g).swapaxes(1, 2)), g.size)
+    contract = (((2,), (2,)), ((0,), (0,)))  # over the outputs, for each group
+    kernel = _unrolled_kernel(w, g)
+    dx = lax.dot_general(_vectors(dy, g), kernel, contract, preferred_element_type=jnp.float32)
+    return _maps(dx, g.size)
 
 
 def _dense_map_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from mexjax.ops.conv_lowerings import (
     Geometry,
@@ -22,7 +23,6 @@ from mexjax.ops.conv_lowerings import (
     matmul,
     pad,
     sum_over_chunks,
-    turn,
 )
 
 
@@ -118,9 +118,10 @@ def _windows(x: jax.Array, g: Geometry, algorithm: Algorithm) -> list[list[jax.A
     return [[x[:, r, c] for c in at[1]] for r in at[0]]
 
 
-def _transformed_kernel(w: jax.Array, algorithm: Algorithm) -> jax.Array:
-    """f32[p*p,I,O]."""
-    both = np.kron(algorithm.G, algorithm.G).astype(np.float32)
+def _transformed_kernel(w: jax.Array, algorithm: Algorithm, is_turned: bool) -> jax.Array:
+    """f32[p*p,I,O], of the mirrored taps if `is_turned`."""
+    taps = algorithm.G[:, ::-1] if is_turned else algorithm.G
+    both = np.kron(taps, taps).astype(np.float32)
     flat = w.astype(jnp.float32).reshape(9, -1)
     return matmul(both, flat).reshape(-1, *w.shape[2:])
 
@@ -130,17 +131,25 @@ def _image_cost(channels: int, g: Geometry, algorithm: Algorithm) -> tuple[int, 
     return algorithm.points**2 * rows * channels * 4, rows
 
 
-def _forward(x: jax.Array, w: jax.Array, g: Geometry, algorithm: Algorithm) -> jax.Array:
+def _forward(
+    x: jax.Array, w: jax.Array, g: Geometry, algorithm: Algorithm, is_turned: bool = False
+) -> jax.Array:
+    """The convolution with w, or with `turn(w)` without making that array."""
     channels, out = w.shape[2:]
+    if is_turned:
+        channels, out = out, channels
     points, m, tiles = algorithm.points, algorithm.tile, _tiles(g, algorithm)
-    kernel = _transformed_kernel(w, algorithm)
+    kernel = _transformed_kernel(w, algorithm, is_turned)
+    contract = (((1,), (1 if is_turned else 0,)), ((), ()))
     column = algorithm.A.T.astype(np.float32)[:, :, None]
 
     def run(x: jax.Array) -> list[jax.Array]:
         windows = _windows(x.astype(jnp.float32), g, algorithm)
         inputs = _combine_both(algorithm.B, windows)
-        products = [matmul(v.reshape(-1, channels), u) for v, u in zip(inputs, kernel, strict=True)]
-        products = [q.reshape(-1, *tiles, out) for q in products]
+        products = [
+            lax.dot_general(v.reshape(-1, channels), u, contract).reshape(-1, *tiles, out)
+            for v, u in zip(inputs, kernel, strict=True)
+        ]
         # Columns by a broadcast over the position in the tile, so that every array is written in
         # order; rows as separate arrays, since a concatenation inside the loop is slow.
         rows = []
@@ -156,7 +165,7 @@ def _forward(x: jax.Array, w: jax.Array, g: Geometry, algorithm: Algorithm) -> j
 
 
 def _input_gradient(dy: jax.Array, w: jax.Array, g: Geometry, algorithm: Algorithm) -> jax.Array:
-    return _forward(dy, turn(w), g.turned(), algorithm)
+    return _forward(dy, w, g.turned(), algorithm, is_turned=True)
 
 
 def _weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry, algorithm: Algorithm) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +31,11 @@ def rank_pooling_weights(num_frames: int) -> np.ndarray:
 
 def rank_pool(frames: jax.Array) -> jax.Array:
     """Weighted sum over time, f[...,T,H,W] -> f32[...,H,W], of any range."""
-    weights = jnp.asarray(rank_pooling_weights(frames.shape[-3]), jnp.float32)
-    # Multiplied and summed, not as a matrix product: those round to 10 bits on recent GPUs.
-    return (frames.astype(jnp.float32) * weights[:, None, None]).sum(axis=-3)
+    weights = rank_pooling_weights(frames.shape[-3]).astype(np.float32)
+    # Multiplied and summed, not as a matrix product: those round to 10 bits on recent GPUs. Frame
+    # by frame, because a reduction over an outer axis is a slow loop on the CPU.
+    terms = [frames[..., t, :, :].astype(jnp.float32) * weight for t, weight in enumerate(weights)]
+    return functools.reduce(operator.add, terms)
 
 
 def dynamic_image(frames: jax.Array, *, quantize: bool = False) -> jax.Array:
@@ -47,12 +50,29 @@ def dynamic_image(frames: jax.Array, *, quantize: bool = False) -> jax.Array:
     Returns:
       f32[...,H,W].
     """
-    image = rank_pool(frames)
-    low = image.min(axis=(-2, -1), keepdims=True)
-    span = image.max(axis=(-2, -1), keepdims=True) - low
+    return scale_to_unit(rank_pool(frames), magnitude(frames), quantize=quantize)
+
+
+def magnitude(frames: jax.Array) -> jax.Array:
+    """The largest absolute value of each clip: f[...,T,H,W] -> f32[...]."""
+    return jnp.abs(frames.astype(jnp.float32)).max(axis=(-3, -2, -1))
+
+
+def scale_to_unit(pooled: jax.Array, largest: jax.Array, *, quantize: bool = False) -> jax.Array:
+    """A rank-pooled image to [0, 1], by its own smallest and largest value.
+
+    Args:
+      pooled: f32[...,H,W].
+      largest: f32[...], `magnitude` of the frames it was made of: a pooled image that varies
+        by no more than rounding of it is of a still clip and gives zeros.
+      quantize: see `dynamic_image`.
+
+    Returns:
+      f32[...,H,W].
+    """
+    low = pooled.min(axis=(-2, -1), keepdims=True)
+    span = pooled.max(axis=(-2, -1), keepdims=True) - low
     # The weights sum to zero only up to rounding: a span of that size is a still clip.
-    is_still = span <= 1e-5 * jnp.maximum(
-        jnp.abs(frames).max(axis=(-3, -2, -1))[..., None, None], 1e-30
-    )
-    image = jnp.where(is_still, 0.0, (image - low) / jnp.where(is_still, 1.0, span))
+    is_still = span <= 1e-5 * jnp.maximum(largest, 1e-30)[..., None, None]
+    image = jnp.where(is_still, 0.0, (pooled - low) / jnp.where(is_still, 1.0, span))
     return jnp.floor(image * 255.0) / 255.0 if quantize else image

@@ -1,0 +1,93 @@
+"""A whole leave-one-subject-out study beside the same study in sequential PyTorch.
+
+    python benchmarks/loso.py --json=benchmarks/results/DATE-MACHINE-COMMIT-loso.json
+
+Times are of whole processes, from start to the last prediction, imports and data included: mexjax
+with an empty compilation cache (cold), again with what that left (warm), and PyTorch, which has
+nothing to keep. Scores are printed beside the times: both sides must have learnt the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mexjax import runtime
+
+HERE = Path(__file__).resolve().parent
+
+
+def run(command: list[str], **environment: str) -> tuple[float, str]:
+    """Seconds and standard output of a process."""
+    root = HERE.parent
+    paths = os.pathsep.join([str(root), str(HERE)])
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env=dict(os.environ, PYTHONPATH=paths, **environment),
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-500:]}{done.stderr[-2000:]}")
+    return time.perf_counter() - start, done.stdout
+
+
+def run_mexjax(card: str, options: list[str], folder: Path, cache: Path) -> dict[str, Any]:
+    """The command, with figures and report as a user gets them."""
+    command = ["-m", "mexjax.main", f"--config={card}", f"--workdir={folder}", "--overwrite"]
+    command += ["--config.has_progress=False", *(f"--config.{option}" for option in options)]
+    seconds, _ = run(command, JAX_COMPILATION_CACHE_DIR=str(cache))
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return {
+        "process_s": seconds,
+        "uf1": results["metrics"]["last"]["uf1"],
+        "timing": results["timing"],
+    }
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--card", default="configs/fdp.py")
+    parser.add_argument("--quick", action="store_true", help="two folds, two epochs")
+    parser.add_argument("--json", type=Path, default=None)
+    arguments = parser.parse_args()
+    options = []
+    if arguments.quick:
+        options = ["folds.only=synthetic/01,synthetic/02", "train.num_epochs=2"]
+    record: dict[str, Any] = {
+        "command": "python benchmarks/loso.py",
+        "card": arguments.card,
+        "environment": runtime.environment(),
+        "load_before": os.getloadavg()[0],
+    }
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for which in ("cold", "warm"):
+            record[which] = run_mexjax(arguments.card, options, folder / which, folder / "cache")
+            print(which, json.dumps(record[which]), flush=True)
+    command = ["-m", "torch_peer.loso", f"--card={arguments.card}"]
+    command += ["--set", *options] if options else []
+    seconds, output = run(command)
+    record["torch"] = {"process_s": seconds, **json.loads(output.splitlines()[-1])}
+    print("torch", json.dumps(record["torch"]), flush=True)
+    for which in ("cold", "warm"):
+        ratio = record[which]["process_s"] / record["torch"]["process_s"]
+        record[f"{which}_ratio"] = ratio
+        print(f"{which}: mexjax / PyTorch {ratio:.2f}")
+    record["load_after"] = os.getloadavg()[0]
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

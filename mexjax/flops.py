@@ -1,0 +1,128 @@
+"""How many operations a network's matrix products need, and how many a device can do.
+
+Counted in the graph of the forward pass, with every convolution in its direct form: what the
+network is, not what a lowering makes of it. One multiplication and one addition are two operations.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mexjax.ops import conv
+
+# Operations per second that makers state for dense matrix products, in 10^12:
+# (bfloat16, float32 rounded to TF32, float32). First match of the device's name.
+_PEAKS_TERA = (
+    ("H200", (989.0, 495.0, 67.0)),
+    ("H100", (989.0, 495.0, 67.0)),
+    ("A100", (312.0, 156.0, 19.5)),
+    ("L40", (362.0, 181.0, 90.5)),
+    ("RTX 4090", (165.0, 82.6, 82.6)),
+    ("RTX 3090", (71.0, 35.6, 35.6)),
+    ("V100", (125.0, 15.7, 15.7)),
+    ("T4", (65.0, 8.1, 8.1)),
+)
+
+
+class Peak(NamedTuple):
+    """Operations per second, and where the figure is from."""
+
+    flops_per_s: float
+    source: str
+
+
+def forward_flops(function: Callable[..., Any], *args: Any) -> int:
+    """Operations in the matrix products and convolutions of `function(*args)`.
+
+    Args:
+      function: a forward pass; it is traced, not run.
+      *args: arrays or their shapes.
+
+    Raises:
+      ValueError: a matrix product inside a loop whose length is not known before it runs.
+    """
+    with conv.use_lowering("native"):
+        jaxpr = jax.make_jaxpr(function)(*args)
+    return _count(jaxpr.jaxpr)
+
+
+def train_flops(forward: int) -> int:
+    """Operations of a training step: both gradients of a product cost as much as the product."""
+    return 3 * forward
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            shape = eqn.invars[0].aval.shape
+            depth = math.prod(shape[i] for i in contracted)
+            total += 2 * math.prod(eqn.outvars[0].aval.shape) * depth
+        elif name == "conv_general_dilated":
+            numbers = eqn.params["dimension_numbers"]
+            kernel = eqn.invars[1].aval.shape
+            # The kernel's input axis holds the channels of one group.
+            per_output = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+            total += 2 * math.prod(eqn.outvars[0].aval.shape) * per_output
+        else:
+            inner = sum(_count(sub) for sub in _subgraphs(eqn.params))
+            if inner and name == "while":
+                raise ValueError("forward_flops: a matrix product inside a while loop")
+            total += inner * (eqn.params["length"] if name == "scan" else 1)
+    return total
+
+
+def _subgraphs(params: dict[str, Any]) -> Iterator[Any]:
+    """The graphs an equation calls; of branches the last stands for all."""
+    for key, value in params.items():
+        if key in ("fwd_jaxpr_thunk", "bwd", "jvp_jaxpr_fun"):
+            continue
+        values = value[-1:] if key == "branches" else [value]
+        for item in values:
+            if hasattr(item, "jaxpr"):
+                yield item.jaxpr
+            elif hasattr(item, "eqns"):
+                yield item
+
+
+def device_peak(dtype: str, *, precision: str | None = None) -> Peak:
+    """What the first local device can do at most in matrix products.
+
+    Args:
+      dtype: what the network computes in: `float32` or `bfloat16`.
+      precision: of float32 products, as `jax_default_matmul_precision`; on GPUs from Ampere on
+        JAX rounds them to TF32 unless it is `highest` or `float32`.
+
+    Returns:
+      The maker's figure where the device is known; else a measured product of 2048 x 2048.
+    """
+    device = jax.local_devices()[0]
+    for name, (bf16, tf32, f32) in _PEAKS_TERA:
+        if name in device.device_kind:
+            if dtype == "bfloat16":
+                return Peak(bf16 * 1e12, f"maker's figure for {name}, bfloat16")
+            exact = precision in ("highest", "float32")
+            kind = "float32" if exact else "TF32"
+            return Peak((f32 if exact else tf32) * 1e12, f"maker's figure for {name}, {kind}")
+    return Peak(_measure_product(dtype), "measured product of 2048 x 2048 matrices")
+
+
+def _measure_product(dtype: str, size: int = 2048, repeats: int = 3) -> float:
+    a = jnp.asarray(np.ones((size, size), np.float32), dtype)
+    product = jax.jit(jnp.matmul).lower(a, a).compile()
+    jax.block_until_ready(product(a, a))
+    best = math.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a, a))
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
