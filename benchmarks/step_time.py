@@ -12,6 +12,7 @@ PyTorch: below one, mexjax is faster or smaller.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -26,6 +27,7 @@ from rich.table import Table
 from mexjax import runtime
 
 HERE = Path(__file__).resolve().parent
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 CASES = (
     ("FDP official, batch 36", "configs/fdp.py:official", 36),
     ("FDP official, batch 8", "configs/fdp.py:official", 8),
@@ -60,19 +62,18 @@ def measure(case: tuple[str, str, int], rounds: int, steps: int) -> dict[str, An
     """Both sides of one case, in turn."""
     name, card, batch = case
     ours: list[dict[str, Any]] = []
-    theirs: dict[str, list[dict[str, Any]]] = {"contiguous": [], "channels_last": []}
+    layouts = ("contiguous", "channels_last") if HAS_TORCH else ()
+    theirs: dict[str, list[dict[str, Any]]] = {layout: [] for layout in layouts}
     for _ in range(rounds):
         ours.append(side("jax", card, batch, steps))
         for layout, found in theirs.items():
             found.append(side("torch", card, batch, steps, layout=layout))
+    row = {"name": name, "card": card, "batch": batch, "mexjax": ours, "torch": theirs}
+    if not theirs:
+        return row
     best = min(theirs, key=lambda layout: median_of(theirs[layout]))
     memory = [median_of(r, "peak_bytes") for r in (ours, theirs[best])]
-    return {
-        "name": name,
-        "card": card,
-        "batch": batch,
-        "mexjax": ours,
-        "torch": theirs,
+    return row | {
         "torch_layout": best,
         "time_ratio": median_of(ours) / median_of(theirs[best]),
         "memory_ratio": memory[0] / memory[1],
@@ -109,10 +110,15 @@ def show(record: dict[str, Any]) -> None:
     console = Console(width=120)
     table = Table("case", "mexjax s", "PyTorch s", "ratio", "memory ratio", title="training step")
     for row in record["cases"]:
+        ours = f"{median_of(row['mexjax']):.3f}"
+        if not row["torch"]:
+            table.add_row(row["name"], ours, "not installed", "", "")
+            continue
+        theirs = median_of(row["torch"][row["torch_layout"]])
         table.add_row(
             row["name"],
-            f"{median_of(row['mexjax']):.3f}",
-            f"{median_of(row['torch'][row['torch_layout']]):.3f} ({row['torch_layout']})",
+            ours,
+            f"{theirs:.3f} ({row['torch_layout']})",
             f"[bold]{row['time_ratio']:.2f}[/bold]",
             f"{row['memory_ratio']:.2f}",
         )
@@ -153,7 +159,7 @@ def main() -> None:
 
     for case in (c for c in CASES if only in c[0]):
         record["cases"].append(measure(case, rounds, arguments.steps))
-        print(case[0], f"{record['cases'][-1]['time_ratio']:.2f}", flush=True)
+        print(case[0], "done", flush=True)
         keep()
     for case in (c for c in FOLD_CASES if only in c[0]):
         record["folds"].append(measure_folds(case, arguments.folds, rounds, arguments.steps))

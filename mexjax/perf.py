@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Small groups keep a device busy; larger ones only lengthen compilation. On the CPU every fold's
-# convolutions are separate calls whatever the group, so the gain ends earlier.
-LARGEST_GROUP = {"cpu": 2, "gpu": 8, "tpu": 8}
+# Small groups keep a GPU busy; larger ones only lengthen compilation. A CPU is busy with one fold:
+# two in a program take as long as two programs, and compile longer.
+LARGEST_GROUP = {"cpu": 1, "gpu": 8, "tpu": 8}
 # Share of the free memory a group may plan for: the rest is for evaluation and checkpoints.
 MEMORY_SHARE = 0.8
 
@@ -116,8 +116,8 @@ def choose_group(
         )
         fits = needed <= MEMORY_SHARE * free
         text = (
-            f"{size} of {on_each} folds per {device.platform} device: at most {largest} pay off"
-            f" there; the step needs {needed / 2**30:.2f} GiB of {free / 2**30:.1f} GiB free"
+            f"{size} of {on_each} folds per {device.platform} device: no more than {largest} pays"
+            f" off there; the step needs {needed / 2**30:.2f} GiB of {free / 2**30:.1f} GiB free"
         )
         if fits or size == 1:
             log.info("folds.per_chunk: %s", text)

@@ -157,7 +157,7 @@ def test_sigkill_then_sigterm_then_the_same_predictions(finished, tmp_path):
 
 def test_a_stop_request_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     """SIGTERM between two steps: the state is saved there and the run goes on from there."""
-    config = small_config(folds__only=("synthetic/02",), train__num_epochs=4)
+    config = small_config(folds__only=("synthetic/02",))
     straight = mexjax.run(config, tmp_path / "straight")
     compile_group = train.compile_group
 
@@ -187,7 +187,7 @@ def test_a_stop_request_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 def test_a_mistake_does_not_claim_the_folder(tmp_path):
     with pytest.raises(ConfigError):
         mexjax.run(small_config(data__center="clip_maen"), tmp_path / "run")
-    config = small_config(folds__only=("synthetic/01",), train__num_epochs=1)
+    config = small_config(folds__only=("synthetic/02",))
     assert mexjax.run(config, tmp_path / "run").results
 
 
@@ -217,9 +217,9 @@ def test_another_configuration_is_told_apart(finished):
 def test_overwrite_starts_anew(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished.workdir, copy)
-    config = small_config(folds__only=("synthetic/01",), train__num_epochs=1)
+    config = small_config(folds__only=("synthetic/02",))
     anew = mexjax.run(config, copy, overwrite=True)
-    assert not anew.was_finished and set(anew.predictions["fold"]) == {"synthetic/01"}
+    assert not anew.was_finished and set(anew.predictions["fold"]) == {"synthetic/02"}
 
 
 def test_a_damaged_group_record_is_trained_again(finished, tmp_path):
