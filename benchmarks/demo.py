@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from mexjax import runtime
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "static": {"data.control": "static"},
+    # Subtracting the clip's mean leaves nothing of a still clip: this one still shows the face.
+    "static_raw": {"data.control": "static", "data.center": "none"},
     "shuffled_labels": {"data.control": "shuffled_labels"},
     "raw_frames": {"data.center": "none"},
 }
@@ -55,7 +58,7 @@ def main() -> None:
     jobs = [(f"seed{seed}", {"seed": seed}) for seed in arguments.seeds]
     jobs += [(name, CONTROLS[name]) for name in arguments.controls]
     record = {
-        "command": f"python benchmarks/demo.py --card={arguments.card}",
+        "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
         "environment": runtime.environment(),
         "runs": [],

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,9 +81,9 @@ def main() -> None:
         ),
     }
     record = {
-        "command": "python benchmarks/pipeline.py",
+        "command": f"python {' '.join(sys.argv)}",
         "environment": runtime.environment(),
-        "load_before": os.getloadavg()[0],
+        "load": os.getloadavg()[0],
         "clip": list(dataset.clips.shape[1:]),
         "batch": batch,
         "load_s": load_s,

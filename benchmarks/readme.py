@@ -17,6 +17,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 NAMES = {
     "static": "still clips (`data.control=static`)",
+    "static_raw": "still clips, raw frames",
     "shuffled_labels": "shuffled labels (`data.control=shuffled_labels`)",
     "raw_frames": "raw frames (`data.center=none`)",
 }

@@ -46,7 +46,7 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     before = perf.peak_bytes()
     own = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
     own, data = jax.device_put((own, data))
-    carry = compiled.init(own.fold_id, data)
+    carry = compiled.init(own, data)
 
     def step() -> None:
         nonlocal carry
@@ -65,13 +65,33 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     }
 
 
+def prepare_torch(config: ConfigDict) -> str:
+    """Threads and precision as on the other side; returns the device.
+
+    Raises:
+      SystemExit: the card asks for what the peer does not do.
+    """
+    import torch
+
+    if config.dtype != "float32" or config.data.split_scale != "none" or config.data.is_color:
+        raise SystemExit(
+            "The PyTorch side computes in float32 on gray clips without data.split_scale; change"
+            f" the card's dtype={config.dtype}, data.split_scale={config.data.split_scale},"
+            f" data.is_color={config.data.is_color}."
+        )
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    # JAX rounds float32 products to TF32 on a GPU unless told otherwise: the same here.
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def run_torch(config: ConfigDict, num_steps: int, layout: str) -> dict[str, Any]:
     """The same step in PyTorch: gather, augment, normalise, forward, backward, update."""
     import torch
     from torch_peer import fdp
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = prepare_torch(config)
     study = make_study(config)
     clips = torch.from_numpy(np.moveaxis(study.dataset.clips, -1, 2).copy()).to(device)
     labels = torch.from_numpy(study.dataset.labels.astype(np.int64)).to(device)
@@ -106,10 +126,11 @@ def run_torch(config: ConfigDict, num_steps: int, layout: str) -> dict[str, Any]
             torch.cuda.synchronize()
 
     times = timed(step, num_steps)
+    is_gpu = device == "cuda"
     return {
         **times,
         "layout": layout,
-        "peak_bytes": perf.peak_bytes(),
+        "peak_bytes": torch.cuda.max_memory_allocated() if is_gpu else perf.peak_bytes(),
         "peak_bytes_before_training": before,
         "version": torch.__version__,
         "num_params": sum(p.numel() for p in model.parameters()),
@@ -118,6 +139,7 @@ def run_torch(config: ConfigDict, num_steps: int, layout: str) -> dict[str, Any]
 
 def augment(frames: Any, config: ConfigDict, rng: np.random.Generator) -> Any:
     """Crop or shift, and flip, each clip f32[B,T,C,H,W] by its own draw."""
+    import torch
     from torch.nn import functional
 
     shift, crop = config.augment.shift_px, config.augment.crop_px
@@ -128,14 +150,15 @@ def augment(frames: Any, config: ConfigDict, rng: np.random.Generator) -> Any:
         padded = functional.pad(frames.reshape(b, t * c, h, w), (shift,) * 4, mode="replicate")
         frames = padded.reshape(b, t, c, h + 2 * shift, w + 2 * shift)
     size = crop or h
-    reach = frames.shape[-1] - size + 1
-    out = frames.new_empty(b, t, c, size, size)
-    for i in range(b):
-        y, x = rng.integers(0, reach, 2)
-        out[i] = frames[i, :, :, y : y + size, x : x + size]
-        if config.augment.is_flipped and rng.random() < 0.5:
-            out[i] = out[i].flip(-1)
-    return out
+    y, x = rng.integers(0, frames.shape[-1] - size + 1, (2, b, 1))
+    rows, columns = y + np.arange(size), x + np.arange(size)
+    if config.augment.is_flipped:
+        columns = np.where(rng.random((b, 1)) < 0.5, columns[:, ::-1], columns)
+    clip, rows, columns = (
+        torch.from_numpy(np.ascontiguousarray(index)).to(frames.device)
+        for index in (np.arange(b)[:, None, None], rows[:, :, None], columns[:, None])
+    )
+    return frames[clip, :, :, rows, columns].permute(0, 3, 4, 1, 2)
 
 
 def normalise(frames: Any, center: str) -> Any:

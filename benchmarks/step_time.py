@@ -4,9 +4,9 @@
     python benchmarks/step_time.py --quick
 
 A step is all there is between two batches: gather, augmentation, targets, forward, backward,
-update. Both sides run in processes of their own with as many threads, one after the other, several
-rounds in turn; PyTorch in both memory layouts, of which the faster counts. Ratios are mexjax /
-PyTorch: below one, mexjax is faster or smaller.
+update. Both sides run in processes of their own with as many threads, one after the other, in as
+many rounds as `--rounds` says; PyTorch in both memory layouts, of which the faster counts. Ratios
+are mexjax / PyTorch: below one, mexjax is faster or smaller.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from mexjax import runtime
 
 HERE = Path(__file__).resolve().parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None
+# The released code freezes its norms after the first epoch; both sides are timed before that.
+OFFICIAL = "model.freeze_bn_after_epoch_1=False data.split_scale=none"
 CASES = (
     ("FDP official, batch 36", "configs/fdp.py:official", 36),
     ("FDP official, batch 8", "configs/fdp.py:official", 8),
@@ -45,8 +47,12 @@ def side(name: str, card: str, batch: int, steps: int, **options: Any) -> dict[s
     """Run `side.py` in a process and read its line."""
     command = [sys.executable, str(HERE / "side.py"), name, f"--card={card}", f"--batch={batch}"]
     command += [f"--steps={steps}", *(f"--{key}={value}" for key, value in options.items())]
+    if card.endswith(":official"):
+        command += ["--set", *OFFICIAL.split()]
     root = str(HERE.parent)
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([root, str(HERE)]))
+    if name == "torch":
+        environment["JAX_PLATFORMS"] = "cpu"  # it reads the data with mexjax: not on its GPU
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -145,7 +151,7 @@ def main() -> None:
     rounds = 1 if arguments.quick else arguments.rounds
     only = "tiny" if arguments.quick else arguments.only
     record: dict[str, Any] = {
-        "command": "python benchmarks/step_time.py",
+        "command": f"python {' '.join(sys.argv)}",
         "environment": runtime.environment(),
         "num_threads": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],

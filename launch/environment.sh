@@ -12,6 +12,10 @@ is_new_enough() {
 
 find_python() {
     local name
+    if [ -n "${MEXJAX_PYTHON:-}" ] && ! is_new_enough "$MEXJAX_PYTHON"; then
+        echo "MEXJAX_PYTHON=$MEXJAX_PYTHON is not a Python 3.11 or newer with its venv module." >&2
+        return 1
+    fi
     for name in "${MEXJAX_PYTHON:-}" python3.13 python3.12 python3.11 python3 python python3.14; do
         if [ -n "$name" ] && command -v "$name" >/dev/null 2>&1 && is_new_enough "$name"; then
             command -v "$name"

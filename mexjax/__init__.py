@@ -1,4 +1,4 @@
-"""Micro-expression recognition in JAX: whole leave-one-subject-out studies in one program."""
+"""Micro-expression recognition in JAX: whole leave-one-subject-out studies in minutes."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib.util
 import json
 import sys
@@ -12,9 +13,10 @@ from typing import Any
 
 import ml_collections
 
-from mexjax.errors import ConfigError, unknown_name
+from mexjax.errors import ConfigError
 
 LEAST = {
+    "seed": 0,
     "data.num_frames": 2,
     "data.image_size_px": 8,
     "augment.crop_px": 0,
@@ -24,6 +26,8 @@ LEAST = {
     "train.num_steps": 0,
     "train.batch_size": 1,
     "train.steps_per_call": 0,
+    "train.learning_rate": 0,
+    "train.weight_decay": 0,
     "folds.per_chunk": 0,
     "eval.every_epochs": 1,
     "eval.batch_size": 1,
@@ -52,7 +56,9 @@ def load_config(
     name, _, variant = str(path).partition(":")
     file = Path(name)
     if not file.is_file():
-        cards = sorted(str(p) for p in Path("configs").glob("*.py") if p.stem[0] != "_")
+        cards = sorted(
+            str(p) for p in Path("configs").glob("*.py") if p.stem not in ("common", "__init__")
+        )
         known = f" Recipe cards here: {', '.join(cards)}." if cards else ""
         raise ConfigError(
             f"No recipe card at {name!r} (looked from {Path.cwd()}).{known}"
@@ -64,6 +70,8 @@ def load_config(
     config = _run_card(file, variant)
     for key, value in pairs.items():
         set_key(config, key, value)
+    if not config.model.name:
+        raise ConfigError(f"{name} is not a recipe card: it names no model (model.name).")
     return config.lock()
 
 
@@ -71,7 +79,13 @@ def set_key(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
     """Set the dotted `key`, converting text to the type the key has now."""
     known = flat(config)
     if key not in known:
-        raise ConfigError(unknown_name("configuration key", key, known))
+        close = difflib.get_close_matches(key, known, n=5, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        others = f" Others like it: {', '.join(close[1:])}." if close[1:] else ""
+        raise ConfigError(
+            f"Unknown configuration key {key!r}.{hint}{others} configs/common.py explains every"
+            " key; those of the network are in mexjax/models/."
+        )
     old = known[key]
     new = _as_type(key, value, old)
     node = config

@@ -34,6 +34,10 @@ class DivergedError(MexjaxError, FloatingPointError):
     """Training produced a value that is not finite."""
 
 
+class OutOfMemoryError(MexjaxError, MemoryError):
+    """A device has less memory than the programs of a group of folds need."""
+
+
 class Interrupted(MexjaxError, RuntimeError):
     """The run was asked to stop (SIGTERM or SIGINT) and has saved its state.
 

@@ -7,6 +7,7 @@ network is, not what a lowering makes of it. One multiplication and one addition
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -18,16 +19,20 @@ import numpy as np
 from mexjax.ops import conv
 
 # Operations per second that makers state for dense matrix products, in 10^12:
-# (bfloat16, float32 rounded to TF32, float32). First match of the device's name.
+# (bfloat16, float32 rounded to TF32, float32), without sparsity; cards without one of the first two
+# compute it as the next. First whole-word match of the device's name.
 _PEAKS_TERA = (
     ("H200", (989.0, 495.0, 67.0)),
+    ("H100 PCIe", (756.0, 378.0, 51.0)),
+    ("H100 NVL", (835.0, 418.0, 60.0)),
     ("H100", (989.0, 495.0, 67.0)),
     ("A100", (312.0, 156.0, 19.5)),
-    ("L40", (362.0, 181.0, 90.5)),
+    ("L40S", (362.0, 183.0, 91.6)),
+    ("L40", (181.0, 90.5, 90.5)),
     ("RTX 4090", (165.0, 82.6, 82.6)),
     ("RTX 3090", (71.0, 35.6, 35.6)),
-    ("V100", (125.0, 15.7, 15.7)),
-    ("T4", (65.0, 8.1, 8.1)),
+    ("V100", (15.7, 15.7, 15.7)),
+    ("T4", (8.1, 8.1, 8.1)),
 )
 
 
@@ -107,7 +112,7 @@ def device_peak(dtype: str, *, precision: str | None = None) -> Peak:
     """
     device = jax.local_devices()[0]
     for name, (bf16, tf32, f32) in _PEAKS_TERA:
-        if name in device.device_kind:
+        if re.search(rf"\b{name}\b", device.device_kind):
             if dtype == "bfloat16":
                 return Peak(bf16 * 1e12, f"maker's figure for {name}, bfloat16")
             exact = precision in ("highest", "float32")

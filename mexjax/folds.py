@@ -39,7 +39,7 @@ class Carry:
 class Programs(NamedTuple):
     """Jitted functions of a group of folds, and where their arguments lie."""
 
-    init: Callable[[jax.Array, Arrays], Carry]
+    init: Callable[[FoldPlan, Arrays], Carry]
     train: Callable[[Carry, FoldPlan, Arrays], Carry]
     evaluate: Callable[[FoldState, jax.Array, FoldPlan, Arrays], dict[str, jax.Array]]
     log_names: tuple[str, ...]
@@ -87,15 +87,15 @@ def make_programs(
     train_folds = lift(functions.train, (True, False, True, False))
     evaluate = lift(functions.evaluate, (True, False, True, False))
 
-    shapes = jax.eval_shape(init_folds, plan.fold_id, data)
+    shapes = jax.eval_shape(init_folds, plan, data)
     position = jax.ShapeDtypeStruct((), jnp.int32)
     _, logs = jax.eval_shape(train_folds, shapes, position, plan, data)
     names = tuple(sorted(logs))
     k = plan.fold_id.shape[0]
 
-    def init(fold_id: jax.Array, data: Arrays) -> Carry:
+    def init(plan: FoldPlan, data: Arrays) -> Carry:
         return Carry(
-            states=init_folds(fold_id, data),
+            states=init_folds(plan, data),
             position=jnp.zeros((), jnp.int32),
             logs=jnp.full((k, epoch_steps, len(names)), jnp.nan, jnp.float32),
         )

@@ -139,8 +139,6 @@ class GroupTrainer:
             if position < total and self.stop:
                 raise self._interrupted()
             began, epoch_start = time.perf_counter(), position
-        if not extras:  # resumed from a checkpoint made after the last step
-            extras = self._evaluate(self.schedule.num_epochs, carry)
         return self.history.tree() | {f"extra_{name}": array for name, array in extras.items()}
 
     def _start(self) -> tuple[int, Carry]:
@@ -153,7 +151,7 @@ class GroupTrainer:
         like = {"carry": carry, "history": self.history.tree()}
         found = self.checkpoints.restore(like)
         if found is None:
-            return 0, self.compiled.init(self.plan.fold_id, self.data)
+            return 0, self.compiled.init(self.plan, self.data)
         position, tree = found
         self.history = History(**{name: np.array(a) for name, a in tree["history"].items()})
         self.progress.say(f"resuming at step {position}")

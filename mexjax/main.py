@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import jax
 from absl import flags
 from rich.console import Console
 
@@ -37,12 +38,17 @@ def main(argv: Sequence[str]) -> int:
         overrides = [arg[len("--config.") :] for arg in argv if arg.startswith("--config.")]
         rest = flags.FLAGS([arg for arg in argv if not arg.startswith("--config.")])
         if _CONFIG.value is None or len(rest) > 1:
-            extra = f" Not understood: {' '.join(rest[1:])}." if len(rest) > 1 else ""
+            extra = ""
+            if len(rest) > 1:
+                extra = f" Not understood: {' '.join(rest[1:])} (write --config.key=value)."
             raise ConfigError(f"Which recipe card?{extra} Usage: {USAGE}")
         return _run(overrides)
     except Interrupted as stopped:
         errors.print(str(stopped), style="bold yellow", markup=False, soft_wrap=True)
         return 128 + signal.Signals[stopped.signal_name].value
+    except KeyboardInterrupt:
+        errors.print("Stopped at once; what was saved before is kept.", style="bold yellow")
+        return 130
     except (MexjaxError, flags.Error) as error:
         errors.print("[bold red]Error:[/]", end=" ")
         errors.print(str(error), markup=False, soft_wrap=True)
@@ -59,9 +65,11 @@ def _run(overrides: list[str]) -> int:
     card = _CONFIG.value.rpartition("/")[2].partition(":")[0].removesuffix(".py")
     workdir = _WORKDIR.value or f"runs/{card}_{config.model.preset}"
     console = Console()
+    devices = jax.local_devices()
     console.print(
         f"[bold]mexjax[/]  {config.model.name} ({config.model.preset}) on {config.data.name},"
-        f" {config.protocol.name}, seed {config.seed}, folder {workdir}",
+        f" {config.protocol.name}, seed {config.seed},"
+        f" {len(devices)} x {devices[0].device_kind}, folder {workdir}",
         highlight=False,
     )
     done = train.run(config, workdir, overwrite=_OVERWRITE.value)

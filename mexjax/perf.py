@@ -68,7 +68,7 @@ def free_bytes(device: jax.Device) -> int:
 
 
 def needed_bytes(compiled: jax.stages.Compiled) -> int:
-    """Memory a compiled program needs beside the arrays that are on the device already."""
+    """Memory a compiled program needs: arguments, temporaries and outputs that reuse neither."""
     memory = compiled.memory_analysis()
     if memory is None:
         return 0

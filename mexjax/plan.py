@@ -58,6 +58,7 @@ def make_plan(
     total_steps = (len(folds), epochs * steps)
     return FoldPlan(
         fold_id=np.asarray(fold_ids, np.int32),
+        seed=np.full(len(folds), config.seed, np.uint32),
         idx=idx.reshape(*total_steps, batch_size),
         weight=weight.reshape(*total_steps, batch_size),
         valid=valid.reshape(total_steps),
@@ -129,6 +130,11 @@ def _split_scale(folds: Sequence[Fold], clips: np.ndarray, mode: str) -> np.ndar
     """Mean of a split's pixels in [-1, 1], and the maximum of what the mean leaves."""
     if mode not in SPLIT_SCALES:
         raise ConfigError(unknown_name("data.split_scale", mode, SPLIT_SCALES))
+    if mode == "per_split" and any(len(fold.validation) for fold in folds):
+        raise ConfigError(
+            "data.split_scale=per_split knows a training and a test split, and"
+            " protocol.num_validation_subjects makes a third. Set one of the two to none."
+        )
     scale = np.tile(np.array([0.0, 1.0], np.float32), (len(folds), 2, 1))
     if mode == "none":
         return scale

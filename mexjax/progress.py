@@ -45,6 +45,10 @@ class TrainProgress:
         if self._bar:
             self._bar.stop()
 
+    def restart_clock(self) -> None:
+        """Rates count from now: what went before was not training."""
+        self._start = self._last_line = time.monotonic()
+
     def skip(self, steps: int) -> None:
         """Count steps that an earlier run has made."""
         self._done += steps

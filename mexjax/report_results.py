@@ -87,6 +87,7 @@ def compute_results(run: Run) -> dict[str, Any]:
         "classes": run.classes.tolist(),
         "seed": info["seed"],
         "control": info["control"],
+        "split_scale": run.config.get("data", {}).get("split_scale", "none"),
         "num_params": info.get("num_params"),
         "num_clips": len(run.label),
         "num_subjects": len(set(run.subject.tolist())),

@@ -47,6 +47,12 @@ def notices(results: Results) -> list[str]:
     out = []
     if results["control"] in CONTROLS:
         out.append(CONTROLS[results["control"]])
+    if results.get("split_scale") == "per_split":
+        out.append(
+            "Held-out clips were scaled by the mean and maximum of their own split"
+            " (data.split_scale=per_split), as the released code does: statistics of the test"
+            " subject were used."
+        )
     if results["is_partial"]:
         out.append(
             f"partial: {results['num_folds']} of {results['num_folds_of_protocol']} folds. Not"

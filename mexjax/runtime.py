@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         if request:  # a second signal means: now
             raise KeyboardInterrupt
         request.signal_name = signal.Signals(number).name
+        print(f"{request.signal_name}: saving and stopping; again to stop at once", file=sys.stderr)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

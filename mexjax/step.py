@@ -29,6 +29,7 @@ class FoldPlan:
 
     Attributes:
       fold_id: i32[], number of the fold in the whole protocol: names its random streams.
+      seed: u32[], of the run. Data, not a constant: another seed is the same program.
       idx: i32[S, B], rows of the dataset in each batch.
       weight: f32[S, B], 1 for a sample, 0 for padding.
       valid: bool[S], False for a step this fold does not have.
@@ -39,6 +40,7 @@ class FoldPlan:
     """
 
     fold_id: jax.Array
+    seed: jax.Array
     idx: jax.Array
     weight: jax.Array
     valid: jax.Array
@@ -61,7 +63,7 @@ class FoldState:
 class FoldFunctions(NamedTuple):
     """The three pure functions of one fold."""
 
-    init: Callable[[jax.Array, Arrays], FoldState]
+    init: Callable[[FoldPlan, Arrays], FoldState]
     train: Callable[
         [FoldState, jax.Array, FoldPlan, Arrays], tuple[FoldState, dict[str, jax.Array]]
     ]
@@ -87,17 +89,17 @@ def make_fold_functions(
         guard, which rereads the whole state, is left out of the program.
 
     Returns:
-      `init(fold_id, data)`, `train(state, position, plan, data)` and
+      `init(plan, data)`, `train(state, position, plan, data)` and
       `evaluate(state, j, plan, data)`; `data` is the dataset on the device, `position` the
       number of the step in the plan and `j` the number of the evaluation batch.
     """
     is_split_scaled = config.data.split_scale != "none"
     freezes = bool(config.model.get("freeze_bn_after_epoch_1", False))
 
-    def fold_key(plan_or_id: jax.Array, purpose: int) -> jax.Array:
+    def fold_key(plan: FoldPlan, purpose: int) -> jax.Array:
         # threefry: the stream of a fold is the same alone and in any group of folds.
-        root = jax.random.key(config.seed, impl="threefry2x32")
-        return jax.random.fold_in(jax.random.fold_in(root, purpose), plan_or_id)
+        root = jax.random.key(plan.seed, impl="threefry2x32")
+        return jax.random.fold_in(jax.random.fold_in(root, purpose), plan.fold_id)
 
     def inputs(frames: jax.Array, scale: jax.Array) -> jax.Array:
         return augment.normalise(
@@ -107,10 +109,10 @@ def make_fold_functions(
     def gather(data: Arrays, idx: jax.Array) -> jax.Array:
         return data["clips"][idx].astype(jnp.float32) / 255.0
 
-    def init(fold_id: jax.Array, data: Arrays) -> FoldState:
+    def init(plan: FoldPlan, data: Arrays) -> FoldState:
         frames = augment.center_crop(gather(data, jnp.zeros((2,), jnp.int32)), config.augment)
         batch = {"clip": augment.normalise(frames, config.data.center)}
-        keys = jax.random.split(fold_key(fold_id, 0), 3)
+        keys = jax.random.split(fold_key(plan, 0), 3)
         rngs = dict(zip(("params", "drop_path", "dropout"), keys, strict=True))
         variables = module.init(rngs, batch, train=False)
         params = variables["params"]
@@ -137,7 +139,7 @@ def make_fold_functions(
         total = jnp.maximum(weight.sum(), 1.0)
 
         def mean(values: jax.Array) -> jax.Array:
-            # `where`, not a product: a padded sample may hold anything, infinities included.
+            # `where`, not a product alone: a padded sample's loss may be anything.
             return jnp.where(weight > 0, weight * values, 0.0).sum() / total
 
         loss = mean(per_sample)
@@ -153,7 +155,7 @@ def make_fold_functions(
         idx, weight, valid = plan.idx[position], plan.weight[position], plan.valid[position]
         key_augment, key_model = jax.random.split(
             # By the fold's own step, not its place in the plan, which depends on longer folds.
-            jax.random.fold_in(fold_key(plan.fold_id, 1), state.step)
+            jax.random.fold_in(fold_key(plan, 1), state.step)
         )
         frames = augment.augment(gather(data, idx), key_augment, config.augment)
         batch = {

@@ -17,6 +17,7 @@ from mexjax.errors import ConfigError, unknown_name
 from mexjax.folds import Programs
 from mexjax.group import Compiled, Schedule
 from mexjax.models import get_model
+from mexjax.ops import conv
 from mexjax.optim import make_optimizer
 from mexjax.protocols import Fold
 from mexjax.step import Arrays, FoldPlan, make_fold_functions
@@ -63,13 +64,18 @@ def make_study(config: ConfigDict) -> Study:
 
 def compile_group(study: Study, data: Arrays, per_device: int) -> Compiled:
     """Compile the programs of one group shape."""
-    programs, (folds, arrays_shape) = _make_programs(study, data, per_device)
+    with conv.use_lowering(study.config.conv):
+        return _compile(*_make_programs(study, data, per_device))
+
+
+def _compile(programs: Programs, shapes: tuple[FoldPlan, Arrays]) -> Compiled:
+    folds, arrays_shape = shapes
     batch = jax.ShapeDtypeStruct((), np.int32)
-    carry = jax.eval_shape(programs.init, folds.fold_id, arrays_shape)
+    carry = jax.eval_shape(programs.init, folds, arrays_shape)
     evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays_shape)
     return Compiled(
         programs=programs,
-        init=programs.init.lower(folds.fold_id, arrays_shape).compile(),
+        init=programs.init.lower(folds, arrays_shape).compile(),
         train=programs.train.lower(carry, folds, arrays_shape).compile(),
         evaluate=evaluate.compile(),
         carry_shape=carry,
@@ -79,9 +85,10 @@ def compile_group(study: Study, data: Arrays, per_device: int) -> Compiled:
 
 def trace_step(study: Study, data: Arrays) -> jax.stages.Traced:
     """Trace the training program of a group of one fold; nothing is compiled."""
-    programs, (folds, arrays_shape) = _make_programs(study, data, 1)
-    carry = jax.eval_shape(programs.init, folds.fold_id, arrays_shape)
-    return programs.train.trace(carry, folds, arrays_shape)
+    with conv.use_lowering(study.config.conv):
+        programs, (folds, arrays_shape) = _make_programs(study, data, 1)
+        carry = jax.eval_shape(programs.init, folds, arrays_shape)
+        return programs.train.trace(carry, folds, arrays_shape)
 
 
 def _make_programs(

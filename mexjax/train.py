@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from mexjax import folds as fold_axis
 from mexjax import perf, plan, runtime
 from mexjax.checkpoint import GroupCheckpoints
 from mexjax.configuration import check_values
+from mexjax.errors import OutOfMemoryError
 from mexjax.group import Compiled, GroupTrainer
 from mexjax.ops import conv
 from mexjax.progress import TrainProgress
@@ -73,13 +76,29 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
             study = make_study(config)
             rows, timing = read_rows(study.fold_ids, folder), {"compile_s": 0.0}
             if rows is None:
-                timing = _train_groups(study, folder, stop)
+                with _memory_errors_explained(config):
+                    timing = _train_groups(study, folder, stop)
                 rows = read_rows(study.fold_ids, folder)
             timing["total_s"] = time.perf_counter() - start
             write_record(study, folder, rows, timing)
     results = report(folder.path)
     predictions = pd.read_csv(folder.path / "predictions.csv")
     return RunResult(results, predictions, folder.path, was_finished)
+
+
+@contextlib.contextmanager
+def _memory_errors_explained(config: ConfigDict) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise OutOfMemoryError(
+            f"The device has too little memory for this run ({str(error).splitlines()[0][:200]})."
+            f" Lower folds.per_chunk (now {config.folds.per_chunk}, 0 means chosen from memory) or"
+            f" train.batch_size (now {config.train.batch_size}), or set train.is_remat=true;"
+            " finished folds are kept."
+        ) from error
 
 
 def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> dict[str, Any]:
@@ -106,6 +125,7 @@ def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> d
         timing = {"compile_s": time.perf_counter() - compile_start}
         num_compiled, width = counter.count, size.per_device * devices
         data = jax.device_put(host, compiled.programs.shared)
+        progress.restart_clock()
         spent = np.zeros(3)  # seconds of training and of evaluation, clips trained on
         for index in range(math.ceil(len(study.fold_ids) / width)):
             spent += _run_group(study, folder, compiled, data, (index, width), progress, stop)

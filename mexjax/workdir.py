@@ -77,11 +77,19 @@ class Workdir:
         workdir = cls(folder)
         saved = folder / "config.json"
         # A folder in which nothing was computed yet may be claimed by any configuration.
-        if saved.is_file() and (any(workdir.groups.iterdir()) or workdir.checkpoints.exists()):
+        if saved.is_file() and workdir._holds_results():
             workdir._check_same(saved, config)
+        elif not workdir._holds_results():
+            (workdir.groups / "size.json").unlink(missing_ok=True)
         with atomic(saved) as file:
             file.write(to_json(config))
         return workdir
+
+    def _holds_results(self) -> bool:
+        """Whether any fold was trained, in part or whole."""
+        finished = [self.path / "run.json", self.path / "predictions.npz"]
+        checkpoints = self.checkpoints.glob("group_*/[0-9]*")
+        return any((*self.groups.glob("group_*.npz"), *checkpoints, *filter(Path.exists, finished)))
 
     def _check_same(self, saved: Path, config: ConfigDict) -> None:
         try:
@@ -101,7 +109,7 @@ class Workdir:
             shown = "; ".join(differing[:8]) + ("; ..." if len(differing) > 8 else "")
             raise WorkdirError(
                 f"{self.path} holds a run of another configuration: {shown}. Choose another"
-                " --workdir, or start anew with --overwrite."
+                f" folder, for example --workdir={self.path}_2, or start anew with --overwrite."
             )
 
     def group_file(self, index: int) -> Path:
@@ -118,7 +126,11 @@ class Workdir:
             np.savez_compressed(file, **arrays)
 
     def load_group(self, index: int) -> dict[str, np.ndarray] | None:
-        """The record of a finished group, or None; a damaged file counts as not finished."""
+        """The record of a finished group, or None; a damaged file counts as not finished.
+
+        Raises:
+          WorkdirError: the file is there and the system does not give it.
+        """
         path = self.group_file(index)
         if not path.is_file():
             return None
@@ -126,9 +138,14 @@ class Workdir:
             # Opened here: np.load leaves a file it cannot read open.
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             path.unlink()
             return None
+        except OSError as error:
+            raise WorkdirError(
+                f"Cannot read {path}: {error.strerror or error}. It holds finished folds, so it"
+                " was left alone; start the same command again when it can be read."
+            ) from error
 
     def group_size(self, num_devices: int) -> int:
         """Folds per device and group that this run was begun with; 0 if it was not begun.

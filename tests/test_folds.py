@@ -65,7 +65,7 @@ def trained(
     for start in range(0, len(study.folds), width):
         own = plan.take_folds(study.plan, slice(start, start + width))
         folds = jax.device_put(plan.pad_folds(own, width), programs.folded)
-        carry = compiled.init(folds.fold_id, data)
+        carry = compiled.init(folds, data)
         seen = []
         for step in range(steps):
             carry = compiled.train(carry, folds, data)
@@ -137,7 +137,7 @@ def test_a_short_fold_is_the_same_without_the_longer_ones():
     compiled = compile_group(own, host, 1)
     data = jax.device_put(host, compiled.programs.shared)
     folds = jax.device_put(layout, compiled.programs.folded)
-    carry = compiled.init(folds.fold_id, data)
+    carry = compiled.init(folds, data)
     for _ in range(4):
         carry = compiled.train(carry, folds, data)
     alone = leaves(jax.tree.map(lambda x: x[0], jax.device_get(carry.states.params)))
@@ -226,7 +226,7 @@ def test_one_compilation_for_a_shape():
         for start in (0, 2):
             own = plan.take_folds(study.plan, slice(start, start + 2))
             folds = jax.device_put(plan.pad_folds(own, 2), programs.folded)
-            carry = compiled.init(folds.fold_id, data)
+            carry = compiled.init(folds, data)
             for _ in range(3):
                 carry = compiled.train(carry, folds, data)
             jax.block_until_ready(carry)

@@ -19,6 +19,7 @@ from small import CARD, OVERRIDES, ROOT, small_config
 
 import mexjax
 from mexjax import group, main, train
+from mexjax import workdir as workdir_module
 from mexjax.checkpoint import GroupCheckpoints
 from mexjax.data import arrays
 from mexjax.errors import (
@@ -27,8 +28,10 @@ from mexjax.errors import (
     DivergedError,
     Interrupted,
     MexjaxError,
+    OutOfMemoryError,
     WorkdirError,
 )
+from mexjax.study import make_study, trace_step
 from mexjax.workdir import Workdir
 
 FILES = "config.json folds.json predictions.npz predictions.csv results.json run.json perf.json"
@@ -290,6 +293,54 @@ def test_a_run_with_corrupt_checkpoints_says_which_folder_to_delete(tmp_path, mo
     assert mexjax.run(config, tmp_path / "run").results
 
 
+def test_a_device_without_memory_names_the_keys_to_lower(tmp_path, monkeypatch):
+    def fails(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(train, "compile_group", fails)
+    with pytest.raises(
+        OutOfMemoryError, match=r"Lower folds.per_chunk \(now 2.*batch_size \(now 8"
+    ):
+        mexjax.run(small_config(), tmp_path / "run")
+    # Nothing was computed, so another configuration may have the folder.
+    monkeypatch.undo()
+    config = small_config(folds__only=("synthetic/02",))
+    assert mexjax.run(config, tmp_path / "run").results
+
+
+def test_files_of_a_finished_run_alone_are_told_apart_too(finished, tmp_path):
+    """A copy without `groups/` still belongs to its configuration."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in finished.workdir.iterdir():
+        if path.is_file():
+            shutil.copy(path, copy)
+    with pytest.raises(WorkdirError, match=r"seed is 0 there and 7 now"):
+        mexjax.run(small_config(seed=7), copy)
+    assert mexjax.run(small_config(), copy).was_finished
+
+
+def test_a_record_that_cannot_be_read_is_kept(finished, tmp_path, monkeypatch):
+    folder = Workdir.open(finished.workdir, small_config(), is_overwritten=False)
+
+    def fails(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(workdir_module.np, "load", fails)
+    with pytest.raises(WorkdirError, match="holds finished folds, so it was left alone"):
+        folder.load_group(0)
+    assert folder.group_file(0).is_file()
+
+
+def test_another_seed_is_the_same_program():
+    texts = []
+    for seed in (0, 5):
+        study = make_study(small_config(seed=seed, folds__only=("synthetic/02",)))
+        data = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+        texts.append(trace_step(study, data).lower().as_text())
+    assert texts[0] == texts[1]
+
+
 def test_corrupt_checkpoints(tmp_path):
     checkpoints = GroupCheckpoints(tmp_path / "group")
     tree = {"a": np.arange(4.0), "b": np.ones(3, np.int32)}
@@ -337,6 +388,7 @@ def test_corrupt_checkpoints(tmp_path):
         ({"train__optimizer": "adamm"}, r"Unknown train.optimizer"),
         ({"data__synthetic__num_clips": 3}, r"data.synthetic"),
         ({"dtype": "float12"}, r"float12"),
+        ({"seed": -1}, r"seed must be at least 0, found -1"),
         ({"data__image_size_px": 33}, r"do not divide an image of 33x33: change data.image_size"),
     ],
 )

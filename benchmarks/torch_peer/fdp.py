@@ -351,6 +351,11 @@ class FDP(nn.Module):
             self.dyimg_net = EncoderDecoder(c)
         if c["use_rank_scorer"]:
             self.rank_scorer = RankScorer(c["map_size_px"] ** 2)
+        for module in self.frame_rep.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
         """f32[B,T,C,H,W] to `logits`, `dynamic_image` and, with a scorer, `rank_scores`."""

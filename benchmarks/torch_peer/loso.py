@@ -1,6 +1,6 @@
 """The demo's study as a PyTorch script does it: one fold after another. Prints one JSON line.
 
-    python -m torch_peer.loso --card=configs/fdp.py
+Started by `benchmarks/loso.py`.
 
 Same clips, folds, batches, schedule, augmentation and number of updates as the card; the held-out
 clips are predicted after the last epoch, each with its mirror image.
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from side import augment, normalise
+from side import augment, normalise, prepare_torch
 
 from mexjax import load_config, metrics, runtime
 from mexjax.models.fdp_presets import resolve
@@ -35,9 +34,10 @@ def main() -> None:
     arguments = parser.parse_args()
     start = time.perf_counter()
     runtime.keep_freed_memory()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     config = load_config(arguments.card, [*arguments.set, "has_progress=False"])
+    device = prepare_torch(config)
+    if config.augment.crop_px or not config.eval.is_flip_averaged:
+        raise SystemExit("The PyTorch side does not crop and averages over the mirror image.")
     study = make_study(config)
     clips = torch.from_numpy(np.moveaxis(study.dataset.clips, -1, 2).copy()).to(device)
     labels = torch.from_numpy(study.dataset.labels.astype(np.int64)).to(device)
@@ -45,6 +45,7 @@ def main() -> None:
     num_classes = len(study.dataset.class_names)
     size = config.augment.crop_px or config.data.image_size_px
     memory = torch.channels_last if arguments.layout == "channels_last" else torch.contiguous_format
+    rates_of = jax.jit(jax.vmap(make_rate(config.train), in_axes=(0, None, None)))
     predicted = np.full(len(labels), -1)
     train_s, num_updates = 0.0, 0
     for number, fold in enumerate(study.folds):
@@ -58,10 +59,7 @@ def main() -> None:
         )
         total = int(study.plan.total_steps[number])
         epoch = int(study.plan.epoch_steps[number])
-        rates = jax.vmap(lambda i, t=total, e=epoch: make_rate(config.train)(i, t, e))(
-            jnp.arange(total)
-        )
-        rates = np.broadcast_to(np.asarray(rates), (total,))
+        rates = np.broadcast_to(np.asarray(rates_of(jnp.arange(total), total, epoch)), (total,))
         began = time.perf_counter()
         valid = np.flatnonzero(study.plan.valid[number])
         for update, step in enumerate(valid):

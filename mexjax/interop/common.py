@@ -126,7 +126,7 @@ def _read_pickled(path: Path) -> Mapping[str, Any]:
         import torch
     except ImportError as error:
         raise ConfigError(
-            f"Reading {path} needs PyTorch: pip install 'mexjax[torch]', or convert the file to "
+            f"Reading {path} needs PyTorch: pip install torch, or convert the file to "
             ".safetensors where PyTorch is."
         ) from error
     try:
