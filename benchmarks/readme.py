@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,8 @@ NAMES = {
 def demo_table(path: Path) -> str:
     """The table of one file of `benchmarks/demo.py`, with where and how it was made."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    machine = record["environment"]
     lines = [
-        f"FDP `tiny` by LOSO on the embedded dataset, {machine['processor']}, "
-        f"{machine['cpu_count']} cores, Python {machine['python']}, jax {machine['jax']}:",
+        f"`{record['card']}` by LOSO on the embedded dataset, {where(record)}:",
         "",
         "| run | UF1 (last) | 95% interval | accuracy | UF1 (oracle) | seconds |",
         "|---|---|---|---|---|---|",
@@ -45,17 +44,85 @@ def demo_table(path: Path) -> str:
     lines += [
         "",
         "`last` is the last epoch, pooled over all held-out clips and scored once; `oracle` picks"
-        " each subject's best epoch on that subject, as released code does, and is not comparable."
-        f" Made by `{record['command']}`,"
-        f" [benchmarks/results/{path.name}](benchmarks/results/{path.name}).",
+        " each subject's best evaluation on that subject, as released code does, and is not"
+        f" comparable. {made_by(record, path)}",
     ]
     return "\n".join(lines)
 
 
+def step_table(path: Path) -> str:
+    """The table of one file of `benchmarks/step_time.py`."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        f"One training step beside PyTorch, {where(record)}, {record['num_threads']} threads,"
+        " float32; ratios are mexjax / PyTorch, below one mexjax is faster or smaller:",
+        "",
+        "| step | mexjax | PyTorch | time ratio | memory ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for row in record["cases"]:
+        ours = statistics.median(run["median_s"] for run in row["mexjax"])
+        theirs = statistics.median(run["median_s"] for run in row["torch"][row["torch_layout"]])
+        lines.append(
+            f"| {row['name']} | {ours:.2f} s | {theirs:.2f} s | **{row['time_ratio']:.2f}** |"
+            f" {row['memory_ratio']:.2f} |"
+        )
+    lines += [""] if record["folds"] else []
+    for row in record["folds"]:
+        for count, ratio in row["time_ratio"].items():
+            lines.append(
+                f"- {row['name']}, {count} folds in one program: {ratio:.2f} times the time of"
+                f" {count} single steps, {row['compile_ratio'][count]:.2f} times the compilation of"
+                " one."
+            )
+    return "\n".join([*lines, "", made_by(record, path)])
+
+
+def loso_table(path: Path) -> str:
+    """The table of one file of `benchmarks/loso.py`."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        f"The whole study beside the same study in sequential PyTorch, {where(record)}:",
+        "",
+        "| | seconds | UF1 | time / PyTorch |",
+        "|---|---|---|---|",
+    ]
+    for name in ("cold", "warm"):
+        run = record[name]
+        lines.append(
+            f"| mexjax, {name} compilation cache | {run['process_s']:.0f} | {run['uf1']:.3f} |"
+            f" **{record[f'{name}_ratio']:.2f}** |"
+        )
+    for layout, run in record["torch"].items():
+        lines.append(f"| PyTorch, {layout} | {run['total_s']:.0f} | {run['uf1']:.3f} | |")
+    return "\n".join([*lines, "", made_by(record, path)])
+
+
+def where(record: dict[str, Any]) -> str:
+    """The machine and the versions of a results file."""
+    machine = record["environment"]
+    return (
+        f"{machine['processor']}, {machine['cpu_count']} cores, Python {machine['python']},"
+        f" jax {machine['jax']}"
+    )
+
+
+def made_by(record: dict[str, Any], path: Path) -> str:
+    """The command and the file that a table is from."""
+    link = f"[benchmarks/results/{path.name}](benchmarks/results/{path.name})"
+    return f"Made by `{record['command']}`, {link}."
+
+
+TABLES = {"demo": demo_table, "step": step_table, "loso": loso_table}
+
+
 def render() -> str:
-    """The whole part between the markers."""
-    newest = sorted(RESULTS.glob("*-demo.json"))[-1]
-    return f"{START}\n{demo_table(newest)}\n{END}"
+    """The whole part between the markers: the newest results file of each kind there is."""
+    parts = []
+    for kind, table in TABLES.items():
+        files = sorted(RESULTS.glob(f"*-{kind}.json"))
+        parts += [table(files[-1])] if files else []
+    return "\n\n".join([START, *parts, END]).replace(f"{START}\n\n", f"{START}\n")
 
 
 def main() -> int:
