@@ -249,7 +249,7 @@ def test_space_to_depth_keeps_every_pixel_beside_its_neighbours():
     x = jnp.arange(32.0).reshape(1, 4, 4, 2)
     y = layers.space_to_depth(x, 2)
     np.testing.assert_array_equal(y[0, 0, 1], [4, 5, 6, 7, 12, 13, 14, 15])
-    with pytest.raises(ValueError, match="squares of 3 pixels, which do not divide an image of 4x4"):
+    with pytest.raises(ValueError, match="3 pixels, which do not divide an image of 4x4"):
         layers.space_to_depth(x, 3)
 
 
