@@ -98,8 +98,8 @@ def run_torch(config: ConfigDict, num_steps: int, layout: str) -> dict[str, Any]
     c = resolve(config.model)
     size = config.augment.crop_px or config.data.image_size_px
     model = fdp.FDP(c, num_classes=len(study.dataset.class_names), image_size=size).to(device)
-    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    model = model.to(memory_format=memory).train()
+    fdp.use_layout(model, layout)
+    model.train()
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     optimizer = kinds[config.train.optimizer](
         model.parameters(),

@@ -379,6 +379,17 @@ class FDP(nn.Module):
         return outputs
 
 
+def use_layout(model: FDP, layout: str) -> None:
+    """2-D kernels in `contiguous` or `channels_last` order, which the maps follow.
+
+    Not `model.to(memory_format=...)`, which refuses the kernel of five axes.
+    """
+    if layout == "channels_last":
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.to(memory_format=torch.channels_last)
+
+
 def dynamic_image(frames: Tensor, size: int, *, quantize: bool) -> Tensor:
     """f32[B,T,H,W] in [0,1] to f32[B,size,size] by approximate rank pooling."""
     weights = torch.from_numpy(rank_pooling_weights(frames.shape[1]).astype(np.float32))

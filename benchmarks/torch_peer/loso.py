@@ -44,7 +44,6 @@ def main() -> None:
     c = resolve(config.model)
     num_classes = len(study.dataset.class_names)
     size = config.augment.crop_px or config.data.image_size_px
-    memory = torch.channels_last if arguments.layout == "channels_last" else torch.contiguous_format
     rates_of = jax.jit(jax.vmap(make_rate(config.train), in_axes=(0, None, None)))
     predicted = np.full(len(labels), -1)
     train_s, num_updates = 0.0, 0
@@ -52,7 +51,8 @@ def main() -> None:
         torch.manual_seed(number)
         rng = np.random.default_rng(number)
         model = fdp.FDP(c, num_classes=num_classes, image_size=size)
-        model = model.to(device=device, memory_format=memory).train()
+        model = model.to(device).train()
+        fdp.use_layout(model, arguments.layout)
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         optimizer = kinds[config.train.optimizer](
             model.parameters(), weight_decay=config.train.weight_decay, fused=True
