@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +11,8 @@ import numpy as np
 from mexjax import protocols, runtime
 from mexjax.models import get_model
 from mexjax.protocols import Fold
+from mexjax.study import Study
 from mexjax.workdir import Workdir
-
-if TYPE_CHECKING:
-    from mexjax.train import Study
 
 Rows = list[dict[str, np.ndarray]]
 

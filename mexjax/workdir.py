@@ -77,10 +77,10 @@ class Workdir:
         workdir = cls(folder)
         saved = folder / "config.json"
         # A folder in which nothing was computed yet may be claimed by any configuration.
-        if saved.is_file() and workdir._holds_results():
-            workdir._check_same(saved, config)
-        elif not workdir._holds_results():
+        if not workdir._holds_results():
             (workdir.groups / "size.json").unlink(missing_ok=True)
+        elif saved.is_file():
+            workdir._check_same(saved, config)
         with atomic(saved) as file:
             file.write(to_json(config))
         return workdir

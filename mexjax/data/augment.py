@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.ops.conv_lowerings import add
 
 CENTERS = ("none", "onset", "clip_mean")
 
@@ -75,7 +73,7 @@ def normalise(frames: jax.Array, center: str, scale: jax.Array | None = None) ->
         moved = frames - frames[:, :1]
     elif center == "clip_mean":
         # Frame by frame: a reduction over an outer axis is a slow loop on the CPU.
-        total = functools.reduce(operator.add, [frames[:, t] for t in range(frames.shape[1])])
+        total = add(frames[:, t] for t in range(frames.shape[1]))
         moved = frames - total[:, None] / frames.shape[1]
     else:
         raise ConfigError(unknown_name("data.center", center, CENTERS))

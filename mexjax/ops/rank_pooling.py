@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mexjax.ops.conv_lowerings import add
 
 
 @functools.cache
@@ -34,8 +35,7 @@ def rank_pool(frames: jax.Array) -> jax.Array:
     weights = rank_pooling_weights(frames.shape[-3]).astype(np.float32)
     # Multiplied and summed, not as a matrix product: those round to 10 bits on recent GPUs. Frame
     # by frame, because a reduction over an outer axis is a slow loop on the CPU.
-    terms = [frames[..., t, :, :].astype(jnp.float32) * weight for t, weight in enumerate(weights)]
-    return functools.reduce(operator.add, terms)
+    return add(frames[..., t, :, :].astype(jnp.float32) * w for t, w in enumerate(weights))
 
 
 def dynamic_image(frames: jax.Array, *, quantize: bool = False) -> jax.Array:
