@@ -43,7 +43,7 @@ def run(command: list[str], **environment: str) -> tuple[float, str]:
 
 
 def run_mexjax(card: str, options: list[str], folder: Path, cache: Path) -> dict[str, Any]:
-    """The command, with figures and report as a user gets them."""
+    """The command, with its report and without figures; evaluated once."""
     command = ["-m", "mexjax.main", f"--config={card}", f"--workdir={folder}", "--overwrite"]
     options = [*options, "has_progress=False", "report.has_figures=False", "eval.every_epochs=999"]
     command += [f"--config.{option}" for option in options]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -20,7 +19,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax import load_config, perf, plan, runtime
-from mexjax.models.fdp_presets import resolve
 from mexjax.study import compile_group, make_study
 
 
@@ -65,109 +63,33 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     }
 
 
-def prepare_torch(config: ConfigDict) -> str:
-    """Threads and precision as on the other side; returns the device.
-
-    Raises:
-      SystemExit: the card asks for what the peer does not do.
-    """
-    import torch
-
-    if config.dtype != "float32" or config.data.split_scale != "none" or config.data.is_color:
-        raise SystemExit(
-            "The PyTorch side computes in float32 on gray clips without data.split_scale; change"
-            f" the card's dtype={config.dtype}, data.split_scale={config.data.split_scale},"
-            f" data.is_color={config.data.is_color}."
-        )
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    # JAX rounds float32 products to TF32 on a GPU unless told otherwise: the same here.
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def run_torch(config: ConfigDict, num_steps: int, layout: str) -> dict[str, Any]:
     """The same step in PyTorch: gather, augment, normalise, forward, backward, update."""
     import torch
-    from torch_peer import fdp
+    from torch_peer.training import Side
 
-    device = prepare_torch(config)
     study = make_study(config)
-    clips = torch.from_numpy(np.moveaxis(study.dataset.clips, -1, 2).copy()).to(device)
-    labels = torch.from_numpy(study.dataset.labels.astype(np.int64)).to(device)
-    c = resolve(config.model)
-    size = config.augment.crop_px or config.data.image_size_px
-    model = fdp.FDP(c, num_classes=len(study.dataset.class_names), image_size=size).to(device)
-    fdp.use_layout(model, layout)
-    model.train()
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[config.train.optimizer](
-        model.parameters(),
-        lr=config.train.learning_rate,
-        weight_decay=config.train.weight_decay,
-        fused=True,
-    )
-    rng = np.random.default_rng(0)
-    batches = torch.from_numpy(study.plan.idx[0].astype(np.int64)).to(device)
+    torch_side = Side(study, layout)
+    torch_side.start_fold(0)
+    batches = torch.from_numpy(study.plan.idx[0].astype(np.int64)).to(torch_side.device)
     before, count = perf.peak_bytes(), 0
+    is_gpu = torch_side.device == "cuda"
 
     def step() -> None:
         nonlocal count
-        idx = batches[count % len(batches)]
+        torch_side.update(batches[count % len(batches)], config.train.learning_rate)
         count += 1
-        frames = augment(clips[idx].float() / 255.0, config, rng)
-        target = fdp.dynamic_image(frames[:, :, 0], c["map_size_px"], quantize=c["quantize_target"])
-        outputs = model(normalise(frames, config.data.center))
-        loss = fdp.loss(outputs, target, labels[idx], c)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if device == "cuda":
+        if is_gpu:
             torch.cuda.synchronize()
 
-    times = timed(step, num_steps)
-    is_gpu = device == "cuda"
     return {
-        **times,
+        **timed(step, num_steps),
         "layout": layout,
         "peak_bytes": torch.cuda.max_memory_allocated() if is_gpu else perf.peak_bytes(),
         "peak_bytes_before_training": before,
         "version": torch.__version__,
-        "num_params": sum(p.numel() for p in model.parameters()),
+        "num_params": sum(p.numel() for p in torch_side.model.parameters()),
     }
-
-
-def augment(frames: Any, config: ConfigDict, rng: np.random.Generator) -> Any:
-    """Crop or shift, and flip, each clip f32[B,T,C,H,W] by its own draw."""
-    import torch
-    from torch.nn import functional
-
-    shift, crop = config.augment.shift_px, config.augment.crop_px
-    if not (shift or crop or config.augment.is_flipped):
-        return frames
-    b, t, c, h, w = frames.shape
-    if shift:
-        padded = functional.pad(frames.reshape(b, t * c, h, w), (shift,) * 4, mode="replicate")
-        frames = padded.reshape(b, t, c, h + 2 * shift, w + 2 * shift)
-    size = crop or h
-    y, x = rng.integers(0, frames.shape[-1] - size + 1, (2, b, 1))
-    rows, columns = y + np.arange(size), x + np.arange(size)
-    if config.augment.is_flipped:
-        columns = np.where(rng.random((b, 1)) < 0.5, columns[:, ::-1], columns)
-    clip, rows, columns = (
-        torch.from_numpy(np.ascontiguousarray(index)).to(frames.device)
-        for index in (np.arange(b)[:, None, None], rows[:, :, None], columns[:, None])
-    )
-    return frames[clip, :, :, rows, columns].permute(0, 3, 4, 1, 2)
-
-
-def normalise(frames: Any, center: str) -> Any:
-    """As `mexjax.data.augment.normalise`, on f32[B,T,C,H,W]."""
-    if center == "none":
-        return (frames - 0.5) / 0.5
-    moved = frames - (frames[:, :1] if center == "onset" else frames.mean(1, keepdim=True))
-    deviation = moved.square().mean((1, 2, 3, 4), keepdim=True).sqrt()
-    return moved / deviation.clamp_min(1.0 / 255.0)
 
 
 def main() -> None:

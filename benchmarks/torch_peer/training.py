@@ -1,0 +1,122 @@
+"""How the PyTorch side trains: the same data, augmentation, losses and optimizer as a card's."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+from torch import Tensor
+from torch.nn import functional
+
+from mexjax.models.fdp_presets import resolve
+from mexjax.study import Study
+from torch_peer import fdp
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class Side:
+    """A study on a device, and one fold of it at a time.
+
+    Attributes:
+      device: `cuda` or `cpu`.
+      clips: u8[N,T,C,H,W].
+      labels: i64[N].
+      model, optimizer: of the current fold.
+    """
+
+    def __init__(self, study: Study, layout: str) -> None:
+        self.config, self.layout = study.config, layout
+        self.device = prepare_torch(study.config)
+        clips = np.moveaxis(study.dataset.clips, -1, 2).copy()
+        self.clips = torch.from_numpy(clips).to(self.device)
+        self.labels = torch.from_numpy(study.dataset.labels.astype(np.int64)).to(self.device)
+        self.num_classes = len(study.dataset.class_names)
+        self.keys = resolve(study.config.model)
+
+    def start_fold(self, number: int) -> None:
+        """A new network and optimizer, seeded with the fold's number."""
+        torch.manual_seed(number)
+        self.rng = np.random.default_rng(number)
+        size = self.config.augment.crop_px or self.config.data.image_size_px
+        self.model = fdp.FDP(self.keys, num_classes=self.num_classes, image_size=size)
+        self.model.to(self.device).train()
+        fdp.use_layout(self.model, self.layout)
+        self.optimizer = OPTIMIZERS[self.config.train.optimizer](
+            self.model.parameters(), weight_decay=self.config.train.weight_decay, fused=True
+        )
+
+    def update(self, idx: Tensor, rate: float) -> None:
+        """One training step on the clips `idx` i64[B] at a learning rate."""
+        c = self.keys
+        frames = augment(self.clips[idx].float() / 255.0, self.config, self.rng)
+        target = fdp.dynamic_image(frames[:, :, 0], c["map_size_px"], quantize=c["quantize_target"])
+        outputs = self.model(normalise(frames, self.config.data.center))
+        loss = fdp.loss(outputs, target, self.labels[idx], c)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def predict(self, idx: Tensor) -> np.ndarray:
+        """i64[B], classes of the clips `idx` by the mean over each and its mirror image."""
+        self.model.eval()
+        with torch.inference_mode():
+            frames = self.clips[idx].float() / 255.0
+            logits = sum(
+                self.model(normalise(f, self.config.data.center))["logits"]
+                for f in (frames, frames.flip(-1))
+            )
+        return logits.argmax(1).cpu().numpy()
+
+
+def prepare_torch(config: ConfigDict) -> str:
+    """Threads and precision as on the other side; returns the device.
+
+    Raises:
+      SystemExit: the card asks for what the peer does not do.
+    """
+    if config.dtype != "float32" or config.data.split_scale != "none" or config.data.is_color:
+        raise SystemExit(
+            "The PyTorch side computes in float32 on gray clips without data.split_scale; change"
+            f" the card's dtype={config.dtype}, data.split_scale={config.data.split_scale},"
+            f" data.is_color={config.data.is_color}."
+        )
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    # JAX rounds float32 products to TF32 on a GPU unless told otherwise: the same here.
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def augment(frames: Tensor, config: ConfigDict, rng: np.random.Generator) -> Tensor:
+    """Crop or shift, and flip, each clip f32[B,T,C,H,W] by its own draw."""
+    shift, crop = config.augment.shift_px, config.augment.crop_px
+    if not (shift or crop or config.augment.is_flipped):
+        return frames
+    b, t, c, h, w = frames.shape
+    if shift:
+        padded = functional.pad(frames.reshape(b, t * c, h, w), (shift,) * 4, mode="replicate")
+        frames = padded.reshape(b, t, c, h + 2 * shift, w + 2 * shift)
+    size = crop or h
+    y, x = rng.integers(0, frames.shape[-1] - size + 1, (2, b, 1))
+    rows, columns = y + np.arange(size), x + np.arange(size)
+    if config.augment.is_flipped:
+        columns = np.where(rng.random((b, 1)) < 0.5, columns[:, ::-1], columns)
+    clip, rows, columns = (
+        torch.from_numpy(np.ascontiguousarray(index)).to(frames.device)
+        for index in (np.arange(b)[:, None, None], rows[:, :, None], columns[:, None])
+    )
+    return frames[clip, :, :, rows, columns].permute(0, 3, 4, 1, 2)
+
+
+def normalise(frames: Tensor, center: str) -> Tensor:
+    """As `mexjax.data.augment.normalise`, on f32[B,T,C,H,W]."""
+    if center == "none":
+        return (frames - 0.5) / 0.5
+    moved = frames - (frames[:, :1] if center == "onset" else frames.mean(1, keepdim=True))
+    deviation = moved.square().mean((1, 2, 3, 4), keepdim=True).sqrt()
+    return moved / deviation.clamp_min(1.0 / 255.0)
