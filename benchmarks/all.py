@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 STUDY = ("jax", "flax", "optax", "ml_collections", "orbax", "pandas", "psutil", "rich", "cv2")
 # What each needs; PyTorch is missed by a comparison, not by a benchmark.
 NEEDS = {
-    "ops": STUDY,
+    "ops": ("jax", "numpy", "rich"),
     "step_time": STUDY,
     "loso": (*STUDY, "torch"),
     "pipeline": (*STUDY, "grain"),

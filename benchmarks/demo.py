@@ -54,7 +54,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
     runtime.use_compilation_cache()
-    runtime.keep_freed_memory()
     jobs = [(f"seed{seed}", {"seed": seed}) for seed in arguments.seeds]
     jobs += [(name, CONTROLS[name]) for name in arguments.controls]
     record = {

@@ -2,10 +2,11 @@
 
     python benchmarks/loso.py --json=benchmarks/results/DATE-MACHINE-COMMIT-loso.json
 
-mexjax is timed as whole processes, imports and report included, with an empty compilation cache
-(cold) and again with what that left (warm); PyTorch from after its imports to the last prediction,
-in the faster of its two memory layouts. Both evaluate once, at the end. Scores are printed beside
-the times: both sides must have learnt the same.
+mexjax is timed as whole processes, imports and report included, under each strategy that
+`--strategies` names, with an empty compilation cache (cold) and again with what that left (warm);
+`shard` on a CPU splits it into as many devices as it has cores. PyTorch is timed from after its
+imports to the last prediction, in the faster of its two memory layouts. Both evaluate once, at the
+end. Scores are printed beside the times: both sides must have learnt the same.
 """
 
 from __future__ import annotations
@@ -42,12 +43,23 @@ def run(command: list[str], **environment: str) -> tuple[float, str]:
     return time.perf_counter() - start, done.stdout
 
 
+# Options of a strategy. A fold a program is what a CPU gains from; `vmap` is timed with two.
+STRATEGIES = {
+    "loop": ["folds.strategy=loop"],
+    "vmap": ["folds.strategy=vmap", "folds.per_chunk=2"],
+    "shard": ["folds.strategy=shard", "folds.per_chunk=1"],
+}
+
+
 def run_mexjax(card: str, options: list[str], folder: Path, cache: Path) -> dict[str, Any]:
     """The command, with its report and without figures; evaluated once."""
     command = ["-m", "mexjax.main", f"--config={card}", f"--workdir={folder}", "--overwrite"]
     options = [*options, "has_progress=False", "report.has_figures=False", "eval.every_epochs=999"]
     command += [f"--config.{option}" for option in options]
-    seconds, _ = run(command, JAX_COMPILATION_CACHE_DIR=str(cache))
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    if "folds.strategy=shard" in options:
+        environment["JAX_NUM_CPU_DEVICES"] = str(len(os.sched_getaffinity(0)))
+    seconds, _ = run(command, **environment)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return {
         "process_s": seconds,
@@ -61,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/fdp.py")
     parser.add_argument("--quick", action="store_true", help="two folds, two epochs")
+    parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     options = []
@@ -72,12 +85,20 @@ def main() -> None:
         "environment": runtime.environment(),
         "load_before": os.getloadavg()[0],
     }
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for which in ("cold", "warm"):
-            record[which] = run_mexjax(arguments.card, options, folder / which, folder / "cache")
-            print(which, json.dumps(record[which]), flush=True)
-    record["torch"] = {}
+    record["mexjax"], record["torch"] = {}, {}
+    for strategy in arguments.strategies:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            record["mexjax"][strategy] = {
+                which: run_mexjax(
+                    arguments.card,
+                    options + STRATEGIES[strategy],
+                    folder / which,
+                    folder / "cache",
+                )
+                for which in ("cold", "warm")
+            }
+        print(strategy, json.dumps(record["mexjax"][strategy]), flush=True)
     for layout in ("contiguous", "channels_last"):
         command = ["-m", "torch_peer.loso", f"--card={arguments.card}", f"--layout={layout}"]
         command += ["--set", *options] if options else []
@@ -85,10 +106,10 @@ def main() -> None:
         record["torch"][layout] = json.loads(output.splitlines()[-1])
         print("torch", json.dumps(record["torch"][layout]), flush=True)
     best = min(run["total_s"] for run in record["torch"].values())
-    for which in ("cold", "warm"):
-        ratio = record[which]["process_s"] / best
-        record[f"{which}_ratio"] = ratio
-        print(f"{which}: mexjax / PyTorch {ratio:.2f}")
+    for strategy, runs in record["mexjax"].items():
+        for which, found in runs.items():
+            found["ratio"] = found["process_s"] / best
+            print(f"{strategy}, {which}: mexjax / PyTorch {found['ratio']:.2f}")
     record["load_after"] = os.getloadavg()[0]
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,10 @@ writes without this library.  PyTorch runs the same folds one after another with
 its default layout and channels last, and the faster of the two counts.  `--tune` writes the fastest
 lowering of each operation into the table that the library chooses by.
 
-Both libraries get the allocator setting of `keep_freed_memory`, without which the kernel hands out
+Layers are recorded from a training step of each network; where the packages that a study needs are
+missing, those of the library's own table are measured instead.
+
+Both libraries get the allocator setting of `settle_memory`, without which the kernel hands out
 fresh pages for every large array and PyTorch and XLA take up to twice as long.
 """
 
@@ -33,13 +36,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mexjax import load_config, runtime
+from mexjax import runtime
 from mexjax.ops import conv_choice
 from mexjax.ops.conv import conv2d
 from mexjax.ops.conv_choice import LOWERINGS, OPERATIONS, Layer
 from mexjax.ops.conv_lowerings import Geometry
-from mexjax.study import make_study, trace_step
 
+try:
+    from mexjax import load_config
+    from mexjax.study import make_study, trace_step
+except ImportError as error:
+    print(f"{error}: the layers of the library's table are measured, not those of a study.")
+    make_study = None
 try:
     import torch
 except ImportError:
@@ -95,9 +103,20 @@ def layers_of_study(card: str, overrides: dict[str, Any]) -> list[Layer]:
     )
 
 
+def layers_of_table() -> list[Layer]:
+    """The layers the table has rows of, on this platform."""
+    rows = json.loads(conv_choice.TABLE.read_text(encoding="utf-8"))["rows"]
+    here = {"platform": jax.default_backend()}
+    found = {conv_choice.layer_from_json(row["layer"] | here) for row in rows}
+    return sorted(found, key=lambda layer: (layer.group_kind != "dense", -layer.flops))
+
+
 def layers(only: str) -> dict[str, list[Layer]]:
     """The layers measured, by the network they are from, of networks whose name contains `only`."""
-    recorded = {name: layers_of_study(*study) for name, study in STUDIES.items() if only in name}
+    if make_study is None:
+        recorded = {"table": layers_of_table()}
+    else:
+        recorded = {n: layers_of_study(*study) for n, study in STUDIES.items() if only in n}
     others = {
         "RMT depthwise, batch 16": [
             _layer(16, 56, 64, groups=64),
@@ -114,9 +133,18 @@ def layers(only: str) -> dict[str, list[Layer]]:
     return recorded | {name: rows for name, rows in others.items() if only in name}
 
 
-def median_ms(function: Callable[[], Any], repeats: int, budget_s: float) -> float:
-    """The median time of a call after a first, untimed one; fewer repeats if they are long."""
+def median_ms(
+    function: Callable[[], Any], repeats: int, budget_s: float, hopeless_ms: float = math.inf
+) -> float:
+    """The median time of a call after a first one that counts only if it is hopeless.
+
+    Fewer repeats if they are long; none if the first takes longer than `hopeless_ms`.
+    """
+    start = time.perf_counter()
     function()
+    first_ms = 1e3 * (time.perf_counter() - start)
+    if first_ms > hopeless_ms:
+        return first_ms
     times: list[float] = []
     end = time.perf_counter() + budget_s
     while len(times) < repeats and (len(times) < 3 or time.perf_counter() < end):
@@ -144,9 +172,13 @@ def _arguments(operation: str) -> tuple[str, str]:
 
 
 def time_lowering(
-    layer: Layer, name: str, arrays: dict[str, jax.Array], timer: Callable
+    layer: Layer,
+    name: str,
+    arrays: dict[str, jax.Array],
+    timer: Callable,
+    fastest_ms: dict[str, float],
 ) -> dict[str, float]:
-    """Milliseconds of each operation for one fold, by `name`."""
+    """Milliseconds of each operation for one fold, by `name`; `fastest_ms` is kept up to date."""
     times = {}
     for operation in OPERATIONS:
         a, b = (arrays[key][0] for key in _arguments(operation))
@@ -155,7 +187,11 @@ def time_lowering(
             return conv_choice.compute(operation, a, b, layer.geometry, name)
 
         compiled = jax.jit(run).lower(a, b).compile()
-        times[operation] = timer(lambda f=compiled, a=a, b=b: f(a, b).block_until_ready())
+        best = fastest_ms.get(operation, math.inf)
+        times[operation] = timer(
+            lambda f=compiled, a=a, b=b: f(a, b).block_until_ready(), hopeless_ms=4 * best
+        )
+        fastest_ms[operation] = min(best, times[operation])
     return times
 
 
@@ -217,11 +253,12 @@ def measure(layer: Layer, folds: Sequence[int], timer: Callable, names: Sequence
     arrays = _arrays(layer, max(folds))
     on_device = {key: jnp.asarray(value) for key, value in arrays.items()}
     applicable = [n for n in names if LOWERINGS[n].applies(g, layer.channels, layer.out)]
+    fastest_ms: dict[str, float] = {}
     row: dict[str, Any] = {
         "layer": conv_choice.layer_to_json(layer),
         "gflop": layer.flops / 1e9,
         "chosen": {operation: conv_choice.choose(operation, layer) for operation in OPERATIONS},
-        "lowerings": {n: time_lowering(layer, n, on_device, timer) for n in applicable},
+        "lowerings": {n: time_lowering(layer, n, on_device, timer, fastest_ms) for n in applicable},
         "folds": {},
         "torch": time_torch(layer, arrays, timer) if torch else None,
     }
@@ -314,9 +351,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="first layers only, one repetition")
     parser.add_argument("--folds", type=int, nargs="*", default=None, help="default: 1 2 4 8")
     parser.add_argument("--only", default="", help="networks whose name contains this")
+    parser.add_argument("--layers", default="", help="layers whose description contains this")
+    parser.add_argument("--new", action="store_true", help="layers the table has no row of")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    keeps_memory = runtime.keep_freed_memory()
+    keeps_memory = runtime.settle_memory()
     num_threads = len(os.sched_getaffinity(0))
     if torch:
         torch.set_num_threads(num_threads)
@@ -324,9 +363,10 @@ def main() -> None:
     # XLA's own convolution takes seconds where it is not made for: leave it out when in a hurry.
     names = [name for name in PREFERENCE if name != "native" or not arguments.quick]
 
-    def timer(function: Callable[[], Any]) -> float:
+    def timer(function: Callable[[], Any], hopeless_ms: float = math.inf) -> float:
         few = arguments.quick
-        return median_ms(function, 3 if few else 9, budget_s=0.2 if few else 0.5)
+        budget_s = 0.2 if few else 0.5
+        return median_ms(function, 3 if few else 9, budget_s, hopeless_ms)
 
     record: dict[str, Any] = {
         "environment": runtime.environment(),
@@ -337,7 +377,13 @@ def main() -> None:
         "networks": {},
     }
     for network, layers_ in layers(arguments.only).items():
+        layers_ = [layer for layer in layers_ if arguments.layers in describe(layer)]
+        layers_ = [
+            layer for layer in layers_ if not (arguments.new and conv_choice.is_tuned(layer))
+        ]
         layers_ = layers_[-1:] if arguments.quick else layers_
+        if not layers_:
+            continue
         rows = record["networks"][network] = []
         for layer in layers_:
             rows.append(measure(layer, folds, timer, names))

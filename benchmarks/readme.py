@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,26 +53,28 @@ def step_table(path: Path) -> str:
     """The table of one file of `benchmarks/step_time.py`."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     lines = [
-        f"One training step beside PyTorch, {where(record)}, {record['num_threads']} threads,"
+        f"Steps beside PyTorch, {where(record)}, {record['num_threads']} threads,"
         " float32; ratios are mexjax / PyTorch, below one mexjax is faster or smaller:",
         "",
         "| step | mexjax | PyTorch | time ratio | memory ratio |",
         "|---|---|---|---|---|",
     ]
     for row in record["cases"]:
-        ours = statistics.median(run["median_s"] for run in row["mexjax"])
-        theirs = statistics.median(run["median_s"] for run in row["torch"][row["torch_layout"]])
-        lines.append(
-            f"| {row['name']} | {ours:.2f} s | {theirs:.2f} s | **{row['time_ratio']:.2f}** |"
-            f" {row['memory_ratio']:.2f} |"
-        )
+        for what, found in (("training", row), ("inference", row["inference"])):
+            memory = f"{row['memory_ratio']:.2f}" if found is row else ""
+            lines.append(
+                f"| {row['name']}, {what} | {found['mexjax_s']:.3g} s | {found['peer_s']:.3g} s"
+                f" ({found['peer']}) | **{found['ratio']:.2f}** | {memory} |"
+            )
     lines += [""] if record["folds"] else []
     for row in record["folds"]:
         for count, ratio in row["time_ratio"].items():
+            by_torch = row["peer_time_ratio"].get(count)
             lines.append(
                 f"- {row['name']}, {count} folds in one program: {ratio:.2f} times the time of"
-                f" {count} single steps, {row['compile_ratio'][count]:.2f} times the compilation of"
-                " one."
+                f" {count} single steps"
+                + (f" (`torch.func.vmap`: {by_torch:.2f})" if by_torch else "")
+                + f", {row['compile_ratio'][count]:.2f} times the compilation of one."
             )
     return "\n".join([*lines, "", made_by(record, path)])
 
@@ -87,12 +88,12 @@ def loso_table(path: Path) -> str:
         "| | seconds | UF1 | time / PyTorch |",
         "|---|---|---|---|",
     ]
-    for name in ("cold", "warm"):
-        run = record[name]
-        lines.append(
-            f"| mexjax, {name} compilation cache | {run['process_s']:.0f} | {run['uf1']:.3f} |"
-            f" **{record[f'{name}_ratio']:.2f}** |"
-        )
+    for strategy, runs in record["mexjax"].items():
+        for name, run in runs.items():
+            lines.append(
+                f"| mexjax, `{strategy}`, {name} compilation cache | {run['process_s']:.0f} |"
+                f" {run['uf1']:.3f} | **{run['ratio']:.2f}** |"
+            )
     for layout, run in record["torch"].items():
         lines.append(f"| PyTorch, {layout} | {run['total_s']:.0f} | {run['uf1']:.3f} | |")
     return "\n".join([*lines, "", made_by(record, path)])

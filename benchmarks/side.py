@@ -35,12 +35,15 @@ def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
 
 
 def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any]:
-    """The training program of a group of folds, as a run uses it."""
+    """The programs of a group of folds, as a run uses them."""
     study = make_study(config)
     data = {"clips": study.dataset.clips, "labels": study.dataset.labels}
     start = time.perf_counter()
     compiled = compile_group(study, data, num_folds)
     compile_s = time.perf_counter() - start
+    if num_steps == 0:
+        return {"compile_s": compile_s}
+    runtime.settle_memory()
     before = perf.peak_bytes()
     own = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
     own, data = jax.device_put((own, data))
@@ -51,45 +54,63 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
         carry = jax.block_until_ready(compiled.train(carry, own, data))
 
     times = timed(step, num_steps)
+    peak = perf.peak_bytes()
+    batch = jax.device_put(np.int32(0))
+    inference = timed(
+        lambda: jax.block_until_ready(compiled.evaluate(carry.states, batch, own, data)), num_steps
+    )
     per_call = study.schedule.steps_per_call
     return {
         **{k: v / per_call if k == "median_s" else v for k, v in times.items()},
+        "inference_s": inference["median_s"],
         "steps_per_call": per_call,
         "compile_s": compile_s,
-        "peak_bytes": perf.peak_bytes(),
+        "peak_bytes": peak,
         "peak_bytes_before_training": before,
         "program": perf.cost(compiled.train),
         "version": jax.__version__,
     }
 
 
-def run_torch(config: ConfigDict, num_steps: int, layout: str) -> dict[str, Any]:
-    """The same step in PyTorch: gather, augment, normalise, forward, backward, update."""
+def run_torch(config: ConfigDict, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same in PyTorch: gather, augment, normalise, forward, backward, update."""
     import torch
-    from torch_peer.training import Side
+    from torch_peer import folds, training
 
     study = make_study(config)
-    torch_side = Side(study, layout)
-    torch_side.start_fold(0)
-    batches = torch.from_numpy(study.plan.idx[0].astype(np.int64)).to(torch_side.device)
+    if arguments.folds > 1:
+        peer = folds.FoldSide(study, arguments.layout, arguments.folds)
+        peer.start()
+        idx = study.plan.idx[: arguments.folds].swapaxes(0, 1)  # [S,F,B]
+    else:
+        peer = training.Side(study, arguments.layout, path=arguments.peer_path)
+        peer.start_fold(0)
+        idx = study.plan.idx[0]
+        if arguments.compiled == "yes":
+            peer.model = torch.compile(peer.model)
+    batches = torch.from_numpy(idx.astype(np.int64)).to(peer.device)
+    runtime.settle_memory()
     before, count = perf.peak_bytes(), 0
-    is_gpu = torch_side.device == "cuda"
+    is_gpu = peer.device == "cuda"
 
     def step() -> None:
         nonlocal count
-        torch_side.update(batches[count % len(batches)], config.train.learning_rate)
+        peer.update(batches[count % len(batches)], config.train.learning_rate)
         count += 1
         if is_gpu:
             torch.cuda.synchronize()
 
-    return {
-        **timed(step, num_steps),
-        "layout": layout,
+    found = {
+        **timed(step, arguments.steps),
+        "layout": arguments.layout,
         "peak_bytes": torch.cuda.max_memory_allocated() if is_gpu else perf.peak_bytes(),
         "peak_bytes_before_training": before,
         "version": torch.__version__,
-        "num_params": sum(p.numel() for p in torch_side.model.parameters()),
+        "num_params": sum(p.numel() for p in peer.model.parameters()),
     }
+    if arguments.folds == 1:
+        found["inference_s"] = timed(lambda: peer.predict(batches[0]), arguments.steps)["median_s"]
+    return found
 
 
 def main() -> None:
@@ -98,20 +119,24 @@ def main() -> None:
     parser.add_argument("side", choices=("jax", "torch"))
     parser.add_argument("--card", required=True)
     parser.add_argument("--batch", type=int, default=0, help="0: the card's")
-    parser.add_argument("--folds", type=int, default=1, help="folds in one program (jax)")
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--folds", type=int, default=1, help="folds in one program")
+    parser.add_argument("--steps", type=int, default=5, help="0: compile only (jax)")
     parser.add_argument("--layout", default="contiguous", choices=("contiguous", "channels_last"))
+    parser.add_argument("--compiled", default="no", choices=("no", "yes"), help="torch.compile")
+    parser.add_argument("--peer-path", default="", help="a checkout of the released code")
     parser.add_argument("--set", nargs="*", default=[], help="overrides, key=value")
     arguments = parser.parse_args()
-    runtime.keep_freed_memory()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     overrides = [*arguments.set, "has_progress=False", f"folds.per_chunk={arguments.folds}"]
+    overrides.append("eval.is_flip_averaged=False")
     if arguments.batch:
         overrides.append(f"train.batch_size={arguments.batch}")
     config = load_config(arguments.card, overrides)
+    config.eval.batch_size = config.train.batch_size  # inference is timed on as many clips
     if arguments.side == "jax":
         result = run_jax(config, arguments.folds, arguments.steps)
     else:
-        result = run_torch(config, arguments.steps, arguments.layout)
+        result = run_torch(config, arguments)
     print(json.dumps(result))
 
 

@@ -1,12 +1,19 @@
-"""Training steps beside PyTorch: time, memory, and what several folds in one program cost.
+"""Training step and inference beside PyTorch: time, memory, and several folds in one program.
 
     python benchmarks/step_time.py --json=benchmarks/results/DATE-MACHINE-COMMIT-step.json
+    python benchmarks/step_time.py --model=fdp --preset=official --batch=8 --json=FILE
     python benchmarks/step_time.py --quick
 
 A step is all there is between two batches: gather, augmentation, targets, forward, backward,
 update. Both sides run in processes of their own with as many threads, one after the other, in as
-many rounds as `--rounds` says; PyTorch in both memory layouts, of which the faster counts. Ratios
-are mexjax / PyTorch: below one, mexjax is faster or smaller.
+many rounds as `--rounds` says. mexjax reads its programs from the cache on disk, which a process
+before has filled and timed (`compile_s`), as every run after the first does. PyTorch runs in both
+memory layouts and, with `--compile`, also through `torch.compile`; the fastest counts. Ratios are
+mexjax / PyTorch: below one, mexjax is faster or smaller.
+
+The peer is the project's own network in PyTorch, which a test holds equal in outputs, losses and
+gradients. `--peer-path=DIR` times the network of a checkout of the released code instead, inside
+the same step: without its prints, its copies to the host and its data loader.
 """
 
 from __future__ import annotations
@@ -18,8 +25,9 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -30,27 +38,59 @@ HERE = Path(__file__).resolve().parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 # The released code freezes its norms after the first epoch; both sides are timed before that.
 OFFICIAL = "model.freeze_bn_after_epoch_1=False data.split_scale=none"
+
+
+class Case(NamedTuple):
+    """What is timed; batch 0 is the card's."""
+
+    model: str
+    preset: str
+    batch: int
+
+    @property
+    def card(self) -> str:
+        """The recipe card."""
+        return f"configs/{self.model}.py{':' + self.preset if self.preset else ''}"
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        batch = f", batch {self.batch}" if self.batch else ""
+        return f"{self.model.upper()} {self.preset or 'tiny'}{batch}"
+
+
 CASES = (
-    ("FDP official, batch 36", "configs/fdp.py:official", 36),
-    ("FDP official, batch 8", "configs/fdp.py:official", 8),
-    ("FDP paper, batch 36", "configs/fdp.py:paper", 36),
-    ("FDP paper_14m, batch 36", "configs/fdp.py:paper_14m", 36),
-    ("FDP tiny", "configs/fdp.py", 0),
+    Case("fdp", "official", 36),
+    Case("fdp", "official", 8),
+    Case("fdp", "paper", 36),
+    Case("fdp", "paper_14m", 36),
+    Case("fdp", "", 0),
 )
-FOLD_CASES = (
-    ("FDP paper_14m, batch 8", "configs/fdp.py:paper_14m", 8),
-    ("FDP tiny", "configs/fdp.py", 0),
-)
+FOLD_CASES = (Case("fdp", "paper_14m", 8), Case("fdp", "", 0))
 
 
-def side(name: str, card: str, batch: int, steps: int, **options: Any) -> dict[str, Any]:
-    """Run `side.py` in a process and read its line."""
-    command = [sys.executable, str(HERE / "side.py"), name, f"--card={card}", f"--batch={batch}"]
-    command += [f"--steps={steps}", *(f"--{key}={value}" for key, value in options.items())]
-    if card.endswith(":official"):
+def side(name: str, case: Case, steps: int, cache: str = "", **options: Any) -> dict[str, Any]:
+    """Run `side.py` in a process and read its line.
+
+    Args:
+      name: `jax` or `torch`.
+      case: the card and its batch.
+      steps: timed steps; 0 compiles only.
+      cache: folder of compiled programs.
+      options: others of `side.py`.
+
+    Raises:
+      SystemExit: the process failed; its last words are in the message.
+    """
+    command = [sys.executable, str(HERE / "side.py"), name, f"--card={case.card}"]
+    command += [f"--batch={case.batch}", f"--steps={steps}"]
+    command += [f"--{key}={value}" for key, value in options.items()]
+    if case.preset == "official":
         command += ["--set", *OFFICIAL.split()]
     root = str(HERE.parent)
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([root, str(HERE)]))
+    if cache:
+        environment |= {"JAX_COMPILATION_CACHE_DIR": cache}
     if name == "torch":
         environment["JAX_PLATFORMS"] = "cpu"  # it reads the data with mexjax: not on its GPU
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
@@ -64,92 +104,171 @@ def median_of(rounds: list[dict[str, Any]], key: str = "median_s") -> float:
     return statistics.median(r[key] for r in rounds)
 
 
-def measure(case: tuple[str, str, int], rounds: int, steps: int) -> dict[str, Any]:
-    """Both sides of one case, in turn."""
-    name, card, batch = case
+def measure(
+    case: Case, rounds: int, steps: int, variants: dict[str, dict[str, Any]], cache: str
+) -> dict[str, Any]:
+    """Both sides of one case, in turn.
+
+    Args:
+      case: the card and its batch.
+      rounds: how often each side runs.
+      steps: timed steps of a run.
+      variants: options of `side.py torch` by the name they go by; {} times mexjax alone.
+      cache: folder of compiled programs.
+
+    Returns:
+      `mexjax_s`, `peer_s`, `ratio` (of the fastest variant), the same of `inference`,
+      `memory_ratio`, and every run under `mexjax` and `peers`.
+    """
+    compiling = side("jax", case, 0, cache)
     ours: list[dict[str, Any]] = []
-    layouts = ("contiguous", "channels_last") if HAS_TORCH else ()
-    theirs: dict[str, list[dict[str, Any]]] = {layout: [] for layout in layouts}
+    peers: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     for _ in range(rounds):
-        ours.append(side("jax", card, batch, steps))
-        for layout, found in theirs.items():
-            found.append(side("torch", card, batch, steps, layout=layout))
-    row = {"name": name, "card": card, "batch": batch, "mexjax": ours, "torch": theirs}
-    if not theirs:
-        return row
-    best = min(theirs, key=lambda layout: median_of(theirs[layout]))
-    memory = [median_of(r, "peak_bytes") for r in (ours, theirs[best])]
-    return row | {
-        "torch_layout": best,
-        "time_ratio": median_of(ours) / median_of(theirs[best]),
-        "memory_ratio": memory[0] / memory[1],
+        ours.append(side("jax", case, steps, cache))
+        for name, found in peers.items():
+            found.append(side("torch", case, steps, **variants[name]))
+    row = {
+        "name": case.name,
+        **case._asdict(),
+        "card": case.card,
+        "mexjax_s": median_of(ours),
+        "compile_s": compiling["compile_s"],
+        "inference": {"mexjax_s": median_of(ours, "inference_s")},
+        "mexjax": ours,
+        "peers": peers,
     }
+    if not peers:
+        return row | {"peer_s": None, "ratio": None}
+    best = min(peers, key=lambda name: median_of(peers[name]))
+    quick = min(peers, key=lambda name: median_of(peers[name], "inference_s"))
+    row["peer"], row["peer_s"] = best, median_of(peers[best])
+    row["ratio"] = row["mexjax_s"] / row["peer_s"]
+    row["memory_ratio"] = median_of(ours, "peak_bytes") / median_of(peers[best], "peak_bytes")
+    inference = row["inference"]
+    inference["peer"], inference["peer_s"] = quick, median_of(peers[quick], "inference_s")
+    inference["ratio"] = inference["mexjax_s"] / inference["peer_s"]
+    return row
 
 
 def measure_folds(
-    case: tuple[str, str, int], counts: list[int], rounds: int, steps: int
+    case: Case, counts: list[int], rounds: int, steps: int, cache: str, *, has_peer: bool
 ) -> dict[str, Any]:
-    """One program of F folds against F programs of one, in time and in compilation."""
-    name, card, batch = case
+    """One program of F folds against F programs of one, in time and in compilation.
+
+    With a peer, also `torch.func.vmap` over F networks against F steps of one.
+    """
     by_count: dict[int, list[dict[str, Any]]] = {1: [], **{count: [] for count in counts}}
+    peers: dict[int, list[dict[str, Any]]] = {count: [] for count in by_count} if has_peer else {}
+    compile_s = {
+        count: side("jax", case, 0, f"{cache}/folds", folds=count)["compile_s"]
+        for count in by_count
+    }
     for _ in range(rounds):
         for count, found in by_count.items():
-            found.append(side("jax", card, batch, steps, folds=count))
-    single = by_count[1]
+            found.append(side("jax", case, steps, f"{cache}/folds", folds=count))
+        for count, found in peers.items():
+            found.append(side("torch", case, steps, folds=count))
+
+    def per_fold(runs: dict[int, list[dict[str, Any]]]) -> dict[int, float]:
+        return {n: median_of(runs[n]) / (n * median_of(runs[1])) for n in counts if runs}
+
     return {
-        "name": name,
-        "card": card,
-        "batch": batch,
+        "name": case.name,
+        **case._asdict(),
+        "card": case.card,
         "folds": by_count,
-        "time_ratio": {
-            count: median_of(by_count[count]) / (count * median_of(single)) for count in counts
-        },
-        "compile_ratio": {
-            count: median_of(by_count[count], "compile_s") / median_of(single, "compile_s")
-            for count in counts
-        },
+        "peer_folds": peers,
+        "time_ratio": per_fold(by_count),
+        "peer_time_ratio": per_fold(peers),
+        "compile_s": compile_s,
+        "compile_ratio": {n: compile_s[n] / compile_s[1] for n in counts},
     }
 
 
 def show(record: dict[str, Any]) -> None:
     """Print both tables."""
     console = Console(width=120)
-    table = Table("case", "mexjax s", "PyTorch s", "ratio", "memory ratio", title="training step")
+    table = Table("case", "what", "mexjax s", "PyTorch s", "ratio", "memory ratio")
     for row in record["cases"]:
-        ours = f"{median_of(row['mexjax']):.3f}"
-        if not row["torch"]:
-            table.add_row(row["name"], ours, "not installed", "", "")
-            continue
-        theirs = median_of(row["torch"][row["torch_layout"]])
-        table.add_row(
-            row["name"],
-            ours,
-            f"{theirs:.3f} ({row['torch_layout']})",
-            f"[bold]{row['time_ratio']:.2f}[/bold]",
-            f"{row['memory_ratio']:.2f}",
-        )
+        for what, found in (("training step", row), ("inference", row["inference"])):
+            cells = ["not run", "", ""]
+            if found.get("peer_s"):
+                memory = f"{row['memory_ratio']:.2f}" if found is row else ""
+                cells = [f"{found['peer_s']:.3f} ({found['peer']})", f"{found['ratio']:.2f}"]
+                cells += [memory]
+            table.add_row(row["name"], what, f"{found['mexjax_s']:.3f}", *cells)
     console.print(table)
-    folds = Table("case", "folds", "time / single folds", "compile / one", title="folds")
+    if not record["folds"]:
+        return
+    folds = Table("case", "folds", "time / single folds", "compile / one", "torch.func.vmap")
     for row in record["folds"]:
         for count, ratio in row["time_ratio"].items():
+            by_torch = row["peer_time_ratio"].get(count)
             folds.add_row(
-                row["name"], str(count), f"{ratio:.2f}", f"{row['compile_ratio'][count]:.2f}"
+                row["name"],
+                str(count),
+                f"{ratio:.2f}",
+                f"{row['compile_ratio'][count]:.2f}",
+                f"{by_torch:.2f}" if by_torch else "not run",
             )
     console.print(folds)
+
+
+def peer_variants(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """How PyTorch is run; says what is not run, and why."""
+    if arguments.peer == "none":
+        return {}
+    if not HAS_TORCH:
+        print("PyTorch is not installed: its training step, inference and folds are not run.")
+        return {}
+    variants: dict[str, dict[str, Any]] = {
+        "contiguous": {"layout": "contiguous"},
+        "channels last": {"layout": "channels_last"},
+    }
+    if arguments.compile:
+        variants["channels last, compiled"] = {"layout": "channels_last", "compiled": "yes"}
+    if arguments.peer_path:
+        variants = {
+            name: options | {"peer-path": arguments.peer_path} for name, options in variants.items()
+        }
+    return variants
+
+
+def chosen_cases(arguments: argparse.Namespace) -> tuple[list[Case], list[Case]]:
+    """Cases to time, and those of several folds."""
+    if arguments.model:
+        case = Case(arguments.model, arguments.preset, arguments.batch)
+        return [case], [case] if arguments.folds else []
+    if arguments.preset or arguments.batch:
+        raise SystemExit("--preset and --batch belong to a --model: add --model=fdp.")
+    only = "tiny" if arguments.quick else arguments.only
+    counts = arguments.folds if arguments.folds is not None else [4]
+    return (
+        [case for case in CASES if only in case.name],
+        [case for case in FOLD_CASES if only in case.name and counts],
+    )
 
 
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", default="", help="one case: a recipe card, such as fdp")
+    parser.add_argument("--preset", default="", help="of --model; none: the card's default")
+    parser.add_argument("--batch", type=int, default=0, help="of --model; 0: the card's")
+    parser.add_argument("--peer", default="torch", choices=("torch", "none"))
+    parser.add_argument("--peer-path", default="", help="a checkout of the released code")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--quick", action="store_true", help="the tiny network, one round")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=7)
-    parser.add_argument("--folds", type=int, nargs="*", default=[4])
+    parser.add_argument("--folds", type=int, nargs="*", default=None, help="default: 4")
     parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--append", action="store_true", help="keep the other cases of --json")
     arguments = parser.parse_args()
     rounds = 1 if arguments.quick else arguments.rounds
-    only = "tiny" if arguments.quick else arguments.only
+    variants = peer_variants(arguments)
+    cases, fold_cases = chosen_cases(arguments)
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "environment": runtime.environment(),
@@ -159,17 +278,33 @@ def main() -> None:
         "folds": [],
     }
 
+    if arguments.append and arguments.json and arguments.json.exists():
+        before = json.loads(arguments.json.read_text(encoding="utf-8"))
+        for key, new in (("cases", cases), ("folds", fold_cases)):
+            names = [case.name for case in new]
+            record[key] = [row for row in before[key] if row["name"] not in names]
+
     def keep() -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-    for case in (c for c in CASES if only in c[0]):
-        record["cases"].append(measure(case, rounds, arguments.steps))
-        print(case[0], "done", flush=True)
-        keep()
-    for case in (c for c in FOLD_CASES if only in c[0]):
-        record["folds"].append(measure_folds(case, arguments.folds, rounds, arguments.steps))
-        keep()
+    with tempfile.TemporaryDirectory() as cache:
+        for case in cases:
+            row = measure(case, rounds, arguments.steps, variants, cache)
+            record["cases"].append(row)
+            print(case.name, "done", flush=True)
+            keep()
+        counts = arguments.folds if arguments.folds is not None else [4]
+        for case in fold_cases:
+            row = measure_folds(
+                case, counts, rounds, arguments.steps, cache, has_peer=bool(variants)
+            )
+            record["folds"].append(row)
+            keep()
+    if arguments.model:  # one case: its figures at the top
+        found = record["cases"][-1]
+        record |= {key: found[key] for key in ("model", "preset", "batch", "card")}
+        record |= {key: found[key] for key in ("mexjax_s", "peer_s", "ratio")}
     record["load_after"] = os.getloadavg()[0]
     keep()
     show(record)

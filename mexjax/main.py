@@ -60,7 +60,6 @@ def _run(overrides: list[str]) -> int:
     from mexjax.configuration import load_config
 
     runtime.use_compilation_cache()
-    runtime.keep_freed_memory()
     config = load_config(_CONFIG.value, overrides)
     card = _CONFIG.value.rpartition("/")[2].partition(":")[0].removesuffix(".py")
     workdir = _WORKDIR.value or f"runs/{card}_{config.model.preset}"

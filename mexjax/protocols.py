@@ -217,8 +217,8 @@ def _sorted(names: np.ndarray) -> list[str]:
     return sorted(
         set(names.tolist()),
         key=lambda name: (
-            [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
-            + [name]
+            [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))],
+            name,  # "s02" and "s2" are two names
         ),
     )
 

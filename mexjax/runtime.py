@@ -35,23 +35,26 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
     return path
 
 
-def keep_freed_memory() -> bool:
-    """Tell glibc to reuse freed memory rather than give it back to the kernel.
+def settle_memory() -> bool:
+    """Between compilation and training: give back what compiling freed, then keep what is freed.
 
     XLA:CPU takes the temporary memory of a program anew at every call; fresh pages of it, zeroed
-    by the kernel, cost a fifth of the training step of a small network. It is a setting of the
-    whole process, so commands call this, the library does not.
+    by the kernel, cost a fifth of the training step of a small network. Not before compilation,
+    whose many small pieces would stay in the way: steps are then a fifth slower, too. It is a
+    setting of the whole process and of glibc; with another C library nothing is done.
 
     Returns:
-      Whether all settings were accepted (false with another C library).
+      Whether all settings were accepted.
     """
     arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2
-    settings = {arena_max: 1, mmap_max: 0, trim_threshold: 2**31 - 1, top_pad: 2**26}
+    unlimited = -1
+    settings = {arena_max: 1, mmap_max: 0, trim_threshold: unlimited, top_pad: 2**26}
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        libc.malloc_trim(0)
+        return all([libc.mallopt(key, value) == 1 for key, value in settings.items()])
     except (AttributeError, OSError, TypeError):
         return False
-    return all([mallopt(key, value) == 1 for key, value in settings.items()])
 
 
 class StopRequest:

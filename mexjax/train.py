@@ -122,6 +122,7 @@ def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> d
         )
         # A resumed run must cut its folds into the same groups, however much memory is free then.
         folder.save_group_size(size.per_device, devices)
+        runtime.settle_memory()
         timing = {"compile_s": time.perf_counter() - compile_start}
         num_compiled, width = counter.count, size.per_device * devices
         data = jax.device_put(host, compiled.programs.shared)

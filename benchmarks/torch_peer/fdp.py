@@ -35,7 +35,8 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
-        return x * torch.empty(x.shape[0], 1, 1, 1, device=x.device).bernoulli_(keep).div_(keep)
+        is_kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < keep
+        return x * (is_kept / keep)
 
 
 class ConvNormRelu(nn.Module):
@@ -379,7 +380,7 @@ class FDP(nn.Module):
         return outputs
 
 
-def use_layout(model: FDP, layout: str) -> None:
+def use_layout(model: nn.Module, layout: str) -> None:
     """2-D kernels in `contiguous` or `channels_last` order, which the maps follow.
 
     Not `model.to(memory_format=...)`, which refuses the kernel of five axes.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from ml_collections import ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mexjax.models.fdp_presets import resolve
 from mexjax.study import Study
-from torch_peer import fdp
+from torch_peer import fdp, released
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -27,8 +28,15 @@ class Side:
       model, optimizer: of the current fold.
     """
 
-    def __init__(self, study: Study, layout: str) -> None:
-        self.config, self.layout = study.config, layout
+    def __init__(self, study: Study, layout: str, *, path: str = "") -> None:
+        """Put the data on the device.
+
+        Args:
+          study: data, folds and configuration.
+          layout: `contiguous` or `channels_last`.
+          path: a checkout of the released code, whose network is used instead of ours.
+        """
+        self.config, self.layout, self.path = study.config, layout, path
         self.device = prepare_torch(study.config)
         clips = np.moveaxis(study.dataset.clips, -1, 2).copy()
         self.clips = torch.from_numpy(clips).to(self.device)
@@ -40,37 +48,56 @@ class Side:
         """A new network and optimizer, seeded with the fold's number."""
         torch.manual_seed(number)
         self.rng = np.random.default_rng(number)
-        size = self.config.augment.crop_px or self.config.data.image_size_px
-        self.model = fdp.FDP(self.keys, num_classes=self.num_classes, image_size=size)
-        self.model.to(self.device).train()
-        fdp.use_layout(self.model, self.layout)
-        self.optimizer = OPTIMIZERS[self.config.train.optimizer](
-            self.model.parameters(), weight_decay=self.config.train.weight_decay, fused=True
-        )
+        self.model = self.make_model()
+        self.optimizer = make_optimizer(self.model.parameters(), self.config)
 
-    def update(self, idx: Tensor, rate: float) -> None:
-        """One training step on the clips `idx` i64[B] at a learning rate."""
+    def make_model(self) -> nn.Module:
+        """A network in training mode, in the layout, on the device."""
+        if self.path:
+            model = released.load("fdp", self.path)
+        else:
+            size = self.config.augment.crop_px or self.config.data.image_size_px
+            model = fdp.FDP(self.keys, num_classes=self.num_classes, image_size=size)
+        model.to(self.device).train()
+        fdp.use_layout(model, self.layout)
+        return model
+
+    def batch(self, idx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Input f32[B,T,C,H,W], target f32[B,M,M] and label i64[B] of the clips `idx` i64[B]."""
         c = self.keys
         frames = augment(self.clips[idx].float() / 255.0, self.config, self.rng)
         target = fdp.dynamic_image(frames[:, :, 0], c["map_size_px"], quantize=c["quantize_target"])
-        outputs = self.model(normalise(frames, self.config.data.center))
-        loss = fdp.loss(outputs, target, self.labels[idx], c)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        return normalise(frames, self.config.data.center), target, self.labels[idx]
+
+    def update(self, idx: Tensor, rate: float) -> None:
+        """One training step on the clips `idx` i64[B] at a learning rate."""
+        clip, target, label = self.batch(idx)
+        loss = fdp.loss(self.model(clip), target, label, self.keys)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
+        apply(self.optimizer, rate)
 
     def predict(self, idx: Tensor) -> np.ndarray:
-        """i64[B], classes of the clips `idx` by the mean over each and its mirror image."""
+        """i64[B], classes of the clips `idx`, by the mean over mirror images if the card says."""
         self.model.eval()
         with torch.inference_mode():
             frames = self.clips[idx].float() / 255.0
-            logits = sum(
-                self.model(normalise(f, self.config.data.center))["logits"]
-                for f in (frames, frames.flip(-1))
-            )
+            views = (frames, frames.flip(-1)) if self.config.eval.is_flip_averaged else (frames,)
+            logits = sum(self.model(normalise(f, self.config.data.center))["logits"] for f in views)
         return logits.argmax(1).cpu().numpy()
+
+
+def make_optimizer(parameters: Iterable[Tensor], config: ConfigDict) -> torch.optim.Optimizer:
+    """The card's optimizer, all parameters in one kernel."""
+    make = OPTIMIZERS[config.train.optimizer]
+    return make(parameters, weight_decay=config.train.weight_decay, fused=True)
+
+
+def apply(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One update at a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
 
 
 def prepare_torch(config: ConfigDict) -> str:

@@ -176,6 +176,11 @@ def _table() -> list[dict[str, Any]]:
     return [{**row, "layer": layer_from_json(row["layer"])} for row in rows]
 
 
+def is_tuned(layer: Layer) -> bool:
+    """Whether the table has a row of this very layer."""
+    return any(row["layer"] == layer for row in _table())
+
+
 def forget_table() -> None:
     """Read the table again at the next choice; functions that are compiled stay as they are."""
     _table.cache_clear()
