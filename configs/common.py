@@ -22,7 +22,9 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.name = "synthetic"  # mexjax.list_datasets() gives the names
-    data.root = ""  # folder of a prepared dataset; the embedded one needs none
+    data.root = ""  # folder that python -m mexjax.prepare wrote; the embedded dataset needs none
+    data.datasets = ()  # of data.name=prepared: only these, for example ("casme2",); (): all
+    data.sampling = "linspace"  # of data.name=prepared: a rule of mexjax/data/sampling.py
     data.control = "none"  # none | static (every frame is the onset) | shuffled_labels
     data.center = "none"  # none | onset | clip_mean: what is subtracted from each frame in time
     data.num_frames = 8  # frames a clip, sampled from onset to offset

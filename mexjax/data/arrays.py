@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import Progress
 
 from mexjax import protocols
 from mexjax.data import synthetic
@@ -22,7 +26,8 @@ class Dataset:
 
     Attributes:
       name: name of the dataset.
-      table: one row a clip (see `mexjax.data.synthetic.make_table` for the columns).
+      table: one row a clip (`mexjax.data.manifest.COLUMNS` or, of the embedded dataset, see
+        `mexjax.data.synthetic.make_table`).
       clips: u8[N, T, H, W, C], C is 1 or 3.
       labels: i32[N], index into `class_names`.
       class_names: names of the K classes.
@@ -50,10 +55,12 @@ def load(config: ConfigDict) -> Dataset:
     data = config.data
     if data.name not in SOURCES:
         raise ConfigError(unknown_name("dataset", data.name, SOURCES))
-    if data.root and data.name == "synthetic":
-        raise ConfigError(
-            f"data.root={data.root!r} is for prepared datasets; data.name=synthetic takes none."
-        )
+    for key in ("root", "datasets"):
+        if data[key] and data.name == "synthetic":
+            raise ConfigError(
+                f"data.{key}={data[key]!r} is for prepared datasets; data.name=synthetic takes"
+                " none. Add --config.data.name=prepared."
+            )
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
     table, clips = SOURCES[data.name](config)
@@ -99,6 +106,63 @@ def _load_synthetic(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
     return synthetic.generate(settings)
 
 
+def _load_prepared(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
+    """The clips of `python -m mexjax.prepare`, each as `num_frames` frames from onset to offset.
+
+    The frames of every clip are sampled and scaled once and kept below the prepared folder, so the
+    next run with the same frame count, size and colour maps a file.
+
+    Raises:
+      ConfigError: no root, or `data.datasets` names one that is not in it.
+      DataError: the folder was not prepared, or is damaged.
+    """
+    # Imported here: the readers of records take a second, and the embedded dataset needs none.
+    from mexjax.data import views
+    from mexjax.data.manifest import COLUMNS, read_manifest
+    from mexjax.data.records import MANIFEST, RECORD
+
+    data = config.data
+    if not data.root:
+        raise ConfigError(
+            "data.name=prepared needs the folder that python -m mexjax.prepare wrote: add"
+            " --config.data.root=FOLDER."
+        )
+    root = Path(data.root)
+    if (root / RECORD).is_file() and not (root / MANIFEST).is_file():
+        raise DataError(
+            f"The preparation of {root} was not finished: there is no {MANIFEST}. Run the same"
+            " python -m mexjax.prepare command again; it goes on from what is there."
+        )
+    table = read_manifest(root / MANIFEST, required=COLUMNS)
+    known = list(dict.fromkeys(table["dataset"]))
+    for name in data.datasets:
+        if name not in known:
+            raise ConfigError(unknown_name("dataset in data.datasets", str(name), known))
+    if data.datasets:
+        table = table[table["dataset"].isin(list(data.datasets))].reset_index(drop=True)
+    params = {
+        "num_frames": data.num_frames,
+        "size_px": data.image_size_px,
+        "is_color": data.is_color,
+        "rule": data.sampling,
+    }
+    with _view_bar(config.has_progress) as progress:
+        return table, views.compute_view(root, table, "uniform", params, progress=progress)
+
+
+@contextmanager
+def _view_bar(is_shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal while frames are sampled; nothing where they were before."""
+    console = Console()
+    if not (is_shown and console.is_terminal):
+        yield None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("sampling clips", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
 SOURCES: dict[str, Callable[[ConfigDict], tuple[pd.DataFrame, np.ndarray]]] = {
-    "synthetic": _load_synthetic
+    "prepared": _load_prepared,
+    "synthetic": _load_synthetic,
 }

@@ -1,0 +1,163 @@
+"""Frames a second of the preparation beside a plain OpenCV loop, and its memory.
+
+    python benchmarks/prepare.py --json=benchmarks/results/DATE-MACHINE-COMMIT-prepare.json
+
+The embedded faces are written as a release; then `prepare` (everything: annotation, landmarks,
+shards, hashes, contact sheet, manifest) and a loop of imread, warpAffine and imwrite to PNG with
+the same crops take turns. The loop uses one core, the preparation all, so the rates are given by
+core. Peak memory is that of the command in a process of its own, with 1 and with 4 times the clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mexjax import runtime
+from mexjax.data.cropping import Cropper, Job, Settings
+from mexjax.data.layouts import Layout, write_layout
+from mexjax.data.preparation import one_opencv_thread, prepare, read_inputs
+from mexjax.data.preparation_options import Input, Options
+from mexjax.data.records import num_cores
+
+SIZE_PX = 256
+
+
+def options_of(name: str, layout: Layout, out: Path) -> Options:
+    """How the release is prepared here."""
+    settings = Settings(size_px=SIZE_PX, landmarks=layout.landmarks)
+    return Options((Input(name, layout.root, layout.spreadsheet),), out, settings)
+
+
+def time_preparation(options: Options) -> tuple[float, int]:
+    """(seconds, frames) of preparing a release into a new folder."""
+    start = time.perf_counter()
+    outcome = prepare(options)
+    return time.perf_counter() - start, outcome.num_frames
+
+
+def crops_of(options: Options) -> list[tuple[Job, np.ndarray]]:
+    """Every clip with its f64[2, 3] crop, so that the plain loop has nothing to look for."""
+    cropper = Cropper(options.settings)
+    return [
+        (job, cropper.locate(job, job.frames()).matrix) for job in read_inputs(options.inputs).jobs
+    ]
+
+
+def time_plain_loop(crops: list[tuple[Job, np.ndarray]], out: Path) -> tuple[float, int]:
+    """(seconds, frames) of what one would write without a library, one file a frame."""
+    count, start = 0, time.perf_counter()
+    for number, (job, matrix) in enumerate(crops):
+        folder = out / str(number)
+        folder.mkdir(parents=True)
+        for frame in job.frames():
+            image = cv2.imread(str(frame.path))
+            crop = cv2.warpAffine(
+                image, matrix, (SIZE_PX, SIZE_PX), borderMode=cv2.BORDER_REPLICATE
+            )
+            cv2.imwrite(str(folder / f"{frame.number}.png"), crop)
+            count += 1
+    return time.perf_counter() - start, count
+
+
+# The kernel's mark of this process's own memory: what `getrusage` says of a child begins at the
+# size of the process that started it.
+_CHILD = """
+import re, sys
+from mexjax.prepare import main
+status = main(sys.argv[1:])
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+sys.exit(status)
+"""
+
+
+def peak_bytes(name: str, layout: Layout, out: Path) -> int:
+    """Peak resident memory of the command in a process of its own (Linux)."""
+    command = [sys.executable, "-c", _CHILD, f"--dataset={name}", f"--out={out}"]
+    command += [f"--root={layout.root}", f"--spreadsheet={layout.spreadsheet}"]
+    command += [f"--landmarks={layout.landmarks}", f"--size_px={SIZE_PX}"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, stdout=subprocess.PIPE, cwd=root, text=True, check=True)
+    return 1024 * int(done.stdout.split()[-1])
+
+
+def measure(name: str, folder: Path, *, num_clips: int, repeats: int) -> dict[str, Any]:
+    """Rates and memory for the layout `name` of `num_clips` clips, and 4 times as many."""
+    layout = write_layout(name, folder / "one", num_clips=num_clips, resolution_px=SIZE_PX)
+    crops = crops_of(options_of(name, layout, folder / "unused"))
+    found: dict[str, list[float]] = {"prepare": [], "plain_loop": []}
+    with one_opencv_thread():
+        for turn in range(repeats + 1):
+            out = folder / f"out{turn}"
+            seconds, frames = time_preparation(options_of(name, layout, out))
+            loop_seconds, loop_frames = time_plain_loop(crops, folder / f"loop{turn}")
+            if frames != loop_frames:
+                raise RuntimeError(f"{frames} frames were prepared, the loop made {loop_frames}")
+            if turn:  # the first one fills the caches of the system
+                found["prepare"].append(frames / seconds / num_cores())
+                found["plain_loop"].append(frames / loop_seconds)
+    layouts = {
+        1: layout,
+        4: write_layout(name, folder / "four", num_clips=4 * num_clips, resolution_px=SIZE_PX),
+    }
+    peaks = {f"{k}x": peak_bytes(name, v, folder / f"peak{k}") for k, v in layouts.items()}
+    rates = {key: statistics.median(values) for key, values in found.items()}
+    return {
+        "layout": name,
+        "clips": num_clips,
+        "frames": frames,
+        "size_px": SIZE_PX,
+        "cores": num_cores(),
+        "frames_per_s_and_core": rates,
+        "all_rates": found,
+        "ratio": rates["prepare"] / rates["plain_loop"],
+        "peak_bytes": peaks,
+    }
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--layout", default="casme2", help="release to imitate")
+    parser.add_argument("--quick", action="store_true", help="few clips, two turns")
+    parser.add_argument("--json", type=Path, default=None)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(
+            arguments.layout,
+            Path(folder),
+            num_clips=8 if arguments.quick else 32,
+            repeats=2 if arguments.quick else 5,
+        )
+    record = {
+        "command": f"python {' '.join(sys.argv)}",
+        "environment": runtime.environment(),
+        "load": os.getloadavg()[0],
+        **found,
+    }
+    table = Table("what", "frames / s / core", title=f"{found['frames']} frames to {SIZE_PX} px")
+    for name, value in found["frames_per_s_and_core"].items():
+        table.add_row(name.replace("_", " "), f"{value:.0f}")
+    console = Console()
+    console.print(table)
+    peaks = ", ".join(f"{k}: {v / 2**20:.0f} MiB" for k, v in found["peak_bytes"].items())
+    console.print(f"peak resident memory by number of clips: {peaks}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""The manifest: one Parquet table of clips, one row each, the same for every dataset.
+
+`BASE` is what every table of clips has, `READING` what a reader of a dataset adds, `PREPARED` what
+preparation adds. Other columns are kept as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mexjax.errors import DataError, WorkdirError
+from mexjax.workdir import atomic
+
+_TEXT, _INT, _LIST = pa.string(), pa.int64(), pa.list_(pa.string())
+
+BASE: dict[str, pa.DataType] = {
+    "dataset": _TEXT,  # casme2
+    "subject": _TEXT,  # casme2/01: the same number in two datasets is not the same person
+    "clip": _TEXT,  # unique inside its subject
+    "onset": _INT,  # frame numbers as in the release
+    "apex": _INT,  # always filled; `notes` says how where it was not annotated
+    "offset": _INT,
+    "fps": pa.float64(),
+    "n_frames": _INT,  # offset - onset + 1, whether or not the files are there
+    "emotion": _TEXT,  # lower case, one spelling; "" when there is none
+    "au": _TEXT,  # as coded
+    "aus": _LIST,  # numbers as text, ascending; doubtful and held units left out
+    "aus_unsure": _LIST,
+    "landmark_source": _TEXT,  # "" before preparation
+    "notes": _TEXT,  # remarks, joined by "; "
+}
+READING: dict[str, pa.DataType] = {
+    "frame_folder": _TEXT,  # below the root, with "/"; a video file where frames are not files
+    "num_missing_frames": _INT,  # of n_frames
+}
+PREPARED: dict[str, pa.DataType] = {
+    "num_stored": _INT,  # frames in the record
+    "shard": _TEXT,
+    "sha256": _TEXT,  # of the record
+}
+COLUMNS: dict[str, pa.DataType] = BASE | READING | PREPARED
+
+
+def make_table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = BASE) -> pd.DataFrame:
+    """Rows as a table with the manifest's columns, order and types.
+
+    Args:
+      rows: one mapping a clip, with a value for each of `columns`.
+      columns: names of `COLUMNS`.
+
+    Raises:
+      DataError: a value is missing or of another type.
+    """
+    schema = pa.schema([(name, COLUMNS[name]) for name in columns])
+    rows = [dict(row) for row in rows]
+    for name in (name for name in schema.names if COLUMNS[name] == _LIST):
+        for row in rows:
+            # Arrow would take the letters of a text for a list.
+            if not isinstance(row.get(name), (list, tuple)):
+                raise DataError(f"Expected a list in column {name!r}, found {row.get(name)!r}.")
+    try:
+        table = pa.Table.from_pylist(rows, schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"These rows do not fit the manifest's columns: {error}.") from error
+    _refuse_nulls(table, "The table of clips")
+    return _to_pandas(table)
+
+
+def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
+    """Write the table; the file appears under its name only when it is whole.
+
+    Args:
+      table: at least the columns `BASE`; columns outside `COLUMNS` are stored as they are.
+      path: file to write, by custom `manifest.parquet`.
+
+    Raises:
+      DataError: a column is missing, or its values have another type.
+      WorkdirError: the file cannot be written.
+    """
+    path = Path(path)
+    _refuse_missing(table.columns, BASE, "The table of clips")
+    try:
+        arrow = _cast(pa.Table.from_pandas(table, preserve_index=False))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(
+            f"The table of clips does not fit the manifest's columns: {error}."
+        ) from error
+    _refuse_nulls(arrow, "The table of clips")
+    try:
+        with atomic(path, "wb") as file:
+            pq.write_table(arrow, file)
+    except OSError as error:
+        cause = error.__cause__ or error
+        raise WorkdirError(
+            f"Cannot write the manifest {path}: {cause}. Free space or write to another folder."
+        ) from error
+
+
+def read_manifest(path: str | Path, *, required: Iterable[str] = BASE) -> pd.DataFrame:
+    """Read a manifest; lists of units come back as Python lists.
+
+    Args:
+      path: a file written by `write_manifest`.
+      required: columns that must be there.
+
+    Raises:
+      DataError: the file is missing, is not Parquet, lacks columns or has values of another type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            f"There is no manifest {path}. Give the folder that python -m mexjax.prepare wrote."
+        )
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is not a readable Parquet file: {error}. Prepare the dataset again."
+        ) from error
+    _refuse_missing(table.column_names, required, str(path))
+    try:
+        table = _cast(table)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise DataError(
+            f"{path} has a column of another type: {error}. Prepare the dataset again."
+        ) from error
+    _refuse_nulls(table, str(path))
+    return _to_pandas(table)
+
+
+def _cast(table: pa.Table) -> pa.Table:
+    """The same table with the manifest's type in each column that the manifest knows."""
+    for index, name in enumerate(table.column_names):
+        if name in COLUMNS and table.schema.field(name).type != COLUMNS[name]:
+            table = table.set_column(index, name, table[name].cast(COLUMNS[name]))
+    return table.replace_schema_metadata(None)
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    frame = table.to_pandas()
+    for name in table.column_names:
+        if COLUMNS.get(name) == _LIST:
+            frame[name] = pd.Series(table[name].to_pylist(), index=frame.index, dtype=object)
+    return frame
+
+
+def _refuse_missing(found: Iterable[str], required: Iterable[str], what: str) -> None:
+    found = list(found)
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise DataError(
+            f"{what} lacks the columns {', '.join(missing)}; it has"
+            f" {', '.join(map(str, found)) or 'none'}. Prepare the dataset again."
+        )
+
+
+def _refuse_nulls(table: pa.Table, what: str) -> None:
+    for name in table.column_names:
+        if name in COLUMNS and table[name].null_count:
+            row = table[name].is_null().to_pylist().index(True)
+            raise DataError(f"{what} has no value in column {name!r} of its row {row}.")

@@ -1,0 +1,116 @@
+"""Steps that the views share: choosing stored frames, colour, size, magnification."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from mexjax.data.clip_frames import ClipFrames
+from mexjax.data.sampling import nearest_frame
+from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.ops import magnify as magnification
+
+MAX_SIZE_PX = 2048
+PARTS = ("rise", "fall")
+
+
+def annotated(clip: ClipFrames) -> np.ndarray:
+    """i64[M]: places of the stored frames from onset to offset.
+
+    Raises:
+      DataError: none is stored.
+    """
+    places = np.flatnonzero((clip.numbers >= clip.onset) & (clip.numbers <= clip.offset))
+    if not len(places):
+        raise DataError(
+            f"Clip {clip.id}: no stored frame lies from onset {clip.onset} to offset {clip.offset};"
+            f" stored are {clip.numbers.min()} to {clip.numbers.max()}. The annotation changed"
+            " after the clip was prepared: prepare the dataset again."
+        )
+    return places
+
+
+def key_places(clip: ClipFrames) -> tuple[int, int, int]:
+    """Places of the stored frames nearest to onset, apex and offset (a missing frame's neighbour).
+
+    Raises:
+      DataError: as `annotated`.
+    """
+    places = annotated(clip)
+    numbers = clip.numbers[places]
+    found = [int(places[nearest_frame(numbers, n)]) for n in (clip.onset, clip.apex, clip.offset)]
+    return found[0], found[1], found[2]
+
+
+def pair_places(clip: ClipFrames, part: str) -> tuple[int, int]:
+    """Places of the reference and of the apex: of `rise` the onset, of `fall` the offset.
+
+    Raises:
+      ConfigError: an unknown part.
+      DataError: as `annotated`.
+    """
+    if part not in PARTS:
+        raise ConfigError(unknown_name("part of a clip", part, PARTS))
+    onset, apex, offset = key_places(clip)
+    return (onset if part == "rise" else offset), apex
+
+
+def with_channels(frames: np.ndarray, is_color: bool) -> np.ndarray:
+    """u8[T, H, W, C] -> u8[T, H, W, 3 or 1]: luma (BT.601) of colour, or gray in three channels."""
+    if is_color and frames.shape[-1] == 1:
+        return np.repeat(frames, 3, axis=-1)
+    if not is_color and frames.shape[-1] == 3:
+        gray = [cv2.cvtColor(np.ascontiguousarray(f), cv2.COLOR_RGB2GRAY) for f in frames]
+        return np.stack(gray)[..., None]
+    return frames
+
+
+def resized(frames: np.ndarray, size_px: int) -> np.ndarray:
+    """u8[T, H, W, C] -> u8[T, size, size, C]; averaged when smaller, bilinear when larger.
+
+    Raises:
+      ConfigError: a size that is not 1 to 2048.
+    """
+    if not 1 <= size_px <= MAX_SIZE_PX:
+        raise ConfigError(f"size_px must be 1 to {MAX_SIZE_PX}, found {size_px}.")
+    height, width, channels = frames.shape[1:]
+    if (height, width) == (size_px, size_px):
+        return frames
+    is_smaller = size_px * size_px < height * width
+    way = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    out = [
+        cv2.resize(np.ascontiguousarray(f), (size_px, size_px), interpolation=way) for f in frames
+    ]
+    return np.stack(out).reshape(-1, size_px, size_px, channels)
+
+
+def magnified(
+    reference: np.ndarray, frames: np.ndarray, *, method: str, factor: float
+) -> np.ndarray:
+    """Magnify the motion of each frame against one reference, at the resolution as stored.
+
+    Args:
+      reference: u8[H, W, C].
+      frames: u8[T, H, W, C].
+      method: one of `mexjax.ops.magnify.METHODS`.
+      factor: total displacement, 1 is the identity.
+
+    Returns:
+      u8[T, H, W, C].
+
+    Raises:
+      ConfigError: an unknown method, or a factor that is not positive.
+    """
+    if method not in magnification.METHODS:
+        raise ConfigError(unknown_name("magnification", method, magnification.METHODS))
+    if not factor > 0:
+        raise ConfigError(f"The factor of magnification must be positive, found {factor}.")
+    if method == "none" or factor == 1:
+        return frames
+    first = reference.astype(np.float32) / 255
+    out = []
+    for frame in frames:
+        # One at a time: the bands of a frame take fifty times its memory.
+        moved = magnification.magnify(first, frame.astype(np.float32) / 255, factor, method=method)
+        out.append(np.round(np.asarray(moved) * 255).astype(np.uint8))
+    return np.stack(out)

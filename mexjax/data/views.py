@@ -1,0 +1,311 @@
+"""Views: the arrays that models take, each a pure function of one prepared clip.
+
+    uniform          frames spread over the clip          u8[T, S, S, C]   FDP, AC4AU
+    key_frames       onset, apex, offset                  u8[3, S, S, C]   TSFmicro, GAMDSS
+    difference       apex minus onset, or minus offset    i16[S, S, C]     TSFmicro, GAMDSS
+    dynamic_image    rank-pooled frames in [0, 1]         f32[S, S]        FDP's target
+    flow             u, v, strain, magnitude              f32[S, S, 2..4]
+    flow_image       flow as an image in [0, 1]           f32[S, S, 3]     Micro-AU CLIP
+    landmark_tokens  image patches of each action unit    i32[A, 6]        Micro-AU CLIP
+
+S is `size_px`, C is 3 with `is_color` and 1 without. Shapes and dtypes depend on the parameters
+only. Motion is magnified, and flow computed, at the resolution as stored; then it is resized.
+`compute_view` makes a view of a whole prepared dataset, once, and keeps it on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from mexjax.data import view_cache
+from mexjax.data.clip_frames import ClipFrames
+from mexjax.data.landmark_tokens import landmark_tokens
+from mexjax.data.sampling import sample_indices
+from mexjax.data.view_frames import (
+    annotated,
+    key_places,
+    magnified,
+    pair_places,
+    resized,
+    with_channels,
+)
+from mexjax.errors import ConfigError, unknown_name
+from mexjax.ops import flow as optical
+from mexjax.ops import rank_pooling
+
+FLOW_CHANNELS = ("u", "v", "strain", "magnitude")
+_FIXED_SCALE = 4.0 / 3.0  # px of a 224 px image and factor 1 that fill a flow image's range
+
+
+def uniform(
+    clip: ClipFrames,
+    *,
+    num_frames: int = 8,
+    rule: str = "linspace",
+    offset: float = 0.5,
+    short: str = "replicate",
+    size_px: int = 112,
+    is_color: bool = True,
+    magnify: str = "none",
+    factor: float = 3.0,
+) -> np.ndarray:
+    """u8[T, S, S, C]: `num_frames` of the frames from onset to offset, see `sampling`.
+
+    Frames that the release lacks are skipped, not filled in: the rule counts those that exist.
+    Each frame may be magnified against the onset.
+    """
+    places = annotated(clip)
+    chosen = sample_indices(len(places), num_frames, rule=rule, offset=offset, short=short)
+    frames = with_channels(clip.frames[places[chosen]], is_color)
+    onset = with_channels(clip.frames[places[:1]], is_color)[0]
+    return resized(magnified(onset, frames, method=magnify, factor=factor), size_px)
+
+
+def key_frames(
+    clip: ClipFrames,
+    *,
+    size_px: int = 224,
+    is_color: bool = True,
+    magnify: str = "none",
+    factor: float = 3.0,
+) -> np.ndarray:
+    """u8[3, S, S, C]: onset, apex, offset as annotated; only the apex is magnified."""
+    frames = with_channels(clip.frames[list(key_places(clip))], is_color)
+    apex = magnified(frames[0], frames[1:2], method=magnify, factor=factor)
+    return resized(np.concatenate([frames[:1], apex, frames[2:]]), size_px)
+
+
+def difference(
+    clip: ClipFrames,
+    *,
+    part: str = "rise",
+    size_px: int = 224,
+    is_color: bool = True,
+    magnify: str = "none",
+    factor: float = 3.0,
+) -> np.ndarray:
+    """i16[S, S, C], -255 to 255: the apex minus the onset (`rise`) or minus the offset (`fall`).
+
+    Frames are resized first and subtracted then, as in the released code of TSFmicro and GAMDSS.
+    Divided by 255 and the standard deviation of each channel it is what those networks take.
+    """
+    reference, apex = _pair(clip, part, is_color, magnify, factor)
+    pair = resized(np.stack([reference, apex]), size_px).astype(np.int16)
+    return pair[1] - pair[0]
+
+
+def dynamic_image(
+    clip: ClipFrames,
+    *,
+    num_frames: int = 8,
+    rule: str = "segment",
+    offset: float = 0.5,
+    short: str = "replicate",
+    size_px: int = 64,
+    is_quantized: bool = False,
+) -> np.ndarray:
+    """f32[S, S] in [0, 1]: approximate rank pooling of the luma of the frames of `uniform`.
+
+    Scaled by its own smallest and largest value; zero for a still clip. `is_quantized` cuts it to
+    whole 1/255, as the released code of FDP does.
+    """
+    frames = uniform(
+        clip,
+        num_frames=num_frames,
+        rule=rule,
+        offset=offset,
+        short=short,
+        size_px=size_px,
+        is_color=False,
+    )
+    return np.asarray(_rank_pooled(frames[..., 0], is_quantized))
+
+
+@functools.partial(jax.jit, static_argnames="is_quantized")
+def _rank_pooled(frames: jax.Array, is_quantized: bool) -> jax.Array:
+    """u8[T, H, W] -> f32[H, W]."""
+    return rank_pooling.dynamic_image(frames.astype(jnp.float32) / 255, quantize=is_quantized)
+
+
+def flow(
+    clip: ClipFrames,
+    *,
+    part: str = "rise",
+    method: str = "dis",
+    channels: tuple[str, ...] = ("u", "v"),
+    size_px: int = 224,
+    magnify: str = "none",
+    factor: float = 3.0,
+) -> np.ndarray:
+    """f32[S, S, len(channels)]: flow from onset (`rise`) or offset (`fall`) to the apex.
+
+    u, v and magnitude are in pixels of the view; strain has no unit. See `mexjax.ops.flow`.
+    """
+    for channel in channels:
+        if channel not in FLOW_CHANNELS:
+            raise ConfigError(unknown_name("flow channel", channel, FLOW_CHANNELS))
+    field = _flow_field(clip, part, method, size_px, magnify, factor)
+    made = {
+        "u": lambda: field[..., 0],
+        "v": lambda: field[..., 1],
+        "strain": lambda: optical.strain(field),
+        "magnitude": lambda: optical.magnitude(field),
+    }
+    return np.stack([made[channel]() for channel in channels], axis=-1)
+
+
+def flow_image(
+    clip: ClipFrames,
+    *,
+    part: str = "rise",
+    method: str = "dis",
+    style: str = "magnitude",
+    is_scale_fixed: bool = False,
+    size_px: int = 224,
+    magnify: str = "phase",
+    factor: float = 3.0,
+) -> np.ndarray:
+    """f32[S, S, 3] in [0, 1]: the flow as `mexjax.ops.flow.flow_image` draws it.
+
+    Each image is scaled by itself, or with `is_scale_fixed` all alike: 4 px of a 224 px image fill
+    the range at factor 3, proportionally less without magnification and in smaller images. The
+    defaults are our reading of Micro-AU CLIP.
+    """
+    field = _flow_field(clip, part, method, size_px, magnify, factor)
+    scale = None
+    if is_scale_fixed:
+        scale = _FIXED_SCALE * (1.0 if magnify == "none" else factor) * size_px / 224
+    return optical.flow_image(field, style=style, scale_px=scale)
+
+
+def _pair(
+    clip: ClipFrames, part: str, is_color: bool, magnify: str, factor: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """u8[H, W, C] twice: the reference frame and the apex, magnified against it."""
+    pair = with_channels(clip.frames[list(pair_places(clip, part))], is_color)
+    return pair[0], magnified(pair[0], pair[1:], method=magnify, factor=factor)[0]
+
+
+def _flow_field(
+    clip: ClipFrames, part: str, method: str, size_px: int, magnify: str, factor: float
+) -> np.ndarray:
+    """f32[S, S, 2]."""
+    reference, apex = _pair(clip, part, False, magnify, factor)
+    field = optical.dense_flow(reference[..., 0], apex[..., 0], method=method)
+    return optical.resize_flow(field, (size_px, size_px))
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A view and what it can be asked for.
+
+    Attributes:
+      function: `(clip, **parameters) -> np.ndarray`.
+      version: counts changes of what the function computes, so that old caches are not read.
+    """
+
+    function: Callable[..., np.ndarray]
+    version: int = 1
+
+    def __call__(self, clip: ClipFrames, **params: Any) -> np.ndarray:
+        """The view of one clip; parameters as documented at the function."""
+        return self.function(clip, **self.complete(params))
+
+    def complete(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters: those given, checked, and the defaults of the others.
+
+        Raises:
+          ConfigError: an unknown parameter, or a value of another type than its default's.
+        """
+        arguments = inspect.signature(self.function).parameters.values()
+        known = {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
+        complete = dict(known)
+        for name, value in params.items():
+            if name not in known:
+                view = self.function.__name__
+                raise ConfigError(unknown_name(f"parameter of the view {view}", name, known))
+            complete[name] = _of_type(name, value, known[name])
+        return complete
+
+
+def _of_type(name: str, value: Any, default: Any) -> Any:
+    """`value` as the type of `default`; ConfigError if it is another."""
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        if value and all(type(item) is type(default[0]) for item in value):
+            return tuple(value)
+    elif isinstance(default, float) and type(value) in (int, float):
+        return float(value)
+    elif type(value) is type(default):
+        return value
+    raise ConfigError(
+        f"The view's parameter {name} must be like {default!r}, found {value!r}"
+        f" ({type(value).__name__})."
+    )
+
+
+VIEWS: dict[str, View] = {
+    "uniform": View(uniform),
+    "key_frames": View(key_frames),
+    "difference": View(difference),
+    "dynamic_image": View(dynamic_image),
+    "flow": View(flow),
+    "flow_image": View(flow_image),
+    "landmark_tokens": View(landmark_tokens),
+}
+
+
+def compute_view(
+    root: str | Path,
+    manifest: pd.DataFrame,
+    name: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    progress: view_cache.Progress | None = None,
+    num_workers: int | None = None,
+) -> np.ndarray:
+    """A view of every clip of a prepared dataset, computed once and then read from disk.
+
+    Kept in `root/views/<name>-<hash>/`; the hash is of the parameters, of the view's version and of
+    the clips (their bytes and key frames), so nothing outdated is ever read.
+
+    Args:
+      root: folder of the prepared dataset.
+      manifest: the rows wanted, N of them.
+      name: a key of `VIEWS`.
+      params: of the view; the others have their defaults.
+      progress: called with (clips done, clips in all).
+      num_workers: threads; None: one a core. The result does not depend on it.
+
+    Returns:
+      [N, ...], read-only and mapped from the file: what is not touched is not read.
+
+    Raises:
+      ConfigError: an unknown view or parameter.
+      DataError: clips that cannot be read or do not allow the view, or a folder that cannot be
+        written.
+    """
+    from mexjax.data import records  # it takes a second to import, and views alone do not need it
+
+    if name not in VIEWS:
+        raise ConfigError(unknown_name("view", name, VIEWS))
+    view = VIEWS[name]
+    complete = view.complete(params or {})
+    return view_cache.cached(
+        Path(root),
+        manifest,
+        name,
+        {"version": view.version, "params": complete},
+        lambda row: view.function(records.load_clip(root, row), **complete),
+        progress=progress,
+        num_workers=num_workers or records.num_cores(),
+    )
