@@ -26,6 +26,7 @@ NEEDS = {
     "step_time": STUDY,
     "loso": (*STUDY, "torch"),
     "pipeline": (*STUDY, "grain"),
+    "prepare": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
 }
 
 

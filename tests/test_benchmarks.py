@@ -22,7 +22,12 @@ def load(name: str):
     return module
 
 
-@pytest.mark.parametrize("name", ["all", "demo", "loso", "ops", "pipeline", "side", "step_time"])
+SCRIPTS = (
+    "all", "demo", "loso", "ops", "pictures", "pipeline", "prepare", "side", "step_time",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_every_benchmark_explains_itself(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     with pytest.raises(SystemExit) as stopped:
@@ -38,6 +43,44 @@ def test_a_missing_package_leaves_its_benchmark_out(monkeypatch, tmp_path, capsy
     monkeypatch.setattr(sys, "argv", ["all.py", "--only", "pipeline", f"--json={target}"])
     assert module.main() == 0
     assert "left out, not installed: no_such_package" in capsys.readouterr().out
+
+
+def test_one_case_puts_its_figures_at_the_top(monkeypatch, tmp_path, capsys):
+    step_time = load("step_time")
+    runs = {"jax": 1.0, "torch": 2.0}
+
+    def side(name, case, steps, cache="", **options):
+        found = {"median_s": runs[name], "inference_s": 0.1, "peak_bytes": 10, "compile_s": 3.0}
+        slower = 1.0 if options.get("layout") == "contiguous" else 0.0
+        return found | {"median_s": runs[name] + slower}
+
+    monkeypatch.setattr(step_time, "side", side)
+    monkeypatch.setattr(step_time, "HAS_TORCH", True)
+    target = tmp_path / "out.json"
+    words = ["--model=fdp", "--preset=official", "--batch=8", "--peer=torch", f"--json={target}"]
+    monkeypatch.setattr(sys, "argv", ["step_time.py", *words])
+    step_time.main()
+    record = json.loads(target.read_text())
+    assert (record["mexjax_s"], record["peer_s"], record["ratio"]) == (1.0, 2.0, 0.5)
+    assert (record["card"], record["batch"]) == ("configs/fdp.py:official", 8)
+    assert record["cases"][0]["peer"] == "channels last"
+    # Without PyTorch it is said that the peer was not run.
+    monkeypatch.setattr(step_time, "HAS_TORCH", False)
+    step_time.main()
+    assert "PyTorch is not installed" in capsys.readouterr().out
+    assert json.loads(target.read_text())["peer_s"] is None
+
+
+def test_pictures_of_a_results_file(tmp_path):
+    pictures = load("pictures")
+    row = {"name": "x", "mexjax_s": 1.0, "peer_s": 2.0, "ratio": 0.5}
+    record = {
+        "cases": [row | {"inference": row}],
+        "folds": [{"name": "x", "time_ratio": {"4": 1.1}, "peer_time_ratio": {}}],
+    }
+    written = pictures.draw(record, tmp_path, "stem")
+    assert [path.name for path in written] == ["stem-steps.png", "stem-folds.png"]
+    assert all(path.stat().st_size > 1000 for path in written)
 
 
 def test_layers_of_a_training_step_are_recorded():

@@ -287,7 +287,7 @@ def _check_size(height: int, width: int, path: Path) -> None:
 def _channels(image: np.ndarray, is_color: bool) -> np.ndarray:
     """u8[H, W, 3] RGB from OpenCV's BGR, or u8[H, W, 1]."""
     if is_color:
-        return np.ascontiguousarray(image[..., ::-1])
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return image[..., None]
 
 
