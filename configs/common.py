@@ -25,9 +25,12 @@ def get_config() -> ConfigDict:
     data.root = ""  # folder that python -m mexjax.prepare wrote; the embedded dataset needs none
     data.datasets = ()  # of data.name=prepared: only these, for example ("casme2",); (): all
     data.sampling = "linspace"  # of data.name=prepared: a rule of mexjax/data/sampling.py
+    # Which frames of a clip: uniform (num_frames of onset to offset) | key_frames (onset, apex and
+    # offset as annotated; num_frames=3).
+    data.view = "uniform"
     data.control = "none"  # none | static (every frame is the onset) | shuffled_labels
     data.center = "none"  # none | onset | clip_mean: what is subtracted from each frame in time
-    data.num_frames = 8  # frames a clip, sampled from onset to offset
+    data.num_frames = 8  # frames a clip
     data.image_size_px = 64  # side of the square face image kept on the device
     data.is_color = False  # True: 3 channels, False: 1 (luma)
     # Scalar mean and maximum of a whole split applied after normalisation: none | train (from the

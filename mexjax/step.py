@@ -83,7 +83,8 @@ def make_fold_functions(
     Args:
       config: the whole configuration.
       module: the linen module `paper.make` gave.
-      paper: the file of the model, for its `targets`, `loss` and `predictions`.
+      paper: the file of the model, for its `inputs`, `targets`, `loss` and
+        `predictions`.
       optimizer: see `mexjax.optim`.
       has_invalid_steps: whether any fold of the run has steps it must sit out. Without them the
         guard, which rereads the whole state, is left out of the program.
@@ -101,17 +102,18 @@ def make_fold_functions(
         root = jax.random.key(plan.seed, impl="threefry2x32")
         return jax.random.fold_in(jax.random.fold_in(root, purpose), plan.fold_id)
 
-    def inputs(frames: jax.Array, scale: jax.Array) -> jax.Array:
-        return augment.normalise(
+    def inputs(frames: jax.Array, scale: jax.Array) -> dict[str, jax.Array]:
+        clip = augment.normalise(
             frames, config.data.center, scale=scale if is_split_scaled else None
         )
+        return paper.inputs(clip, config.model)
 
     def gather(data: Arrays, idx: jax.Array) -> jax.Array:
         return data["clips"][idx].astype(jnp.float32) / 255.0
 
     def init(plan: FoldPlan, data: Arrays) -> FoldState:
         frames = augment.center_crop(gather(data, jnp.zeros((2,), jnp.int32)), config.augment)
-        batch = {"clip": augment.normalise(frames, config.data.center)}
+        batch = paper.inputs(augment.normalise(frames, config.data.center), config.model)
         keys = jax.random.split(fold_key(plan, 0), 3)
         rngs = dict(zip(("params", "drop_path", "dropout"), keys, strict=True))
         variables = module.init(rngs, batch, train=False)
@@ -159,7 +161,7 @@ def make_fold_functions(
         )
         frames = augment.augment(gather(data, idx), key_augment, config.augment)
         batch = {
-            "clip": inputs(frames, plan.scale[0]),
+            **inputs(frames, plan.scale[0]),
             "label": data["labels"][idx],
             "weight": weight,
             **paper.targets(frames, config.model),
@@ -190,7 +192,7 @@ def make_fold_functions(
         variables = {"params": state.params, "batch_stats": state.batch_stats}
 
         def predict(frames: jax.Array) -> dict[str, jax.Array]:
-            batch = {"clip": inputs(frames, plan.scale[1])}
+            batch = inputs(frames, plan.scale[1])
             return paper.predictions(module.apply(variables, batch, train=False))
 
         found = predict(frames)

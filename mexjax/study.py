@@ -130,8 +130,9 @@ def clip_flops(study: Study) -> int:
     module = make_module(study)
 
     def forward(clip: jax.Array) -> dict[str, jax.Array]:
-        variables = module.init(jax.random.key(0), {"clip": clip}, train=False)
-        return module.apply(variables, {"clip": clip}, train=False)
+        batch = get_model(config.model.name).inputs(clip, config.model)
+        variables = module.init(jax.random.key(0), batch, train=False)
+        return module.apply(variables, batch, train=False)
 
     # Initialisation is a forward pass too.
     return flops.forward_flops(forward, clip) // 2

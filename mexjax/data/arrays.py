@@ -16,6 +16,7 @@ from rich.progress import Progress
 from mexjax import protocols
 from mexjax.data import synthetic
 from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.models import get_model
 
 CONTROLS = ("none", "static", "shuffled_labels")
 
@@ -61,6 +62,16 @@ def load(config: ConfigDict) -> Dataset:
                 f"data.{key}={data[key]!r} is for prepared datasets; data.name=synthetic takes"
                 " none. Add --config.data.name=prepared."
             )
+    takes = get_model(config.model.name).VIEWS
+    if data.view not in takes:
+        raise ConfigError(
+            f"data.view={data.view!r}: {config.model.name} takes {' or '.join(takes)}."
+        )
+    if data.view == "key_frames" and data.num_frames != 3:
+        raise ConfigError(
+            f"data.view=key_frames gives onset, apex and offset: set data.num_frames=3, found"
+            f" {data.num_frames}."
+        )
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
     table, clips = SOURCES[data.name](config)
@@ -103,7 +114,7 @@ def _load_synthetic(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
         )
     except ValueError as error:
         raise ConfigError(f"data.synthetic: {error}") from error
-    return synthetic.generate(settings)
+    return synthetic.generate(settings, view=data.view)
 
 
 def _load_prepared(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
@@ -140,14 +151,11 @@ def _load_prepared(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
             raise ConfigError(unknown_name("dataset in data.datasets", str(name), known))
     if data.datasets:
         table = table[table["dataset"].isin(list(data.datasets))].reset_index(drop=True)
-    params = {
-        "num_frames": data.num_frames,
-        "size_px": data.image_size_px,
-        "is_color": data.is_color,
-        "rule": data.sampling,
-    }
+    params = {"size_px": data.image_size_px, "is_color": data.is_color}
+    if data.view == "uniform":
+        params |= {"num_frames": data.num_frames, "rule": data.sampling}
     with _view_bar(config.has_progress) as progress:
-        return table, views.compute_view(root, table, "uniform", params, progress=progress)
+        return table, views.compute_view(root, table, data.view, params, progress=progress)
 
 
 @contextmanager

@@ -18,7 +18,10 @@ def list_models() -> tuple[str, ...]:
 
 
 def get_model(name: str) -> ModuleType:
-    """The module of one paper: `make`, `targets`, `loss`, `predictions`, `PRESETS`, `VIEWS`.
+    """The module of one paper.
+
+    It has `make`, `inputs`, `targets`, `loss`, `predictions`, `PRESETS`, and `VIEWS`: the values of
+    `data.view` that it takes.
 
     Raises:
       ConfigError: no model of that name; the message lists them.

@@ -40,9 +40,19 @@ from mexjax.nn.segnet import EncoderDecoder, SegNet
 from mexjax.nn.vit import VisionTransformer
 from mexjax.ops.rank_pooling import magnitude, rank_pool, scale_to_unit
 
-__all__ = ["FDP", "PRESETS", "VIEWS", "FrameNetwork", "loss", "make", "predictions", "targets"]
+__all__ = [
+    "FDP",
+    "PRESETS",
+    "VIEWS",
+    "FrameNetwork",
+    "inputs",
+    "loss",
+    "make",
+    "predictions",
+    "targets",
+]
 
-VIEWS = ("clip8",)
+VIEWS = ("uniform",)
 
 
 class FrameNetwork(nn.Module):
@@ -185,6 +195,12 @@ class FDP(nn.Module):
 def make(model_config: Mapping[str, Any], *, num_classes: int) -> FDP:
     """The network of a configuration (see `resolve`) for K classes."""
     return FDP(resolve(model_config), num_classes)
+
+
+def inputs(clip: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """What the network takes of f[B,T,H,W,C], normalised: the clip as it is."""
+    del model_config
+    return {"clip": clip}
 
 
 def targets(frames: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
