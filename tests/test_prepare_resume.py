@@ -124,6 +124,22 @@ def test_a_damaged_clip_does_not_lose_the_others(own_release, tmp_path, capsys):
     assert len(manifest_of(out)) == NUM_CLIPS and not record_of(out)["failed"]
 
 
+def test_a_release_that_is_put_away_costs_nothing(own_release, prepared, tmp_path, capsys):
+    """A disk that is not mounted: the spreadsheet is there, the frames are not."""
+    out, empty = tmp_path / "out", tmp_path / "empty"
+    shutil.copytree(prepared, out)
+    empty.mkdir()
+    before, table = files(out), manifest_of(out)
+    words = arguments("casme2", own_release, out)
+    words[1] = f"--root={empty}"
+    assert run(*words) == 0
+    assert files(out) == before
+    columns = ["sha256", "frame_folder", "num_missing_frames"]
+    pd.testing.assert_frame_equal(manifest_of(out)[columns], table[columns])
+    assert (out / "contact_sheet.png").is_file()
+    assert "shards finished before: 3" in capsys.readouterr().out
+
+
 def test_a_deleted_frame_is_a_missing_one(own_release, prepared, tmp_path):
     """Also: changed input makes its shard anew, and no other."""
     out = tmp_path / "out"

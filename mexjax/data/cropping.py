@@ -20,7 +20,7 @@ import numpy as np
 
 from mexjax.data import records
 from mexjax.data.faces import Face, Finder, align, alignment, make_finder, to_crop
-from mexjax.data.images import is_video, read_frame, read_frames
+from mexjax.data.images import is_video, read_frame, read_frames, video_frames
 from mexjax.data.sources import get_source
 from mexjax.data.sources.base import Frame
 from mexjax.errors import DataError
@@ -31,7 +31,6 @@ COLORS = ("auto", "gray", "rgb")
 _LOOKUPS = ("landmarks", "precropped")
 # Columns of the manifest that decide what is stored of a clip.
 _STORED = ("onset", "apex", "offset", "frame_folder")
-_PASS_BYTES = 1 << 28  # of decoded video frames held at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +96,11 @@ class Crop:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A clip that could not be prepared, and why, in one line."""
+    """A clip that could not be prepared, why, in one line, and the fingerprint of its files."""
 
     id: str
     problem: str
+    inputs: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +144,10 @@ class Cropper:
         try:
             return self.crop(job)
         except DataError as error:
-            return Failure(job.id, _one_line(error))
+            problem = _one_line(error)
         except Exception as error:  # of a library, about this clip: the others must go on
-            return Failure(job.id, _one_line(f"{type(error).__name__}: {error}"))
+            problem = _one_line(f"{type(error).__name__}: {error}")
+        return Failure(job.id, problem, fingerprint(job))
 
     def crop(self, job: Job) -> Crop:
         """Prepare one clip.
@@ -161,7 +162,7 @@ class Cropper:
             self.settings.color == "auto" and not _is_gray(located.images[0])
         )
         pngs = []
-        for frame, image in _read_one_by_one(frames, is_color, located.images.shape[1:3]):
+        for frame, image in _read_one_by_one(frames, is_color):
             if image.shape[:2] != located.images.shape[1:3]:
                 raise DataError(
                     f"{frame.path} is {image.shape[1]}x{image.shape[0]} px and the first frame of"
@@ -258,18 +259,15 @@ def fingerprint(job: Job, frames: Sequence[Frame] | None = None) -> str:
     return hashlib.sha256(json.dumps([job.id, parts, listed]).encode()).hexdigest()
 
 
-def _read_one_by_one(
-    frames: Sequence[Frame], is_color: bool, size: Sequence[int]
-) -> Iterator[tuple[Frame, np.ndarray]]:
-    """Each frame with its u8[H, W, C]; those of a video in as few passes as memory allows."""
+def _read_one_by_one(frames: Sequence[Frame], is_color: bool) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Each frame with its u8[H, W, C]; those of a video in one pass."""
     if not is_video(frames[0].path):
         for frame in frames:
             yield frame, read_frame(frame.path, frame.number, is_color=is_color)
         return
-    count = max(1, _PASS_BYTES // (int(np.prod(size)) * 3))
-    for start in range(0, len(frames), count):
-        part = frames[start : start + count]
-        yield from zip(part, read_frames(part, is_color=is_color), strict=True)
+    numbers = [frame.number for frame in frames]
+    images = video_frames(frames[0].path, numbers, is_color=is_color)
+    yield from zip(frames, images, strict=True)
 
 
 def _is_gray(image: np.ndarray) -> bool:

@@ -108,7 +108,7 @@ def read_frame(path: Path, number: int, *, is_color: bool) -> np.ndarray:
       DataError: missing, empty, damaged or too large; the message names the file.
     """
     if is_video(path):
-        return next(_video_frames(path, [number], is_color=is_color))
+        return next(video_frames(path, [number], is_color=is_color))
     data = _read_bytes(path)
     image_size(data, path)
     # Older decoders fill what is missing with gray and say nothing.
@@ -169,11 +169,23 @@ def _all_frames(
     for path, places in videos.items():
         places = sorted(places, key=lambda place: frames[place].number)
         numbers = [frames[place].number for place in places]
-        yield from zip(places, _video_frames(path, numbers, is_color=is_color), strict=True)
+        yield from zip(places, video_frames(path, numbers, is_color=is_color), strict=True)
 
 
-def _video_frames(path: Path, numbers: list[int], *, is_color: bool) -> Iterator[np.ndarray]:
-    """u8[H, W, C] for each index in `numbers`, which ascend (an index may be repeated)."""
+def video_frames(path: Path, numbers: list[int], *, is_color: bool) -> Iterator[np.ndarray]:
+    """Frames of one video, read from its start on.
+
+    Args:
+      path: the video.
+      numbers: indices from 0, ascending (one may be repeated).
+      is_color: RGB or luma.
+
+    Yields:
+      u8[H, W, C] for each index.
+
+    Raises:
+      DataError: the video ends early, or a frame cannot be decoded.
+    """
     if numbers[0] < 0:
         raise DataError(f"Expected frame numbers from 0 in the video {path}, found {numbers[0]}.")
     with open_video(path) as video:
@@ -194,8 +206,8 @@ def _video_frames(path: Path, numbers: list[int], *, is_color: bool) -> Iterator
                         f"Frame {number} of the video {path} cannot be decoded. {_COPY_AGAIN}"
                     )
                 _check_size(*image.shape[:2], path)
-            gray = image if is_color else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-            yield _channels(gray, is_color)
+            shown = image if is_color else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+            yield _channels(shown, is_color)
 
 
 @contextmanager

@@ -18,12 +18,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import grain
+import numpy as np
 import pandas as pd
 from absl import flags
 
@@ -31,7 +32,7 @@ import mexjax
 from mexjax.data import records, shards
 from mexjax.data.contact_sheet import contact_sheet
 from mexjax.data.cropping import Crop, Cropper, Failure, Job
-from mexjax.data.manifest import write_manifest
+from mexjax.data.manifest import COLUMNS, READING, read_manifest, write_manifest
 from mexjax.data.preparation_options import Found, Input, Options, Outcome
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.data.shards import Shard
@@ -108,6 +109,9 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
                 redone.append(f"{shard.name} is made again: {why}.")
         else:
             done.append((shard, description))
+    before = None
+    with suppress(DataError):  # there is none, or a damaged one: it is written anew
+        before = read_manifest(options.out / MANIFEST, required=COLUMNS)
     if missing:  # until all are there, what was prepared before is not the whole either
         with shards.writing(options.out):
             (options.out / MANIFEST).unlink(missing_ok=True)
@@ -115,7 +119,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     for shard, description in _make(work, missing, parameters, options.num_workers, progress):
         done.append((shard, description))
     failed = [Failure(**item) for _, description in done for item in description["failed"]]
-    manifest = make_manifest(found.table, done)
+    manifest = remember(make_manifest(found.table, done), before)
     outcome = Outcome(
         found=found,
         parameters=parameters,
@@ -133,10 +137,12 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
             f" {failed[0].problem}"
         )
     shards.write_text(options.out / SUMMARY, summary(options, outcome))
-    sheet = contact_sheet(options.out, manifest, found.jobs, work)
-    with shards.writing(options.out):
-        with atomic(options.out / SHEET, "wb") as file:
+    shown = manifest[found_again(manifest)]
+    if len(shown):  # else the release was put away, and the sheet of before is the right one
+        sheet = contact_sheet(options.out, shown, found.jobs, work)
+        with shards.writing(options.out), atomic(options.out / SHEET, "wb") as file:
             file.write(records.encode_frame(sheet).tobytes())
+    with shards.writing(options.out):
         write_manifest(manifest, options.out / MANIFEST)  # last: with it the dataset is whole
     return outcome
 
@@ -181,6 +187,24 @@ def make_manifest(
         for before, clip in zip(out["notes"], clips, strict=True)
     ]
     return out
+
+
+def found_again(table: pd.DataFrame) -> np.ndarray:
+    """bool[N]: clips whose frames are where the release was looked for this time."""
+    return (table["frame_folder"] != "").to_numpy(bool)
+
+
+def remember(table: pd.DataFrame, before: pd.DataFrame | None) -> pd.DataFrame:
+    """What was known of the frames of clips that are stored but not in the release any more."""
+    if before is None or found_again(table).all():
+        return table
+    known = {records.clip_id(row): row for row in before.to_dict("records")}
+    table = table.copy()
+    for i in np.flatnonzero(~found_again(table)):
+        row = known.get(records.clip_id(table.iloc[i]))
+        for column in READING if row else ():
+            table.loc[i, column] = row[column]
+    return table
 
 
 def parallel(

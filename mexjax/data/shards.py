@@ -110,8 +110,10 @@ def write_shard(
 def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """The description of a finished shard, or None and why it has to be made (again).
 
-    A shard is made again if it is damaged, if its clips, their annotation or their files are not
-    those it was made from, or if a clip of it failed: what was wrong may have been put right.
+    A shard is made again if it is damaged, or if its clips, their annotation or their files are not
+    those it was made from (of a clip that failed, too: what was wrong may have been put right).
+    Files that are not there any more change nothing: a release may be put away once it is prepared,
+    and a disk that is not mounted must not cost what was made from it.
     """
     beside = records.index_path(shard.path)
     if not shard.path.is_file() or not beside.is_file():
@@ -124,15 +126,14 @@ def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any
             return None, "it is damaged"
         if description["parameters"] != dict(parameters):
             return None, "it was made with other parameters"
-        if description["failed"]:
-            return None, "clips of it failed before"
-        inputs = {clip["id"]: clip["inputs"] for clip in description["clips"]}
+        clips = [*description["clips"], *description["failed"]]
+        inputs = {clip["id"]: clip["inputs"] for clip in clips}
     except (OSError, ValueError, KeyError, TypeError):
         return None, "it is damaged"
-    if list(inputs) != [job.id for job in shard.jobs]:
+    if sorted(inputs) != sorted(job.id for job in shard.jobs):
         return None, "its list of clips has changed"
     for job in shard.jobs:
-        if fingerprint(job) != inputs[job.id]:
+        if fingerprint(job) not in ("", inputs[job.id]):
             return None, f"the frames or the annotation of {job.id} have changed"
     return description, ""
 
