@@ -119,7 +119,9 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     for shard, description in _make(work, missing, parameters, options.num_workers, progress):
         done.append((shard, description))
     failed = [Failure(**item) for _, description in done for item in description["failed"]]
-    manifest = remember(make_manifest(found.table, done), before)
+    manifest = make_manifest(found.table, done)
+    is_there = found_again(manifest)
+    manifest = remember(manifest, before)
     outcome = Outcome(
         found=found,
         parameters=parameters,
@@ -137,7 +139,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
             f" {failed[0].problem}"
         )
     shards.write_text(options.out / SUMMARY, summary(options, outcome))
-    shown = manifest[found_again(manifest)]
+    shown = manifest[is_there]
     if len(shown):  # else the release was put away, and the sheet of before is the right one
         sheet = contact_sheet(options.out, shown, found.jobs, work)
         with shards.writing(options.out), atomic(options.out / SHEET, "wb") as file:
