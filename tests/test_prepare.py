@@ -20,7 +20,7 @@ from prepared_helpers import (
 )
 from small import ROOT
 
-from mexjax.data import cropping, preparation, records
+from mexjax.data import cropping, images, preparation, records
 from mexjax.data.cropping import Failure, Job, Settings
 from mexjax.data.faces import align, alignment, make_finder
 from mexjax.data.images import read_frames
@@ -167,7 +167,7 @@ def test_two_releases_become_one_dataset(casme2, tmp_path, capsys):
     assert "--config.protocol.classes=3" in capsys.readouterr().out
 
 
-def test_videos_are_read_in_passes(tmp_path, monkeypatch):
+def test_a_video_is_read_in_one_pass(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for emotion, name in (("happiness", "one"), ("surprise", "two")):
         folder = tmp_path / "own" / emotion
@@ -178,15 +178,19 @@ def test_videos_are_read_in_passes(tmp_path, monkeypatch):
         for _ in range(11):
             writer.write(rng.integers(0, 256, (48, 64, 3), np.uint8))
         writer.release()
+    passes = []
+
+    def counted(path, numbers, *, is_color):
+        passes.append((path.stem, len(numbers)))
+        return images.video_frames(path, numbers, is_color=is_color)
+
+    monkeypatch.setattr(cropping, "video_frames", counted)
     given = ["--dataset=folder", f"--root={tmp_path / 'own'}", "--faces=precropped"]
-    given += ["--size_px=32"]
-    assert run(*given, f"--out={tmp_path / 'whole'}") == 0
-    monkeypatch.setattr(cropping, "_PASS_BYTES", 4 * 48 * 64 * 3)  # four frames at a time
-    assert run(*given, f"--out={tmp_path / 'passes'}") == 0
-    whole, passes = (manifest_of(tmp_path / name) for name in ("whole", "passes"))
-    assert whole["num_stored"].tolist() == [11, 11]
-    assert whole["sha256"].tolist() == passes["sha256"].tolist()
-    assert len(set(whole["sha256"])) == 2
+    assert run(*given, "--size_px=32", f"--out={tmp_path / 'out'}") == 0
+    table = manifest_of(tmp_path / "out")
+    assert table["num_stored"].tolist() == [11, 11]
+    assert table["sha256"].nunique() == 2
+    assert sorted(passes) == [("one", 11), ("two", 11)]
 
 
 def test_progress_counts_clips_and_frames(casme2, tmp_path):
