@@ -149,7 +149,7 @@ def test_videos(tmp_path, monkeypatch):
         count_video_frames(video)
     broken = tmp_path / "broken.avi"
     broken.write_bytes(b"RIFF not a video")
-    with pytest.raises(DataError, match=r"Cannot open the video .*broken\.avi"):
+    with pytest.raises(DataError, match=r"Expected a video .*broken\.avi"):
         list_frames(broken)
     write_sheet(tmp_path / "t.csv", [["subject", "path", "onset", "offset"]])
     write_sheet(
