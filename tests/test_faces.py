@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -300,6 +301,27 @@ def test_a_row_without_frame_serves_the_whole_clip(tmp_path, rendered):
     find = make_finder("landmarks", landmarks=path)
     np.testing.assert_allclose(find(image, KEY).landmarks, points)
     np.testing.assert_allclose(find(image, (KEY[0], 50)).landmarks, points + 1)
+
+
+def test_rows_without_a_dataset_serve_one_dataset(tmp_path):
+    path = tmp_path / "boxes.csv"
+    path.write_text("clip,frame,x,y,w,h\n01/a,,100,50,200,160\nsmic/01/a,,90,50,200,160\n")
+    find, image = make_finder("landmarks", landmarks=path), np.zeros((300, 400, 3), np.uint8)
+    names = ["casme/01/a", "casme2/01/a"] * 8
+
+    def serves(clip: str) -> bool:
+        try:
+            find(image, (clip, 1))
+        except DataError as error:
+            assert "Write clip as dataset/subject/clip" in str(error)
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        served = list(pool.map(serves, names))
+    assert len({name for name, is_served in zip(names, served, strict=True) if is_served}) == 1
+    assert sum(served) == 8
+    find(image, ("smic/01/a", 1))  # has its own row
 
 
 def test_a_box_is_what_is_cut_out(tmp_path):

@@ -96,7 +96,11 @@ def test_the_preferred_release_of_a_sheet_is_taken(tmp_path):
     write_casme2(tmp_path, casme2_row(emotion="fear"), name="CASME2-coding-20140508.xlsx")
     write_casme2(tmp_path, casme2_row(emotion="sadness"))
     write_sheet(tmp_path / "~$CASME2-coding-20190701.xlsx", [["lock"]])
-    assert read("casme2", tmp_path).table["emotion"].tolist() == ["sadness"]
+    reading = read("casme2", tmp_path)
+    assert reading.table["emotion"].tolist() == ["sadness"]
+    (line,) = found(reading, "also present: ")
+    assert line.startswith(f"Read {tmp_path / 'CASME2-coding-20190701.xlsx'}; also present: ")
+    assert "20140508.xlsx. Name another one with --spreadsheet" in line and "~$" not in line
     # Beside the folder of frames, too.
     assert len(read("casme2", tmp_path / "CASME2_RAW_selected").table) == 1
     other = tmp_path / "copy"

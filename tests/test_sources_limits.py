@@ -71,6 +71,21 @@ def test_a_correction_without_its_row_is_said(tmp_path):
     ]
 
 
+def test_a_sheet_with_the_corrected_onset_keeps_its_remarks(tmp_path):
+    reading = read("casme3a", write_casme3a(tmp_path, ("spNO.216", "e", 1, 1, 30)))
+    assert "the face is covered" in reading.table["notes"][0]
+    assert not found(reading, "at onset 0")
+
+
+@pytest.mark.parametrize("onset", [3647, 2647])
+def test_folders_named_by_the_printed_or_the_corrected_onset(tmp_path, onset):
+    root = write_casme3a(tmp_path, ("spNO.216", "d", 3647, 2660, 2700))
+    write_frames(root / f"ME_A/spNO.216_d_{onset}", range(2647, 2701), "{}.jpg")
+    table = read("casme3a", root).table
+    assert table["onset"].tolist() == [2647]
+    assert table["frame_folder"].tolist() == [f"ME_A/spNO.216_d_{onset}"]
+
+
 def test_the_file_of_corrections_is_well_formed():
     entries = corrections._load()
     keys = [
@@ -146,6 +161,18 @@ def test_one_name_for_two_clips(tmp_path):
     assert found(reading, "01/A_2 (row 3): A occurs before")
 
 
+def test_subjects_that_differ_in_case_are_one(tmp_path):
+    rows = [("SpNO.1", "a", 5, 6, 9), ("spNO.1", "a", 30, 31, 39), ("spNO.01", "b", 1, 2, 9)]
+    reading = read("casme3a", write_casme3a(tmp_path, *rows))
+    assert reading.table["subject"].tolist() == [
+        *("casme3a/SpNO.1", "casme3a/SpNO.1", "casme3a/spNO.01"),
+    ]
+    assert reading.table["clip"].tolist() == ["a", "a2", "b"]
+    assert found(reading, "Subjects SpNO.1, spNO.1 differ only in case and are taken for one")
+    (line,) = found(reading, "differ only by leading zeros")
+    assert line.startswith("Subjects SpNO.1, spNO.01 ") and "taken for 2 people" in line
+
+
 def test_raw_and_cropped_are_not_mixed(tmp_path):
     clips = ["a", "b", "c", "d"]
     root = write_casme2(tmp_path, *((1, clip, 1, 5, 10) for clip in clips))
@@ -176,7 +203,7 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(
         folders,
         "list_frames",
-        lambda path, real=folders.list_frames: listed.append(path) or real(path),
+        lambda path, *, real=folders.list_frames, **how: listed.append(path) or real(path, **how),
     )
     table = read("casme3a", root).table
     assert len(table) == 20 and table["num_missing_frames"].sum() == 0

@@ -126,6 +126,57 @@ def test_class_folders(tmp_path):
     assert numbers("folder", tmp_path, reading.table.iloc[2]) == list(range(9))
 
 
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        (["clip", "subject"], [["sadness/001", "bob"], [r"Happy\001.avi", "al"]]),
+        (["clip", "subject", "emotion"], [["001", "bob", "Sad"], ["001", "al", "HAPPINESS"]]),
+    ],
+)
+def test_one_name_in_several_classes(tmp_path, header, rows):
+    for emotion in ("happiness", "sadness"):
+        write_frames(tmp_path / emotion / "001", range(1, 13))
+    write_frames(tmp_path / "sadness/002", range(1, 13))
+    path = write_sheet(tmp_path / "t.csv", [header, *rows, ["002", "cy", ""][: len(header)]])
+    table = read("folder", tmp_path).table
+    assert table["frame_folder"].tolist() == ["happiness/001", "sadness/001", "sadness/002"]
+    assert table["subject"].tolist() == ["folder/al", "folder/bob", "folder/cy"]
+    write_sheet(path, [["clip", "subject"], ["sadness/001", "al"], ["001", "bob"]])
+    with pytest.raises(
+        DataError, match=r"row 3: '001' .* there are happiness/001, sadness/001\. W"
+    ):
+        read("folder", tmp_path)
+
+
+def test_a_row_of_another_class_serves_no_clip(tmp_path):
+    write_frames(tmp_path / "happiness/001", range(1, 13))
+    header = ["clip", "subject", "onset", "offset"]
+    write_sheet(tmp_path / "t.csv", [header, ["sadness/001", "bob", 1, 12]])
+    reading = read("folder", tmp_path)
+    assert reading.table["subject"].tolist() == ["folder/unknown", "folder/bob"]
+    assert reading.table["clip"].tolist() == ["001", "001"]
+    assert found(reading, "bob/001 (row 2): no frame folder; expected sadness/001 below")
+
+
+def test_subjects_typed_in_two_ways(tmp_path):
+    names = ["P1", "p1", "1", "01", "10"]
+    write_sheet(tmp_path / "t.csv", [["subject", "clip"], *([name, "a"] for name in names)])
+    for folder in ("P1", "1", "01", "10"):
+        write_frames(tmp_path / folder / "a", range(9))
+    write_frames(tmp_path / "p1/a", range(9))
+    reading = read("csv", tmp_path)
+    subjects = [f"csv/{name}" for name in ("P1", "P1", "1", "01", "10")]
+    assert reading.table["subject"].tolist() == subjects
+    assert reading.table["clip"].tolist() == ["a", "a_2", "a", "a", "a"]
+    assert reading.table["frame_folder"].tolist()[:2] == ["P1/a", "p1/a"]
+    assert found(reading, "Subjects P1, p1 differ only in case")
+    assert found(reading, "Subjects 1, 01 differ only by leading zeros")
+    write_frames(tmp_path / "own/fear/a", range(9))
+    write_frames(tmp_path / "own/fear/b", range(9))
+    write_sheet(tmp_path / "own/t.csv", [["clip", "subject"], ["a", "Ann"], ["b", "ann"]])
+    assert set(read("folder", tmp_path / "own").table["subject"]) == {"folder/Ann"}
+
+
 def test_a_folder_without_clips(tmp_path):
     with pytest.raises(DataError, match=r"No clips in .* Expected a folder for each emotion"):
         read("folder", tmp_path)
@@ -140,12 +191,29 @@ def test_images_without_numbers_are_numbered_by_name(tmp_path):
     assert [(f.number, f.path.name) for f in frames] == [(1, "a.png"), (2, "b.png"), (3, "C.png")]
 
 
+@pytest.mark.parametrize("said", [5, 20])
+def test_headers_that_miscount_a_video(tmp_path, said):
+    """Without an annotated offset the last frame is the last that can be read."""
+    video = write_video(tmp_path / "a/one.avi", num_frames=12)
+    data = bytearray(video.read_bytes())
+    for name, place in ((b"avih", 8 + 16), (b"strh", 8 + 32)):  # dwTotalFrames, dwLength
+        at = data.index(name) + place
+        data[at : at + 4] = said.to_bytes(4, "little")
+    video.write_bytes(data)
+    assert count_video_frames(video) == said and count_video_frames(video, is_counted=True) == 12
+    write_sheet(tmp_path / "t.csv", [["subject", "clip", "onset"], ["a", "one", 2]])
+    reading = read("csv", tmp_path)
+    (row,) = reading.table.to_dict("records")
+    assert (row["onset"], row["offset"], row["num_missing_frames"]) == (2, 11, 0)
+    assert numbers("csv", tmp_path, row) == list(range(2, 12))
+
+
 def test_videos(tmp_path, monkeypatch):
     video = write_video(tmp_path / "größe 漢字.avi", num_frames=7, fps=200.0)
     assert count_video_frames(video) == 7 and video_fps(video) == 200.0
     assert [f.number for f in list_frames(video)] == list(range(7))
     monkeypatch.setattr(folders, "MAX_VIDEO_FRAMES", 5)
-    with pytest.raises(DataError, match="7 frames; expected 1 to 5"):
+    with pytest.raises(DataError, match="7 frames by its header; expected 1 to 5"):
         count_video_frames(video)
     broken = tmp_path / "broken.avi"
     broken.write_bytes(b"RIFF not a video")
@@ -158,4 +226,4 @@ def test_videos(tmp_path, monkeypatch):
     )
     reading = read("csv", tmp_path)
     assert reading.table["frame_folder"].tolist() == ["", ""]
-    assert found(reading, "Cannot open the video") and found(reading, "a/x (row 3): no frame fold")
+    assert found(reading, "Expected a video") and found(reading, "a/x (row 3): no frame fold")

@@ -32,7 +32,8 @@ class LandmarkTable:
     Columns: `clip` (`subject/clip`, with or without the dataset in front), `frame` (number as in
     the release; empty: every frame of the clip that has no row of its own), and either x0, y0, ...
     x67, y67 or a box x, y, w, h. The box is the square to cut out: the mean face is laid into it
-    (a box that is not square stands for the square of its longer side with the same centre).
+    (a box that is not square stands for the square of its longer side with the same centre). Rows
+    without the dataset serve the clips of one dataset; threads may share a table.
 
     Attributes:
       details: "landmarks": path; "sha256": of the file.
@@ -68,6 +69,7 @@ class LandmarkTable:
             self._points = values.reshape(-1, 68, 2)
         clips = table["clip"].fillna("").str.strip()
         self._places: dict[str, dict[int | None, int]] = {}
+        self._answered: dict[str, str] = {}  # clip without a dataset -> id that it served
         for row, (clip, frame) in enumerate(zip(clips, frames, strict=True)):
             of_clip = self._places.setdefault(clip, {})
             if not clip or frame in of_clip:
@@ -103,10 +105,11 @@ class LandmarkTable:
         """The face of a frame; `image` [H, W, ...] is only used for its size.
 
         Raises:
-          DataError: the file has no row for the frame, or one whose face reaches outside.
+          DataError: the file has no row for the frame, or one whose face reaches outside; or its
+            rows without a dataset have served another dataset's clip of the same name.
         """
         clip, frame = key
-        of_clip = self._places.get(clip) or self._places.get(clip.partition("/")[2])
+        of_clip = self._places.get(clip) or self._of_bare(clip)
         if not of_clip:
             known = ", ".join(list(self._places)[:3])
             raise DataError(
@@ -121,6 +124,22 @@ class LandmarkTable:
                 " it, or leave one row's frame empty to use it for the whole clip."
             )
         return checked(Face(self._points[row].copy(), self.kind), image.shape, key)
+
+    def _of_bare(self, clip: str) -> dict[int | None, int] | None:
+        """Frame -> row of a clip that the file names without its dataset; None: it does not."""
+        bare = clip.partition("/")[2]
+        of_clip = self._places.get(bare)
+        if of_clip is None:
+            return None
+        # One call that is atomic for str keys: of threads that ask at once, one comes first.
+        served = self._answered.setdefault(bare, clip)
+        if served != clip:
+            raise DataError(
+                f"{self._path}: the rows of clip {bare} name no dataset and fit both {served} and"
+                f" {clip}, two people. Write clip as dataset/subject/clip in this file, here"
+                f" {served} or {clip}."
+            )
+        return of_clip
 
 
 def _from_boxes(boxes: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ def _name_clips(sheet: Sheet, drafts: list[Draft], problems: list[str]) -> None:
     before, count = ("", ""), 1
     for draft in drafts:
         draft.video = draft.clip.lower()
-        key = (draft.subject, draft.video)
+        key = (draft.subject.casefold(), draft.video)
         count = count + 1 if key == before else 1
         draft.clip = draft.video if count == 1 else f"{draft.video}{count}"
         before = key

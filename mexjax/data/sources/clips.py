@@ -12,7 +12,7 @@ from mexjax.data.action_units import ParsedAus, parse_aus
 from mexjax.data.classes import canonical_emotion
 from mexjax.data.sources import counts
 from mexjax.data.sources.base import Frame, Reading
-from mexjax.data.sources.drafts import Draft, number_repeats
+from mexjax.data.sources.drafts import Draft, number_repeats, unite_subjects
 from mexjax.data.sources.folders import Folders, check_inside, check_part, is_clip
 from mexjax.data.sources.sheets import as_number, as_text
 from mexjax.errors import DataError
@@ -66,6 +66,7 @@ def finish(
       folders: listings to share.
     """
     folders = folders or Folders()
+    unite_subjects(drafts, problems)
     number_repeats(drafts, problems)
     if paths is None:
         paths = locate(root, homes, drafts, folders)

@@ -1,8 +1,9 @@
 """Known errors of the released spreadsheets, each with the value it replaces.
 
 `corrections.json` holds only what can be keyed by subject, video and annotated onset; a row
-number means nothing in another release of a sheet. A correction that does not find the value it
-replaces is left out and said.
+number means nothing in another release of a sheet. An onset that is itself corrected stands for
+its corrected value too, because a newer sheet has that. A correction that does not find the value
+it replaces is left out and said.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mexjax.data.sources.drafts import Draft
@@ -40,17 +41,27 @@ def correct(dataset: str, drafts: Sequence[Draft], problems: list[str]) -> None:
         known.setdefault(key, []).append(draft)
         rows.setdefault((*key, as_text(draft.cells["onset"])), draft)
     entries = _load()
+    moved = {
+        (entry["subject"], entry["clip"], entry["onset"]): entry["new"]
+        for entry in entries["corrections"]
+        if entry["dataset"] == dataset and entry["column"] == "onset"
+    }
+
+    def find(entry: Mapping[str, Any]) -> Draft | None:
+        name = (entry["subject"], entry["clip"], entry["onset"])
+        key = (entry["subject"].casefold(), entry["clip"].casefold())
+        onsets = dict.fromkeys((str(entry["onset"]), str(moved.get(name, entry["onset"]))))
+        return next((rows[(*key, onset)] for onset in onsets if (*key, onset) in rows), None)
+
     for entry in entries["corrections"]:
         if entry["dataset"] != dataset:
             continue
         key = (entry["subject"].casefold(), entry["clip"].casefold())
         if key not in known:
             continue  # a part of the dataset, or the tests' small ones
-        draft = rows.get((*key, str(entry["onset"])))
+        draft = find(entry)
         name = f"{entry['subject']}/{entry['clip']} at onset {entry['onset']}"
         column, old, new = entry["column"], entry["old"], entry["new"]
-        if draft is None and column == "onset" and (*key, str(new)) in rows:
-            continue
         if draft is None:
             problems.append(
                 f"{name}: no such row, so its {column} was not corrected from {old} to {new}."
@@ -72,6 +83,6 @@ def correct(dataset: str, drafts: Sequence[Draft], problems: list[str]) -> None:
             f" {entry['why']}."
         )
     for entry in entries["remarks"]:
-        key = (entry["subject"].casefold(), entry["clip"].casefold(), str(entry["onset"]))
-        if entry["dataset"] == dataset and key in rows:
-            rows[key].notes.append(entry["remark"])
+        draft = find(entry) if entry["dataset"] == dataset else None
+        if draft is not None:
+            draft.notes.append(entry["remark"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -94,6 +95,36 @@ def padded(width: int) -> Callable[[str], str]:
         return digits.zfill(width) if digits.isdecimal() else text
 
     return spell
+
+
+def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
+    """Give subjects that differ in case their first spelling; in place.
+
+    Otherwise one person, typed in two ways, could be on both sides of a split. Subjects that
+    differ in leading zeros are only said: "1" and "01" may come from two cameras' own lists.
+    """
+    first: dict[str, str] = {}
+    others: dict[str, list[str]] = {}
+    for draft in drafts:
+        spelling = first.setdefault(draft.subject.casefold(), draft.subject)
+        if draft.subject != spelling:
+            others.setdefault(spelling, []).append(draft.subject)
+            draft.subject = spelling
+    for spelling, found in others.items():
+        problems.append(
+            f"Subjects {', '.join(dict.fromkeys([spelling, *found]))} differ only in case and are"
+            f" taken for one person, {spelling}; spell two people differently in the table."
+        )
+    alike: dict[str, list[str]] = {}
+    for key, spelling in first.items():
+        alike.setdefault(re.sub(r"(?<![0-9])0+(?=[0-9])", "", key), []).append(spelling)
+    for found in alike.values():
+        if len(found) > 1:
+            problems.append(
+                f"Subjects {', '.join(found)} differ only by leading zeros and are taken for"
+                f" {len(found)} people; if they are one, spell them alike in the table, or splits"
+                " by subject train and test on the same person."
+            )
 
 
 def number_repeats(drafts: list[Draft], problems: list[str]) -> None:

@@ -23,6 +23,7 @@ class Folders:
     def __init__(self) -> None:
         self._names: dict[Path, tuple[frozenset[str], dict[str, str]]] = {}
         self._frames: dict[Path, list[Frame]] = {}
+        self._counted: set[Path] = set()
 
     def descend(self, folder: Path, parts: Iterable[str]) -> Path | None:
         """`folder/parts[0]/...` if it exists, in any case of letters, else None.
@@ -52,10 +53,13 @@ class Folders:
         names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
         return sorted(filter(is_clip, names), key=natural_key)
 
-    def frames(self, path: Path) -> list[Frame]:
-        """As `list_frames`."""
-        if path not in self._frames:
-            self._frames[path] = list_frames(path)
+    def frames(self, path: Path, *, is_counted: bool = False) -> list[Frame]:
+        """As `list_frames`; a video once counted stays so."""
+        is_counted = is_counted and is_video(path)
+        if path not in self._frames or (is_counted and path not in self._counted):
+            self._frames[path] = list_frames(path, is_counted=is_counted)
+            if is_counted:
+                self._counted.add(path)
         return self._frames[path]
 
     def _list(self, folder: Path) -> tuple[frozenset[str], dict[str, str]]:
@@ -70,7 +74,12 @@ class Folders:
 
 def is_clip(path: Path) -> bool:
     """Whether a path can hold frames: a folder, or a video file."""
-    return path.is_dir() or (path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    return path.is_dir() or is_video(path)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path is a video file, by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
 def natural_key(path: Path) -> tuple[list[Any], str]:
@@ -79,17 +88,18 @@ def natural_key(path: Path) -> tuple[list[Any], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def list_frames(path: Path) -> list[Frame]:
+def list_frames(path: Path, *, is_counted: bool = False) -> list[Frame]:
     """All frames of a clip by number: the images in a folder, or the frames of a video.
 
     The number of an image is the last run of digits of its name. Where no image has one, they are
-    numbered from 1 in the order of their names.
+    numbered from 1 in the order of their names. `is_counted`: as of `count_video_frames`.
 
     Raises:
       DataError: it cannot be listed or opened, or two images have the same number.
     """
-    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-        return [Frame(number, path) for number in range(count_video_frames(path))]
+    if is_video(path):
+        count = count_video_frames(path, is_counted=is_counted)
+        return [Frame(number, path) for number in range(count)]
     try:
         with os.scandir(path) as entries:
             names = [entry.name for entry in entries if not entry.is_dir()]
@@ -117,21 +127,28 @@ def list_frames(path: Path) -> list[Frame]:
     return [Frame(number, found[number]) for number in sorted(found)]
 
 
-def count_video_frames(path: Path) -> int:
+def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
     """Number of frames of a video: what its header says, or counted where that says nothing.
+
+    Args:
+      path: the video.
+      is_counted: count in any case, which reads the whole file. A header may be off by some
+        frames, because OpenCV takes duration times frames per second for many formats.
 
     Raises:
       DataError: it cannot be opened or decoded, or has more than `MAX_VIDEO_FRAMES`.
     """
     with open_video(path) as video:
-        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        if count <= 0:
+        count = 0 if is_counted else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        is_counted = count <= 0
+        if is_counted:
             count = 0
             while count <= MAX_VIDEO_FRAMES and video.grab():
                 count += 1
     if not 0 < count <= MAX_VIDEO_FRAMES:
         raise DataError(
-            f"The video {path} says that it has {count} frames; expected 1 to {MAX_VIDEO_FRAMES}."
+            f"The video {path} has {count} frames{'' if is_counted else ' by its header'}; expected"
+            f" 1 to {MAX_VIDEO_FRAMES}. Convert it again, or cut it into clips."
         )
     return count
 
@@ -207,7 +224,10 @@ def frames_of(root: Path, row: Mapping[str, Any], homes: Sequence[str] = ()) -> 
         raise DataError(f"{where}: {path} does not exist. Has the dataset moved?")
     check_inside(path, [Path(root), *(Path(root) / home for home in homes)], where)
     onset, offset = int(row["onset"]), int(row["offset"])
-    frames = [frame for frame in list_frames(path) if onset <= frame.number <= offset]
+    listed = list_frames(path)
+    if is_video(path) and len(listed) <= offset:
+        listed = list_frames(path, is_counted=True)  # more frames than its header says, perhaps
+    frames = [frame for frame in listed if onset <= frame.number <= offset]
     if not frames:
         raise DataError(f"{where}: {path} has none of the frames {onset} to {offset}.")
     return frames

@@ -6,10 +6,11 @@ Clips are folders of images or video files. The frames of a video are numbered f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mexjax.data.classes import canonical_emotion
 from mexjax.data.sources import search
 from mexjax.data.sources.base import Frame, Reading
 from mexjax.data.sources.clips import finish
@@ -98,6 +99,8 @@ class ClassFolders:
     """The source `folder`: {emotion}/{clip}, the clip being a folder of images or a video.
 
     A table (.csv or .xlsx) in the root may add, by clip: subject, onset, apex, offset, au, fps.
+    Where a name occurs in several classes, the table writes {emotion}/{clip} or has a column
+    emotion.
     Without subjects all clips are those of one unknown person, because names that are guessed
     could put one person on both sides of a split.
     """
@@ -115,26 +118,27 @@ class ClassFolders:
         else:
             sheet, problems = search.find(root, self.form, self.title, is_beside=False)
         folders = Folders()
-        rows = _rows_by_clip(sheet, problems)
+        classes = {emotion: folders.clips(emotion) for emotion in folders.subfolders(root)}
+        rows = _rows_by_clip(sheet, classes, problems)
         drafts: list[Draft] = []
         paths: list[Path | None] = []
-        for emotion in folders.subfolders(root):
-            clips = folders.clips(emotion)
+        for emotion, clips in classes.items():
             if not clips:
                 problems.append(
                     f"{emotion}: no clips in this folder; expected folders of images, or videos."
                 )
             for path in clips:
                 clip = _stem(path)
-                number, row = rows.pop(clip.casefold(), (0, {}))
+                number, row = rows.pop((emotion.name, clip.casefold()), (0, {}))
                 draft = _draft(number, clip, row)
                 draft.cells["emotion"] = emotion.name
                 _complete(draft, path, row, folders, problems)
                 drafts.append(draft)
                 paths.append(path)
         for number, row in rows.values():
-            draft = _draft(number, as_text(row["clip"]), row)
-            draft.places = (("*", draft.clip),)
+            emotion_name, clip = _emotion_and_clip(row)
+            draft = _draft(number, clip, row)
+            draft.places = ((emotion_name or "*", clip),)
             _complete(draft, None, row, folders, problems)
             drafts.append(draft)
             paths.append(None)
@@ -157,17 +161,53 @@ class ClassFolders:
 
 
 def _rows_by_clip(
-    sheet: Sheet | None, problems: list[str]
-) -> dict[str, tuple[int, Mapping[str, object]]]:
-    """Clip, lower case -> (row number, row)."""
-    rows: dict[str, tuple[int, Mapping[str, object]]] = {}
+    sheet: Sheet | None, classes: Mapping[Path, Sequence[Path]], problems: list[str]
+) -> dict[tuple[str, str], tuple[int, Mapping[str, object]]]:
+    """(name of the class folder, clip in lower case) -> (row number, row).
+
+    A row of a clip that is in no folder has the emotion it names, if any, for a folder.
+
+    Raises:
+      DataError: a row fits clips of several folders, which may be of different people.
+    """
+    holders: dict[str, list[str]] = {}
+    for emotion, paths in classes.items():
+        for clip in dict.fromkeys(_stem(path).casefold() for path in paths):
+            holders.setdefault(clip, []).append(emotion.name)
+    rows: dict[tuple[str, str], tuple[int, Mapping[str, object]]] = {}
     for number, row in sheet.cells.iterrows() if sheet is not None else ():
-        clip = _stem(Path(as_text(row["clip"])))
-        if not clip or clip.casefold() in rows:
+        emotion, clip = _emotion_and_clip(row)
+        fitting = _fitting(holders.get(clip.casefold(), []), emotion)
+        if len(fitting) > 1:
+            shown = ", ".join(f"{name}/{clip}" for name in fitting)
+            raise DataError(
+                f"{sheet.path}, row {number}: {as_text(row['clip'])!r} should name one clip, but"
+                f" there are {shown}. Write it with its folder, as {fitting[0]}/{clip}."
+            )
+        key = (fitting[0] if fitting else emotion.casefold(), clip.casefold())
+        if not clip or key in rows:
             problems.append(f"row {number}: {'a second ' + clip if clip else 'no clip'}, left out.")
             continue
-        rows[clip.casefold()] = (int(number), row)
+        rows[key] = (int(number), row)
     return rows
+
+
+def _emotion_and_clip(row: Mapping[str, object]) -> tuple[str, str]:
+    """Class folder ("" where the row names none) and clip; "fear/001.avi" names both."""
+    parts = Path(as_text(row["clip"]).replace("\\", "/")).parts
+    emotion = parts[-2] if len(parts) > 1 else as_text(row.get("emotion"))
+    return emotion, _stem(Path(parts[-1])) if parts else ""
+
+
+def _fitting(names: Sequence[str], emotion: str) -> list[str]:
+    """The folders an emotion may mean: spelled so, else but for case, else synonyms; "" any."""
+    if not emotion:
+        return list(names)
+    for spell in (str, str.casefold, canonical_emotion):
+        fitting = [name for name in names if spell(name) == spell(emotion)]
+        if fitting:
+            return fitting
+    return []
 
 
 def _draft(number: int, clip: str, row: Mapping[str, object]) -> Draft:
@@ -200,8 +240,11 @@ def _complete(
 ) -> None:
     """Fill what the table leaves open: first and last frame, frames per second; in place."""
     is_video = path is not None and path.is_file()
+    # Headers of videos guess; a last frame that nobody annotated must be one that exists.
+    is_counted = not as_text(draft.cells["offset"])
     try:
-        numbers = [frame.number for frame in folders.frames(path)] if path is not None else []
+        frames = folders.frames(path, is_counted=is_counted) if path is not None else []
+        numbers = [frame.number for frame in frames]
         own_fps = video_fps(path) if is_video else math.nan
     except DataError:
         numbers, own_fps = [], math.nan  # said where the clip is made

@@ -95,14 +95,20 @@ def find(
     """
     reader = reader or functools.partial(read, form=form, title=title)
     inside = list_files(root)
-    named = _named([*inside, *(list_beside(root) if is_beside else [])], form.files)
+    known = [*inside, *(list_beside(root) if is_beside else [])]
+    named = _named(known, form.files)
     if len(named) > 1:
         raise DataError(
             f"Several files could be the spreadsheet of {title}: {_listed(named)}. Say which with"
             " --spreadsheet."
         )
     if named:
-        return reader(named[0]), []
+        others = [path for path in known if path != named[0] and _named([path], form.files)]
+        said = (
+            f"Read {named[0]}; also present: {_listed(others)}. Name another one with"
+            " --spreadsheet."
+        )
+        return reader(named[0]), [said] if others else []
     sheets = []
     for path in inside:
         if any(_named([path], names) for names in RELEASED.values()):

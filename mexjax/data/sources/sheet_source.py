@@ -57,9 +57,11 @@ class SheetSource:
         """As `read`, from cells that are in memory."""
         drafts = make_drafts(sheet.cells, problems, subject=self.subject, clip=self.clip)
         self.quirk(sheet, drafts, problems)
+        # Copies of a release name folders by what its sheet prints, or by the corrected value.
+        printed = [self.places(draft) for draft in drafts]
         correct(self.name, drafts, problems)
-        for draft in drafts:
-            draft.places = self.places(draft)
+        for draft, places in zip(drafts, printed, strict=True):
+            draft.places = tuple(dict.fromkeys((*self.places(draft), *places)))
         return finish(
             self.name,
             self.fps,
