@@ -193,11 +193,19 @@ def test_a_damaged_spreadsheet(content, own, out, refused):
     assert files(out) == before
 
 
-def test_a_row_whose_folder_is_absent(own, lost):
+def test_a_row_whose_folder_is_absent(own, out, tmp_path):
     row = own.expected.iloc[VICTIM]
     shutil.rmtree(clip_folder(own, row))
-    problem = lost()
-    assert row["clip"] in problem and "frames" in problem
+    new = tmp_path / "new"
+    assert run(*arguments("casme", own, new)) == 1
+    (failure,) = record_of(new)["failed"]
+    assert row["clip"] in failure["problem"] and "frames" in failure["problem"]
+    assert len(manifest_of(new)) == NUM_CLIPS - 1
+    # What was prepared before is kept, and it is said that its frames are gone.
+    before = files(out)
+    assert run(*arguments("casme", own, out)) == 0
+    assert files(out) == before and len(manifest_of(out)) == NUM_CLIPS
+    assert any(row["clip"] in line for line in record_of(out)["problems"])
 
 
 def test_a_row_for_a_clip_that_never_was(own, out, capsys):

@@ -191,7 +191,7 @@ def test_images_without_numbers_are_numbered_by_name(tmp_path):
     assert [(f.number, f.path.name) for f in frames] == [(1, "a.png"), (2, "b.png"), (3, "C.png")]
 
 
-@pytest.mark.parametrize("said", [5, 20])
+@pytest.mark.parametrize("said", [5, 13])
 def test_headers_that_miscount_a_video(tmp_path, said):
     """Without an annotated offset the last frame is the last that can be read."""
     video = write_video(tmp_path / "a/one.avi", num_frames=12)

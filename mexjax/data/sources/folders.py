@@ -14,6 +14,7 @@ from mexjax.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video
 from mexjax.data.sources.base import Frame
 from mexjax.errors import DataError
 
+MAX_MISCOUNT_FRAMES = 2  # a header may promise so many too much of a whole video
 MAX_VIDEO_FRAMES = 1_000_000  # more than an hour at 200 fps: not a clip, or a false header
 
 
@@ -139,12 +140,14 @@ def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
       DataError: it cannot be opened or decoded, or has more than `MAX_VIDEO_FRAMES`.
     """
     with open_video(path) as video:
-        count = 0 if is_counted else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        is_counted = count <= 0
+        header = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        count, is_counted = header, is_counted or header <= 0
         if is_counted:
             count = 0
             while count <= MAX_VIDEO_FRAMES and video.grab():
                 count += 1
+            if header > count + MAX_MISCOUNT_FRAMES:  # cut off: reading it will say where
+                count = header
     if not 0 < count <= MAX_VIDEO_FRAMES:
         raise DataError(
             f"The video {path} has {count} frames{'' if is_counted else ' by its header'}; expected"
