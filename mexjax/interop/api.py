@@ -12,9 +12,11 @@ import flax.linen as nn
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.interop.common import State, read_state
 
-# Each module has `from_torch(state, **kwargs)` and `to_torch(variables)`.
+# Each module has `from_torch(state, **kwargs)` and `to_torch(variables, **kwargs)`.
 SOURCES = {
     "fdp": "mexjax.interop.fdp",
+    "gamdss": "mexjax.interop.gamdss",
+    "tsfmicro": "mexjax.interop.tsfmicro",
 }
 
 
@@ -33,7 +35,8 @@ def from_torch(
       name: of the model, as in `list_models`.
       state: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
         `.npz`, `.pt` or `.pth` file (see `mexjax.interop.common.read_state`).
-      **kwargs: for the model's own file, for example `preset="official"`.
+      **kwargs: for the model's own file, for example `preset="official"` or, for tsfmicro,
+        `fusion="early"`.
 
     Returns:
       The linen module and its variables: `module.apply(variables, batch, train=False)`.
@@ -45,10 +48,11 @@ def from_torch(
     return _source(name).from_torch(read_state(state), **kwargs)
 
 
-def to_torch(name: str, variables: Mapping[str, Any]) -> State:
+def to_torch(name: str, variables: Mapping[str, Any], **kwargs: Any) -> State:
     """The state dict (numpy arrays, PyTorch layout, the released code's names) of `variables`.
 
     `{n: torch.from_numpy(a) for n, a in to_torch("fdp", variables).items()}` loads into the
-    released network with `load_state_dict`.
+    released network with `load_state_dict`. `kwargs` are those the weights were loaded with, where
+    the model's own file takes any.
     """
-    return _source(name).to_torch(variables)
+    return _source(name).to_torch(variables, **kwargs)

@@ -9,6 +9,8 @@ from mexjax.errors import ConfigError, unknown_name
 
 MODELS = {
     "fdp": "mexjax.models.fdp",
+    "gamdss": "mexjax.models.gamdss",
+    "tsfmicro": "mexjax.models.tsfmicro",
 }
 
 

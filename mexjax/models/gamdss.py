@@ -1,0 +1,171 @@
+"""GAMDSS: the rise and the fall of a micro-expression through one spatio-temporal unit.
+
+From onset, apex and offset frames the unit U(d, p) = head(motion(d) + place(p)) makes the logits
+of the rise, U(apex - onset, onset), and of the fall, U(apex - offset, apex), with the same
+weights. Both are trained; the rise decides. The unit is that of TSFmicro's late fusion.
+Presets: `paper`, `official` (the released code), `tiny` (64 pixels, a laptop).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from mexjax.errors import ConfigError
+from mexjax.models.gamdss_presets import PHASES, PRESETS, resolve
+from mexjax.nn.mode import Mode
+from mexjax.nn.st_unit import key_frames, make_parts
+
+__all__ = [
+    "GAMDSS",
+    "PHASES",
+    "PRESETS",
+    "VIEWS",
+    "inputs",
+    "loss",
+    "make",
+    "predictions",
+    "resolve",
+    "targets",
+]
+
+VIEWS = ("key_frames",)
+
+
+class GAMDSS(nn.Module):
+    """The network, for the phases its configuration names.
+
+    Attributes:
+      config: every key of a preset, from `resolve`.
+      num_classes: K.
+    """
+
+    config: Mapping[str, Any]
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, batch: Mapping[str, jax.Array], *, train: bool) -> dict[str, jax.Array]:
+        """Runs on triples of frames.
+
+        Args:
+          batch: `onset`, `apex` and `offset` f[B,H,W,C], normalised; optional `weight` f32[B] (0:
+            padding) and `is_frozen` bool[]. A phase that is left out does not need its frame.
+          train: batch statistics and stochastic depth are on.
+
+        Returns:
+          logits_rise and logits_fall f32[B,K], those of the phases that there are, and logits
+          f32[B,K], by which the class is told.
+
+        Raises:
+          ConfigError: frames that are missing, or of several sizes.
+        """
+        c = self.config
+        phases = PHASES[c["phases"]]
+        pairs = self._pairs(batch)
+        mode = Mode.from_batch(batch, train=train)
+        parts = make_parts(c, self.num_classes, per_frame=len(phases) > 1)
+
+        def unit(difference: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
+            motion = parts.stages(parts.stem(difference, mode), mode)
+            return parts.head(motion + parts.place(frame, mode), mode)
+
+        if train and len(phases) > 1:
+            # One pass over 2B rows. Batch norm keeps the phases apart and makes two updates, rise
+            # before fall: what two passes would do.
+            difference, frame = (
+                jnp.stack(both, axis=1).reshape(-1, *both[0].shape[1:])
+                for both in zip(*(pairs[phase] for phase in phases), strict=True)
+            )
+            logits = unit(difference, frame, mode.per_frame(len(phases)))
+            logits = logits.reshape(-1, len(phases), self.num_classes)
+            outputs = {f"logits_{phase}": logits[:, i] for i, phase in enumerate(phases)}
+        else:
+            # Apart, so that a compiler drops the phase that nobody asks for.
+            outputs = {f"logits_{phase}": unit(*pairs[phase], mode) for phase in phases}
+
+        if len(phases) > 1 and c["inference"] == "mean":
+            both = jnp.stack([jax.nn.log_softmax(x) for x in outputs.values()])
+            outputs["logits"] = jax.nn.logsumexp(both, axis=0) - jnp.log(len(phases))
+        else:
+            outputs["logits"] = outputs[f"logits_{phases[0]}"]
+        return outputs
+
+    def _pairs(self, batch: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Difference and frame of each phase, f[B,H,W,C] twice."""
+        c = self.config
+        phases = PHASES[c["phases"]]
+        names = {"apex"} | ({"onset"} if "rise" in phases else set())
+        names |= {"offset", c["fall_place_frame"]} if "fall" in phases else set()
+        found = {name: batch[name].shape for name in sorted(names & set(batch))}
+        if set(found) != names or len(set(found.values())) > 1 or batch["apex"].ndim != 4:
+            raise ConfigError(
+                f"GAMDSS, phases {c['phases']!r}, expects {', '.join(sorted(names))} frames"
+                f" [B,H,W,C] of one size; found {found}."
+            )
+        frames = {name: batch[name].astype(c["dtype"]) for name in names}
+        pairs = {}
+        if "rise" in phases:
+            pairs["rise"] = (frames["apex"] - frames["onset"], frames["onset"])
+        if "fall" in phases:
+            pairs["fall"] = (frames["apex"] - frames["offset"], frames[c["fall_place_frame"]])
+        return pairs
+
+
+def make(model_config: Mapping[str, Any], *, num_classes: int) -> GAMDSS:
+    """The network of a configuration (see `resolve`) for K classes."""
+    return GAMDSS(resolve(model_config), num_classes)
+
+
+def inputs(clip: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Names the frames of f32[B,T,H,W,C]: `onset`, `apex`, `offset`.
+
+    Raises:
+      ConfigError: fewer than three frames.
+    """
+    del model_config
+    return key_frames(clip, 3)
+
+
+def targets(frames: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Nothing: the class is all the network is asked for."""
+    del frames, model_config
+    return {}
+
+
+def loss(
+    outputs: Mapping[str, jax.Array],
+    batch: Mapping[str, jax.Array],
+    model_config: Mapping[str, Any],
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Eq. 12: cross-entropy of the rise and of the fall, for each clip.
+
+    Args:
+      outputs: of the network.
+      batch: `label` i32[B].
+      model_config: the model's configuration.
+
+    Returns:
+      f32[B], and each part that is present, unweighted: `ce_rise`, `ce_fall`, f32[B]. A phase
+      that is alone has weight 1.
+    """
+    config = resolve(model_config)
+    phases = PHASES[config["phases"]]
+    wanted = jax.nn.one_hot(batch["label"], outputs["logits"].shape[-1])
+    wanted = optax.smooth_labels(wanted, config["label_smoothing"])
+    logs = {
+        f"ce_{phase}": optax.softmax_cross_entropy(outputs[f"logits_{phase}"], wanted)
+        for phase in phases
+    }
+    if len(phases) == 1:
+        return logs[f"ce_{phases[0]}"], logs
+    return logs["ce_rise"] + config["lambda_fall"] * logs["ce_fall"], logs
+
+
+def predictions(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """What is kept of a clip: logits f32[B,K]."""
+    return {"logits": outputs["logits"]}

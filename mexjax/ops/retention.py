@@ -1,0 +1,207 @@
+"""Retention on the image plane with a softmax: every pixel attends to all, near ones more.
+
+    scores = q . k + log(decay) * (|y - y'| + |x - x'|),   out = softmax(scores) v
+
+Bidirectional: there is no causal mask. Queries and keys come rotated (`retention_tables`) and
+scaled. The released backbone of TSFmicro and GAMDSS, which is qhfan/RMT with other numbers, adds
+the logarithm of the decay inside the softmax, so the weights of a pixel sum to 1. Of one image
+of L = H * W pixels with C = heads * d channels,
+
+    full        2 L^2 C multiplications and L^2 heads scores
+    chunked     the same multiplications (twice the scores in the backward pass), L * chunk scores
+    decomposed  2 L (H + W) C multiplications and L (H + W) heads scores; another function
+
+Retention without a softmax, which has linear forms, is in `retention_linear`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mexjax.ops import retention_tables as tables
+from mexjax.ops.conv_lowerings import zeros_that_vary_like
+
+# Score of a key that is not there: its weight is zero, and no infinity meets another.
+_ABSENT = -1e30
+
+
+def full_retention(
+    q: jax.Array, k: jax.Array, v: jax.Array, log_decay: Sequence[float]
+) -> jax.Array:
+    """Retention over all pairs of pixels, all scores at once.
+
+    Args:
+      q: f[N,H,W,heads,d].
+      k: f[N,H,W,heads,d].
+      v: f[N,H,W,heads,dv].
+      log_decay: one number a head, see `retention_tables.log_decays`.
+
+    Returns:
+      f[N,H,W,heads,dv] in the dtype of `v`; the softmax is in float32.
+
+    Raises:
+      ValueError: shapes that do not belong together.
+    """
+    _check(q, k, v, log_decay)
+    n, height, width, heads, _ = q.shape
+    place = tables.coordinates((height, width))
+    bias = tables.plane_decay(place, place, log_decay)
+    q, k, v = (a.reshape(n, height * width, heads, -1) for a in (q, k, v))
+    scores = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + bias, axis=-1).astype(v.dtype)
+    y = jnp.einsum("nhqk,nkhd->nqhd", weights, v)
+    return y.reshape(n, height, width, heads, -1)
+
+
+def decomposed_retention(
+    q: jax.Array, k: jax.Array, v: jax.Array, log_decay: Sequence[float]
+) -> jax.Array:
+    """Retention along x within every row, and of its result along y within every column.
+
+    The same queries and keys serve both passes. Not equal to `full_retention`, and not to columns
+    before rows either.
+
+    Args, returns and raises: as `full_retention`.
+    """
+    _check(q, k, v, log_decay)
+    height, width = q.shape[1:3]
+    scores = jnp.einsum("nyihd,nyjhd->nyhij", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + tables.line_decay(width, log_decay), axis=-1)
+    v = jnp.einsum("nyhij,nyjhd->nyihd", weights.astype(v.dtype), v)
+    scores = jnp.einsum("nixhd,njxhd->nxhij", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + tables.line_decay(height, log_decay), axis=-1)
+    return jnp.einsum("nxhij,njxhd->nixhd", weights.astype(v.dtype), v)
+
+
+def chunked_retention(
+    q: jax.Array, k: jax.Array, v: jax.Array, log_decay: Sequence[float], *, chunk: int = 128
+) -> jax.Array:
+    """`full_retention` that holds the scores of `chunk` keys at a time, in both directions.
+
+    Exact: keys come in chunks and the softmax is carried on (running maximum, denominator and
+    numerator; Milakov and Gimelshein 2018). The decays of a chunk are made from coordinates. The
+    backward pass keeps the output and one number a query, and makes the scores again.
+
+    Args, returns and raises: as `full_retention`; `chunk` need not divide H * W.
+    """
+    _check(q, k, v, log_decay)
+    if chunk < 1:
+        raise ValueError(f"chunked_retention: chunk must be at least 1; found {chunk}.")
+    n, height, width, heads, _ = q.shape
+    size = (height, width)
+    rows = [
+        a.reshape(n, height * width, heads, -1).swapaxes(1, 2).astype(jnp.float32)
+        for a in (q, k, v)
+    ]
+    y = _chunked(size, tuple(map(float, log_decay)), min(chunk, height * width), *rows)
+    return y.swapaxes(1, 2).reshape(n, height, width, heads, -1).astype(v.dtype)
+
+
+def _check(q: jax.Array, k: jax.Array, v: jax.Array, log_decay: Sequence[float]) -> None:
+    if q.ndim != 5 or k.shape != q.shape or v.shape[:-1] != q.shape[:-1]:
+        raise ValueError(
+            "Retention: expected q and k [N,H,W,heads,d] and v [N,H,W,heads,dv]; found "
+            f"q {q.shape}, k {k.shape}, v {v.shape}."
+        )
+    if len(log_decay) != q.shape[3]:
+        raise ValueError(
+            f"Retention: expected one log decay for each of {q.shape[3]} heads; found "
+            f"{len(log_decay)}."
+        )
+
+
+def _key_chunks(size: tables.Size, chunk: int, *keys: jax.Array) -> tuple[jax.Array, ...]:
+    """Coordinates, presence and `keys` f[N,heads,L,d] in chunks, zeros after the last.
+
+    Returns:
+      f32[M,2,chunk], bool[M,chunk], and each of `keys` as f[M,N,heads,chunk,d], M chunks.
+    """
+    length = size[0] * size[1]
+    spare = -length % chunk
+    place = np.pad(tables.coordinates(size), ((0, 0), (0, spare)))
+    place = place.reshape(2, -1, chunk).swapaxes(0, 1)
+    is_there = (np.arange(length + spare) < length).reshape(-1, chunk)
+
+    def split(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, spare), (0, 0)))
+        return jnp.moveaxis(x.reshape(*x.shape[:2], -1, chunk, x.shape[-1]), 2, 0)
+
+    return jnp.asarray(place), jnp.asarray(is_there), *map(split, keys)
+
+
+def _scores(
+    size: tables.Size,
+    log_decay: tuple[float, ...],
+    q: jax.Array,
+    k: jax.Array,
+    place: jax.Array,
+    is_there: jax.Array,
+) -> jax.Array:
+    """f32[N,heads,L,chunk] of one chunk of keys, decayed."""
+    bias = tables.plane_decay(tables.coordinates(size), place, log_decay)
+    scores = jnp.einsum("nhqd,nhkd->nhqk", q, k) + bias
+    return jnp.where(is_there, scores, _ABSENT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _chunked(
+    size: tables.Size,
+    log_decay: tuple[float, ...],
+    chunk: int,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+) -> jax.Array:
+    """f32[N,heads,L,d] three times -> f32[N,heads,L,dv]."""
+    return _chunked_fwd(size, log_decay, chunk, q, k, v)[0]
+
+
+def _chunked_fwd(size, log_decay, chunk, q, k, v) -> tuple[jax.Array, Any]:
+    chunks = _key_chunks(size, chunk, k, v)
+
+    def step(carry, keys):
+        largest, total, y = carry
+        place, is_there, k, v = keys
+        scores = _scores(size, log_decay, q, k, place, is_there)
+        new = jnp.maximum(largest, scores.max(axis=-1, keepdims=True))
+        weights, shrink = jnp.exp(scores - new), jnp.exp(largest - new)
+        total = total * shrink + weights.sum(axis=-1, keepdims=True)
+        return (new, total, y * shrink + weights @ v), None
+
+    one = zeros_that_vary_like(q, (*q.shape[:-1], 1), jnp.float32)
+    carry = (one + _ABSENT, one, zeros_that_vary_like(q, v.shape, jnp.float32))
+    (largest, total, y), _ = jax.lax.scan(step, carry, chunks)
+    y = y / total
+    return y, (q, k, v, y, largest + jnp.log(total))
+
+
+def _chunked_bwd(size, log_decay, chunk, saved, dy):
+    q, k, v, y, log_total = saved
+    length = q.shape[2]
+    # The part of the softmax gradient that is the same for every key of a query.
+    common = (dy * y).sum(axis=-1, keepdims=True)
+
+    def step(dq, keys):
+        place, is_there, k, v = keys
+        weights = jnp.exp(_scores(size, log_decay, q, k, place, is_there) - log_total)
+        d_scores = weights * (jnp.einsum("nhqd,nhkd->nhqk", dy, v) - common)
+        dk = jnp.einsum("nhqk,nhqd->nhkd", d_scores, q)
+        dv = jnp.einsum("nhqk,nhqd->nhkd", weights, dy)
+        return dq + d_scores @ k, (dk, dv)
+
+    nothing = zeros_that_vary_like(q, q.shape, jnp.float32)
+    dq, (dk, dv) = jax.lax.scan(step, nothing, _key_chunks(size, chunk, k, v))
+
+    def join(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x, 0, 2).reshape(*q.shape[:2], -1, x.shape[-1])[:, :, :length]
+
+    return dq, join(dk), join(dv)
+
+
+_chunked.defvjp(_chunked_fwd, _chunked_bwd)
