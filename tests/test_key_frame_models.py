@@ -102,7 +102,7 @@ def test_weights_go_back_to_the_names_they_came_under():
 
 
 @pytest.mark.parametrize("name", ["tsfmicro", "gamdss"])
-def test_tiny_learns_a_batch_by_heart(name: str):
+def test_tiny_learns(name: str):
     """Six updates on one batch: every part is reached by the gradient, and the loss falls."""
     paper = get_model(name)
     module = paper.make({"preset": "tiny"}, num_classes=3)
@@ -134,7 +134,7 @@ def test_tiny_learns_a_batch_by_heart(name: str):
     for i in range(6):
         params, stats, value, grads = step(params, stats, jax.random.key(i))
         losses.append(float(value))
-    assert np.isfinite(losses).all() and losses[-1] < 0.8 * losses[0]
+    assert (np.diff(losses) < 0).all()
     flat, _ = jax.tree_util.tree_flatten_with_path(grads)
     silent = [jax.tree_util.keystr(path) for path, grad in flat if not np.asarray(grad).any()]
     assert not silent

@@ -141,7 +141,7 @@ def test_vmap_over_folds_is_fold_by_fold():
 
 def test_shapes_that_do_not_belong_together_are_refused():
     q, k, v = draw(1, 2, 3)
-    with pytest.raises(ValueError, match="retention"):
+    with pytest.raises(ValueError, match="Retention: expected q and k"):
         retention.full_retention(q, k[:, :1], v, DECAY)
     with pytest.raises(ValueError, match="chunk must be at least 1"):
         retention.chunked_retention(q, k, v, DECAY, chunk=0)
