@@ -99,6 +99,18 @@ def loso_table(path: Path) -> str:
     return "\n".join([*lines, "", made_by(record, path)])
 
 
+def prepare_line(path: Path) -> str:
+    """A sentence on one file of `benchmarks/prepare.py`."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    rates, peak = record["frames_per_s_and_core"], record["peak_bytes"]
+    return (
+        f"Preparation of {record['frames']} frames ({where(record)}): {rates['prepare']:.0f} frames"
+        f" a second and core, everything included, beside {rates['plain_loop']:.0f} of a plain loop"
+        f" of imread, warpAffine and imwrite on one core; peak memory {peak['1x'] / 2**20:.0f} MiB,"
+        f" with four times the clips {peak['4x'] / 2**20:.0f} MiB. {made_by(record, path)}"
+    )
+
+
 def where(record: dict[str, Any]) -> str:
     """The machine and the versions of a results file."""
     machine = record["environment"]
@@ -114,7 +126,7 @@ def made_by(record: dict[str, Any], path: Path) -> str:
     return f"Made by `{record['command']}`, {link}."
 
 
-TABLES = {"demo": demo_table, "step": step_table, "loso": loso_table}
+TABLES = {"demo": demo_table, "step": step_table, "loso": loso_table, "prepare": prepare_line}
 
 
 def render() -> str:
