@@ -44,7 +44,7 @@ from mexjax.ops.conv_lowerings import Geometry
 
 try:
     from mexjax import load_config
-    from mexjax.study import make_study, trace_step
+    from mexjax.study_layout import make_study, trace_step
 except ImportError as error:
     print(f"{error}: the layers of the library's table are measured, not those of a study.")
     make_study = None
@@ -86,7 +86,7 @@ def layers_of_study(card: str, overrides: dict[str, Any]) -> list[Layer]:
     """Every convolution of one training step, each shape once; nothing is computed."""
     one_fold = {"folds.strategy": "loop", "folds.per_chunk": 1}
     study = make_study(load_config(card, one_fold | overrides))
-    data = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+    data = study.dataset.device_arrays()
     with conv_choice.record_layers() as seen:
         trace_step(study, data)
     # Not those of initialisation, which sees two clips. Grouped layers last: they are made of

@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax import load_config, perf, plan, runtime
-from mexjax.study import compile_group, make_study
+from mexjax.study_layout import compile_group, make_study
 
 
 def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
 def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any]:
     """The programs of a group of folds, as a run uses them."""
     study = make_study(config)
-    data = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+    data = study.dataset.device_arrays()
     start = time.perf_counter()
     compiled = compile_group(study, data, num_folds)
     compile_s = time.perf_counter() - start

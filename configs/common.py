@@ -28,6 +28,16 @@ def get_config() -> ConfigDict:
     # Which frames of a clip: uniform (num_frames of onset to offset) | key_frames (onset, apex and
     # offset as annotated; num_frames=3).
     data.view = "uniform"
+    # Of data.view=key_frames.
+    data.key_frames = key_frames = ConfigDict()
+    # annotated | reselected (near the annotation, where the face differs most; the keys below) |
+    # fft_apex (apex by a 3-D Fourier transform) | true (of the embedded dataset).
+    key_frames.choice = "annotated"
+    key_frames.splits = "train"  # which clips get them: train (others as annotated) | all
+    key_frames.window = "inward"  # inward | eq2 | alg1: where to look; mexjax/data/keyframes.py
+    key_frames.lambda_rise = 0.1  # how far from onset and apex, share of the rise
+    key_frames.lambda_fall = 0.1  # how far from the offset, share of the fall
+    key_frames.difference = "signed"  # signed | uint8_wrap (as one released code subtracts)
     data.control = "none"  # none | static (every frame is the onset) | shuffled_labels
     data.center = "none"  # none | onset | clip_mean: what is subtracted from each frame in time
     data.num_frames = 8  # frames a clip

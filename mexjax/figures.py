@@ -32,6 +32,23 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
 
 
+def plain_figure(
+    width: float, height: float, *, rows: int = 1, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure of `width` x `height` inches and its panels, row by row."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    all_axes = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+    for axes in all_axes:
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_color(MUTED)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+    return figure, all_axes
+
+
 def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Confusion matrix: colour and percent by row (true class), counts in the cells.
 
@@ -45,7 +62,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
     total = confusion.sum(axis=1, keepdims=True)
     share = np.divide(confusion, total, out=np.zeros(confusion.shape), where=total > 0)
     size = 2.6 + 0.78 * num_classes
-    figure, (axes,) = _figure(size + 0.7, size)
+    figure, (axes,) = plain_figure(size + 0.7, size)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i in range(num_classes):
         for j in range(num_classes):
@@ -97,7 +114,7 @@ def subjects_figure(subjects: Sequence[Mapping[str, Any]], pooled: float, title:
     rows = -(-len(subjects) // MAX_BARS)
     length = -(-len(subjects) // rows)
     width = min(max(6.4, 0.42 * length + 1.5), 16)
-    figure, all_axes = _figure(width, 1.0 + 3.0 * rows, rows=rows)
+    figure, all_axes = plain_figure(width, 1.0 + 3.0 * rows, rows=rows)
     for row, axes in enumerate(all_axes):
         part = slice(row * length, (row + 1) * length)
         _subject_bars(axes, subjects[part], names[part], pooled, length)
@@ -182,7 +199,7 @@ def curves_figure(
       oracle: `{"acc", "uf1"}` with the best epoch of each fold chosen on its test clips.
       title: one line.
     """
-    figure, (left, right) = _figure(10.4, 4.0, columns=2)
+    figure, (left, right) = plain_figure(10.4, 4.0, columns=2)
     loss = np.asarray(loss, float)
     keep = np.isfinite(loss).any(axis=0)
     epochs = np.arange(1, loss.shape[1] + 1)[keep]
@@ -266,7 +283,7 @@ def sheet_figure(
     inches = 0.98 / width  # of one pixel
     head = 0.4 / inches  # two lines of column heads
     size = (canvas.shape[1] * inches + 0.1, (canvas.shape[0] + head) * inches + 0.1)
-    figure, (axes,) = _figure(*size)
+    figure, (axes,) = plain_figure(*size)
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for row, text in enumerate(titles):
         axes.text(0, row * (height + top) + top * 0.8, text, fontsize=8.5, color=INK, va="bottom")
@@ -278,22 +295,6 @@ def sheet_figure(
     axes.set_ylim(canvas.shape[0] - 0.5, -head)
     axes.set_axis_off()
     return figure
-
-
-def _figure(
-    width: float, height: float, *, rows: int = 1, columns: int = 1
-) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    all_axes = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
-    for axes in all_axes:
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color(MUTED)
-        axes.tick_params(colors=INK, labelsize=9)
-        axes.xaxis.label.set_color(INK)
-        axes.yaxis.label.set_color(INK)
-    return figure, all_axes
 
 
 def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from mexjax import protocols, runtime
 from mexjax.models import get_model
 from mexjax.protocols import Fold
-from mexjax.study import Study
+from mexjax.study_layout import Study
 from mexjax.workdir import Workdir
 
 Rows = list[dict[str, np.ndarray]]

@@ -108,8 +108,9 @@ def make_fold_functions(
         )
         return paper.inputs(clip, config.model)
 
-    def gather(data: Arrays, idx: jax.Array) -> jax.Array:
-        return data["clips"][idx].astype(jnp.float32) / 255.0
+    def gather(data: Arrays, idx: jax.Array, *, train: bool = False) -> jax.Array:
+        clips = data.get("train_clips", data["clips"]) if train else data["clips"]
+        return clips[idx].astype(jnp.float32) / 255.0
 
     def init(plan: FoldPlan, data: Arrays) -> FoldState:
         frames = augment.center_crop(gather(data, jnp.zeros((2,), jnp.int32)), config.augment)
@@ -159,7 +160,7 @@ def make_fold_functions(
             # By the fold's own step, not its place in the plan, which depends on longer folds.
             jax.random.fold_in(fold_key(plan, 1), state.step)
         )
-        frames = augment.augment(gather(data, idx), key_augment, config.augment)
+        frames = augment.augment(gather(data, idx, train=True), key_augment, config.augment)
         batch = {
             **inputs(frames, plan.scale[0]),
             "label": data["labels"][idx],

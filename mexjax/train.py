@@ -27,7 +27,7 @@ from mexjax.progress import TrainProgress
 from mexjax.record import has_record, read_rows, write_record
 from mexjax.report import report
 from mexjax.step import Arrays
-from mexjax.study import Study, clip_flops, compile_group, make_study
+from mexjax.study_layout import Study, clip_flops, compile_group, make_study
 from mexjax.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def _memory_errors_explained(config: ConfigDict) -> Iterator[None]:
 def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> dict[str, Any]:
     config, strategy = study.config, study.config.folds.strategy
     devices = fold_axis.num_devices(strategy)
-    host = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+    host = study.dataset.device_arrays()
     total = int(study.plan.valid.sum())
     with (
         perf.CompileCounter() as counter,

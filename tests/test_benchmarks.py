@@ -10,7 +10,7 @@ import pytest
 from small import ROOT, small_config
 
 from mexjax.ops import conv_choice
-from mexjax.study import make_study, trace_step
+from mexjax.study_layout import make_study, trace_step
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -85,7 +85,7 @@ def test_pictures_of_a_results_file(tmp_path):
 
 def test_layers_of_a_training_step_are_recorded():
     study = make_study(small_config(folds__only=("synthetic/02",)))
-    data = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+    data = study.dataset.device_arrays()
     with conv_choice.record_layers() as seen:
         trace_step(study, data)
     kinds = {layer.group_kind for layer in seen}

@@ -18,7 +18,7 @@ from mexjax.data import arrays
 from mexjax.data.layouts import LAYOUTS
 from mexjax.data.manifest import read_manifest, write_manifest
 from mexjax.errors import DataError, MexjaxError
-from mexjax.study import Study, compile_group, make_study
+from mexjax.study_layout import Study, compile_group, make_study
 
 ROWS, HELD_OUT = 12, 8  # as many as any release here has: all are filled up to one shape
 # Most clips of 4DME show two emotions at once, and such clips are in no class.

@@ -1,7 +1,8 @@
-"""Retention: every form gives the numbers of its definition, in value and gradient."""
+"""Retention: tables by hand, every form against sums in plain loops, derivatives, folds."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -9,139 +10,365 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mexjax.ops import retention, retention_linear
+from mexjax.ops import retention, retention_linear, retention_tables
 
-DECAY = np.log([0.75, 0.9375]).astype(np.float32)
-HEADS, D, DV = 2, 4, 3
-
-
-def draw(*lead: int) -> list[jax.Array]:
-    rng = np.random.default_rng(0)
-    return [jnp.asarray(rng.standard_normal((*lead, HEADS, d)), jnp.float32) for d in (D, D, DV)]
+HEADS, WIDTH, VALUES = 2, 8, 6
+DECAYS = retention_tables.log_decays(HEADS, 2, 4)
 
 
-def masked_by_hand(q, k, v, distance, *, is_softmax: bool) -> np.ndarray:
-    """f64[N,P,heads,dv] over all pairs of P places, place by place."""
+def plane_arrays(n: int = 2, height: int = 4, width: int = 5, seed: int = 0) -> list[jax.Array]:
+    """q, k, v as for retention on the plane."""
+    rng = np.random.default_rng(seed)
+    shape = (n, height, width, HEADS)
+    return [
+        jnp.asarray(rng.standard_normal((*shape, d)).astype(np.float32) * scale)
+        for d, scale in ((WIDTH, 1.0), (WIDTH, WIDTH**-0.5), (VALUES, 1.0))
+    ]
+
+
+def line_arrays(length: int, seed: int = 0) -> list[jax.Array]:
+    """q, k, v as for retention along a line."""
+    return [a.reshape(2, length, *a.shape[3:]) for a in plane_arrays(2, 1, length, seed)]
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def test_log_decays_of_the_released_stages():
+    found = [retention_tables.log_decays(2, 2, span) for span in (4, 6)]
+    wanted = [[-0.28768206, -0.06453852], [-0.28768206, -0.03174870]]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_frequencies_end_at_the_last_one():
+    found = retention_tables.frequencies(32)
+    assert len(found) == 16
+    np.testing.assert_allclose(found[[0, 1, -1]], [1.0, 0.5411695, 1e-4], rtol=1e-6)
+    for width in (2, 7):
+        with pytest.raises(ValueError, match=f"even head width of at least 4; found {width}"):
+            retention_tables.frequencies(width)
+
+
+def test_decay_of_two_by_three_pixels():
+    line = retention_tables.line_decay(3, DECAYS)
+    wanted = [[0, -0.2877, -0.5754], [-0.2877, 0, -0.2877], [-0.5754, -0.2877, 0]]
+    np.testing.assert_allclose(line[0], wanted, atol=5e-5)
+    place = retention_tables.coordinates((2, 3))
+    plane = retention_tables.plane_decay(place, place, DECAYS)
+    assert plane.shape == (HEADS, 6, 6)
+    wanted = [0, -0.2877, -0.5754, -0.2877, -0.5754, -0.8630]
+    np.testing.assert_allclose(plane[0, 0], wanted, atol=5e-5)
+
+
+def test_positions_are_row_major_in_both_directions():
+    sin, cos = retention_tables.rotation_tables((3, 5), WIDTH)
+    assert sin.dtype == cos.dtype == np.float32
+    angle = (2 * 5 + 4) * retention_tables.frequencies(WIDTH)
+    np.testing.assert_allclose(sin[2, 4], np.sin(angle), atol=1e-6)
+    np.testing.assert_allclose(cos[2, 4], np.cos(angle), atol=1e-6)
+
+
+def test_rotation_turns_neighbouring_channels():
+    x = jnp.arange(1.0, 5.0)
+    angle = np.array([0.3, 1.1], np.float32)
+    found = retention_tables.rotate_pairs(x, np.sin(angle), np.cos(angle))
+    turned = (np.array([1, 3]) + 1j * np.array([2, 4])) * np.exp(1j * angle)
+    np.testing.assert_allclose(found, np.stack([turned.real, turned.imag], 1).ravel(), rtol=1e-6)
+
+
+def test_halves_give_the_scores_of_pairs():
+    q, k, _ = plane_arrays()
+    sin, cos = (t[:, :, None] for t in retention_tables.rotation_tables((4, 5), WIDTH))
+    order = np.arange(WIDTH).reshape(-1, 2).T.ravel()
+
+    def scores(rotate, order=slice(None)):
+        turned = [rotate(a[..., order], sin, cos) for a in (q, k)]
+        return jnp.einsum("nyxhd,nuvhd->nhyxuv", *turned)
+
+    wanted = scores(retention_tables.rotate_pairs)
+    found = scores(retention_tables.rotate_halves, order)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    # Without the order the same pairs of numbers do not turn together.
+    assert np.abs(scores(retention_tables.rotate_halves) - wanted).max() > 0.1
+
+
+# ---- softmax on the plane ------------------------------------------------------------------------
+
+
+def softmax_by_hand(q, k, v, keys_of) -> np.ndarray:
+    """Every pixel attends to the pixels `keys_of(y, x)`; all in float64, one at a time."""
     q, k, v = (np.asarray(a, np.float64) for a in (q, k, v))
-    out = np.zeros((*q.shape[:3], DV))
-    for n, h, i in itertools.product(range(q.shape[0]), range(HEADS), range(q.shape[1])):
-        scores = k[n, :, h] @ q[n, i, h]
-        if is_softmax:
-            weights = np.exp(scores + DECAY[h] * distance[i])
-            weights /= weights.sum()
-        else:
-            weights = scores * np.exp(DECAY[h] * distance[i])
-        out[n, i, h] = weights @ v[n, :, h]
+    out = np.zeros_like(v)
+    n, height, width, heads, _ = q.shape
+    for b, y, x, h in itertools.product(range(n), range(height), range(width), range(heads)):
+        keys = keys_of(y, x)
+        scores = np.array(
+            [q[b, y, x, h] @ k[b, u, w, h] + DECAYS[h] * (abs(u - y) + abs(w - x)) for u, w in keys]
+        )
+        weights = np.exp(scores - scores.max())
+        weights /= weights.sum()
+        for weight, (u, w) in zip(weights, keys, strict=True):
+            out[b, y, x, h] += weight * v[b, u, w, h]
     return out
 
 
-def manhattan(height: int, width: int) -> np.ndarray:
-    y, x = np.divmod(np.arange(height * width), width)
-    return np.abs(y[:, None] - y) + np.abs(x[:, None] - x)
+def full_by_hand(q, k, v) -> np.ndarray:
+    places = list(np.ndindex(q.shape[1:3]))
+    return softmax_by_hand(q, k, v, lambda y, x: places)
 
 
-@pytest.mark.parametrize("form", ["full", "chunked", "chunked, uneven"])
-def test_softmax_retention_of_a_map(form: str):
-    q, k, v = draw(2, 3, 5)
-    flat = [a.reshape(2, 15, HEADS, -1) for a in (q, k, v)]
-    expected = masked_by_hand(*flat, manhattan(3, 5), is_softmax=True).reshape(2, 3, 5, HEADS, DV)
-    if form == "full":
-        found = retention.full_retention(q, k, v, DECAY)
-    else:
-        found = retention.chunked_retention(q, k, v, DECAY, chunk=5 if form == "chunked" else 4)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+def decomposed_by_hand(q, k, v) -> np.ndarray:
+    height, width = q.shape[1:3]
+    v = softmax_by_hand(q, k, v, lambda y, x: [(y, w) for w in range(width)])
+    return softmax_by_hand(q, k, v, lambda y, x: [(u, x) for u in range(height)])
 
 
-def test_decomposed_retention_goes_along_rows_first():
-    q, k, v = draw(1, 3, 4)
-    rows = np.stack(
-        [
-            masked_by_hand(
-                *(a[:, y] for a in (q, k, v)),
-                np.abs(np.subtract.outer(np.arange(4), np.arange(4))),
-                is_softmax=True,
-            )
-            for y in range(3)
-        ],
-        1,
+def chunked(chunk: int):
+    return functools.partial(retention.chunked_retention, chunk=chunk)
+
+
+FORMS = {
+    "full": (retention.full_retention, full_by_hand),
+    "decomposed": (retention.decomposed_retention, decomposed_by_hand),
+    # 20 keys: chunks that fit, that do not, of one key and of more keys than there are.
+    "chunks of 5": (chunked(5), full_by_hand),
+    "chunks of 7": (chunked(7), full_by_hand),
+    "chunks of 1": (chunked(1), full_by_hand),
+    "chunks of 64": (chunked(64), full_by_hand),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_softmax_forms_equal_the_sums(name: str):
+    form, by_hand = FORMS[name]
+    arrays = plane_arrays()
+    found = jax.jit(lambda *a: form(*a, DECAYS))(*arrays)
+    np.testing.assert_allclose(found, by_hand(*arrays), atol=1e-5)
+
+
+def test_rows_come_before_columns():
+    q, k, v = plane_arrays()
+    turned = [a.swapaxes(1, 2) for a in (q, k, v)]
+    columns_first = retention.decomposed_retention(*turned, DECAYS).swapaxes(1, 2)
+    found = retention.decomposed_retention(q, k, v, DECAYS)
+    assert np.abs(found - columns_first).max() > 0.05
+
+
+def test_large_scores_stay_finite():
+    q, k, v = plane_arrays()
+    for form, _ in FORMS.values():
+        found = form(100 * q, 100 * k, v, DECAYS)
+        assert np.isfinite(found).all()
+        assert np.abs(found).max() <= np.abs(v).max() * 1.0001
+
+
+def gradients(form, arrays, weights) -> list[jax.Array]:
+    """Of a weighted sum of the output, with respect to q, k and v."""
+    return jax.grad(lambda a: (form(*a, DECAYS) * weights).sum())(arrays)
+
+
+def plain(q, k, v, log_decay, *, mask) -> jax.Array:
+    """Retention as one writes it, for JAX to differentiate; `mask` f[heads,L,L]."""
+    del log_decay
+    q, k, v = (a.reshape(a.shape[0], -1, *a.shape[3:]) for a in (q, k, v))
+    weights = jax.nn.softmax(jnp.einsum("nqhd,nkhd->nhqk", q, k) + mask, axis=-1)
+    return jnp.einsum("nhqk,nkhd->nqhd", weights, v)
+
+
+def plain_full(q, k, v, log_decay) -> jax.Array:
+    place = retention_tables.coordinates(q.shape[1:3])
+    mask = retention_tables.plane_decay(place, place, DECAYS)
+    return plain(q, k, v, log_decay, mask=mask).reshape(v.shape)
+
+
+def plain_decomposed(q, k, v, log_decay) -> jax.Array:
+    place = retention_tables.coordinates(q.shape[1:3])
+    mask = retention_tables.plane_decay(place, place, DECAYS)
+    for axis in range(2):
+        same = place[axis][:, None] == place[axis]
+        v = plain(q, k, v, log_decay, mask=jnp.where(same, mask, -jnp.inf)).reshape(v.shape)
+    return v
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_softmax_derivatives(name: str):
+    form = FORMS[name][0]
+    reference = plain_decomposed if name == "decomposed" else plain_full
+    arrays = plane_arrays(seed=1)
+    weights = jnp.asarray(np.random.default_rng(2).standard_normal(arrays[2].shape), jnp.float32)
+    np.testing.assert_allclose(form(*arrays, DECAYS), reference(*arrays, DECAYS), atol=1e-5)
+    found, wanted = (
+        jax.jit(functools.partial(gradients, f))(arrays, weights) for f in (form, reference)
     )
-    columns = np.stack(
-        [
-            masked_by_hand(
-                *(np.asarray(a)[:, :, x] for a in (q, k, rows)),
-                np.abs(np.subtract.outer(np.arange(3), np.arange(3))),
-                is_softmax=True,
-            )
-            for x in range(4)
-        ],
-        2,
-    )
-    np.testing.assert_allclose(retention.decomposed_retention(q, k, v, DECAY), columns, atol=1e-6)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_chunked_gradients_are_those_of_the_full_form():
-    q, k, v = draw(1, 3, 5)
+@pytest.mark.parametrize("name", ["full", "decomposed", "chunks of 7"])
+def test_softmax_forms_under_vmap_over_folds(name: str):
+    form = FORMS[name][0]
+    folds = [plane_arrays(seed=s) for s in (3, 4)]
+    weights = jnp.ones_like(folds[0][2])
+    both = [jnp.stack(pair) for pair in zip(*folds, strict=True)]
+    together = jax.jit(jax.vmap(lambda *a: gradients(form, list(a), weights)))(*both)
+    for i, fold in enumerate(folds):
+        for a, b in zip(together, gradients(form, fold, weights), strict=True):
+            np.testing.assert_allclose(a[i], b, atol=1e-5)
 
-    def energy(function, **options):
-        return lambda *arrays: jnp.sum(jnp.sin(function(*arrays, DECAY, **options)))
 
-    full = jax.grad(energy(retention.full_retention), (0, 1, 2))(q, k, v)
-    chunked = jax.jit(jax.grad(energy(retention.chunked_retention, chunk=4), (0, 1, 2)))(q, k, v)
-    for a, b in zip(full, chunked, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+@pytest.mark.parametrize("name", ["full", "decomposed", "chunks of 7"])
+def test_half_precision_keeps_its_type_and_softmax_in_float32(name: str):
+    form, by_hand = FORMS[name]
+    half = [a.astype(jnp.bfloat16) for a in plane_arrays()]
+    found = form(*half, DECAYS)
+    assert found.dtype == jnp.bfloat16
+    wanted = by_hand(*(a.astype(jnp.float32) for a in half))
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.05)
+    grads = gradients(form, half, jnp.ones(found.shape, jnp.bfloat16))
+    assert all(g.dtype == jnp.bfloat16 for g in grads)
 
 
-def test_causal_forms_are_equal():
-    q, k, v = draw(2, 11)
-    order = np.subtract.outer(np.arange(11), np.arange(11)).astype(float)
-    distance = np.where(order >= 0, order, np.inf)  # later positions weigh nothing
-    with np.errstate(invalid="ignore"):
-        expected = masked_by_hand(q, k, v, distance, is_softmax=False)
-    parallel = retention_linear.causal_parallel(q, k, v, DECAY)
-    np.testing.assert_allclose(parallel, expected, atol=1e-5)
-    recurrent, last = retention_linear.causal_recurrent(q, k, v, DECAY)
-    np.testing.assert_allclose(recurrent, expected, atol=1e-5)
-    for chunk in (1, 4, 11, 64):  # 4: the last chunk has 3 positions
-        chunkwise, state = retention_linear.causal_chunkwise(q, k, v, DECAY, chunk=chunk)
-        np.testing.assert_allclose(chunkwise, expected, atol=1e-5)
+def test_chunks_hold_no_array_of_all_pairs():
+    arrays = plane_arrays(1, 14, 14)
+
+    def largest(form) -> int:
+        jaxpr = jax.make_jaxpr(lambda a: gradients(form, a, 1.0))(arrays)
+        return max(_sizes(jaxpr.jaxpr))
+
+    pairs = HEADS * 196 * 196
+    assert largest(retention.full_retention) >= pairs
+    assert largest(chunked(28)) <= pairs // 7
+
+
+def _sizes(jaxpr) -> list[int]:
+    """Elements of every array that a graph makes, inner graphs included."""
+    sizes = [0]
+    for eqn in jaxpr.eqns:
+        sizes += [int(np.prod(v.aval.shape)) for v in eqn.outvars]
+        for value in eqn.params.values():
+            for item in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(item, "jaxpr", item)
+                sizes += _sizes(inner) if hasattr(inner, "eqns") else []
+    return sizes
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    q, k, v = plane_arrays()
+    with pytest.raises(ValueError, match=r"q and k \[N,H,W,heads,d\].*found q \(2, 4, 5, 2, 8\)"):
+        retention.full_retention(q, k[:, :2], v, DECAYS)
+    with pytest.raises(ValueError, match="one log decay for each of 2 heads; found 3"):
+        retention.decomposed_retention(q, k, v, (*DECAYS, -0.1))
+    with pytest.raises(ValueError, match="chunk must be at least 1; found 0"):
+        retention.chunked_retention(q, k, v, DECAYS, chunk=0)
+    line = line_arrays(5)
+    with pytest.raises(ValueError, match="chunk must be at least 1; found 0"):
+        retention_linear.causal_chunkwise(*line, DECAYS, chunk=0)
+    with pytest.raises(ValueError, match=r"q and k \[N,L,heads,d\]"):
+        retention_linear.causal_parallel(q, k, v, DECAYS)
+    with pytest.raises(ValueError, match=r"one log decay for each of 2 heads; found \(3,\)"):
+        retention_linear.bidirectional_2d(q, k, v, (*DECAYS, -0.1))
+
+
+# ---- without a softmax ---------------------------------------------------------------------------
+
+
+def sums_by_hand(q, k, v, is_seen) -> np.ndarray:
+    """sum of decay^distance (q . k) v over the positions m that `is_seen(n, m)`, in float64."""
+    q, k, v = (np.asarray(a, np.float64) for a in (q, k, v))
+    out = np.zeros_like(v)
+    for n, m in itertools.product(range(q.shape[1]), repeat=2):
+        if is_seen(n, m):
+            decay = np.exp(np.array(DECAYS) * abs(n - m))
+            scores = (q[:, n] * k[:, m]).sum(-1) * decay
+            out[:, n] += scores[..., None] * v[:, m]
+    return out
+
+
+LINE_FORMS = {
+    "parallel": retention_linear.causal_parallel,
+    "recurrent": lambda *a: retention_linear.causal_recurrent(*a)[0],
+    **{
+        # 11 positions: the last chunk is shorter, or the only one, or as long as the others.
+        f"chunks of {chunk}": lambda *a, chunk=chunk: retention_linear.causal_chunkwise(
+            *a, chunk=chunk
+        )[0]
+        for chunk in (1, 4, 5, 11, 16)
+    },
+}
+
+
+@pytest.mark.parametrize("name", LINE_FORMS)
+def test_causal_forms_equal_the_sums(name: str):
+    arrays = line_arrays(11)
+    found = jax.jit(lambda *a: LINE_FORMS[name](*a, DECAYS))(*arrays)
+    np.testing.assert_allclose(found, sums_by_hand(*arrays, lambda n, m: m <= n), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["recurrent", "chunks of 4"])
+def test_causal_derivatives(name: str):
+    arrays = line_arrays(11, seed=5)
+    weights = jnp.asarray(np.random.default_rng(6).standard_normal(arrays[2].shape), jnp.float32)
+    found = gradients(LINE_FORMS[name], arrays, weights)
+    wanted = gradients(LINE_FORMS["parallel"], arrays, weights)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_states_carry_on_where_the_last_call_ended():
+    arrays = line_arrays(13)
+    wanted, last = retention_linear.causal_recurrent(*arrays, DECAYS)
+    halves = [[a[:, :6] for a in arrays], [a[:, 6:] for a in arrays]]
+    for run in (
+        retention_linear.causal_recurrent,
+        functools.partial(retention_linear.causal_chunkwise, chunk=4),
+    ):
+        first, state = run(*halves[0], DECAYS)
+        second, state = run(*halves[1], DECAYS, state)
+        np.testing.assert_allclose(jnp.concatenate([first, second], 1), wanted, atol=1e-5)
         np.testing.assert_allclose(state, last, atol=1e-5)
 
 
-def test_the_state_carries_a_sequence_on():
-    q, k, v = draw(1, 9)
-    whole, _ = retention_linear.causal_recurrent(q, k, v, DECAY)
-    _, state = retention_linear.causal_chunkwise(*(a[:, :5] for a in (q, k, v)), DECAY, chunk=2)
-    rest, _ = retention_linear.causal_recurrent(*(a[:, 5:] for a in (q, k, v)), DECAY, state)
-    np.testing.assert_allclose(rest, whole[:, 5:], atol=1e-5)
+def test_strictly_causal_forms_leave_out_the_position_itself():
+    arrays = line_arrays(11)
+    wanted = sums_by_hand(*arrays, lambda n, m: m < n)
+    found = retention_linear.causal_parallel(*arrays, DECAYS, strict=True)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    found, _ = retention_linear.causal_chunkwise(*arrays, DECAYS, chunk=4, strict=True)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_linear_time_in_both_directions():
-    q, k, v = draw(2, 7)
-    distance = np.abs(np.subtract.outer(np.arange(7), np.arange(7)))
-    expected = masked_by_hand(q, k, v, distance, is_softmax=False)
-    found = retention_linear.bidirectional(q, k, v, DECAY, chunk=3)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+@pytest.mark.parametrize("chunk", [4, 11, 64])
+def test_bidirectional_equals_the_sums(chunk: int):
+    arrays = line_arrays(11)
+    found = jax.jit(lambda *a: retention_linear.bidirectional(*a, DECAYS, chunk=chunk))(*arrays)
+    np.testing.assert_allclose(found, sums_by_hand(*arrays, lambda n, m: True), atol=1e-5)
 
 
-def test_separable_form_has_the_mask_of_the_map():
-    q, k, v = draw(1, 3, 4)
-    flat = [a.reshape(1, 12, HEADS, -1) for a in (q, k, v)]
-    expected = masked_by_hand(*flat, manhattan(3, 4), is_softmax=False).reshape(1, 3, 4, HEADS, DV)
-    found = retention_linear.bidirectional_2d(q, k, v, DECAY)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+def test_separable_form_has_the_manhattan_mask():
+    q, k, v = plane_arrays(1, 4, 5)
+    place = retention_tables.coordinates((4, 5))
+    mask = jnp.exp(retention_tables.plane_decay(place, place, DECAYS))
+
+    def direct(q, k, v, log_decay):
+        del log_decay
+        q, k, w = (a.reshape(1, 20, HEADS, -1) for a in (q, k, v))
+        scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) * mask
+        return jnp.einsum("nhqk,nkhd->nqhd", scores, w).reshape(v.shape)
+
+    form = retention_linear.bidirectional_2d
+    wanted = direct(q, k, v, DECAYS)
+    np.testing.assert_allclose(jax.jit(lambda *a: form(*a, DECAYS))(q, k, v), wanted, atol=1e-5)
+    weights = jnp.asarray(np.random.default_rng(7).standard_normal(v.shape), jnp.float32)
+    for a, b in zip(
+        gradients(form, [q, k, v], weights), gradients(direct, [q, k, v], weights), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_vmap_over_folds_is_fold_by_fold():
-    folds = [draw(1, 2, 3), [2 * a for a in draw(1, 2, 3)]]
-    stacked = [jnp.stack(parts) for parts in zip(*folds, strict=True)]
-    both = jax.vmap(lambda q, k, v: retention.chunked_retention(q, k, v, DECAY, chunk=4))(*stacked)
-    for fold, found in zip(folds, both, strict=True):
-        np.testing.assert_allclose(retention.full_retention(*fold, DECAY), found, atol=1e-6)
-
-
-def test_shapes_that_do_not_belong_together_are_refused():
-    q, k, v = draw(1, 2, 3)
-    with pytest.raises(ValueError, match="Retention: expected q and k"):
-        retention.full_retention(q, k[:, :1], v, DECAY)
-    with pytest.raises(ValueError, match="chunk must be at least 1"):
-        retention.chunked_retention(q, k, v, DECAY, chunk=0)
+def test_linear_forms_under_vmap_over_folds():
+    folds = [line_arrays(11, seed=s) for s in (8, 9)]
+    both = [jnp.stack(pair) for pair in zip(*folds, strict=True)]
+    form = functools.partial(retention_linear.bidirectional, chunk=4)
+    together = jax.jit(jax.vmap(lambda *a: form(*a, DECAYS)))(*both)
+    for i, fold in enumerate(folds):
+        np.testing.assert_allclose(together[i], form(*fold, DECAYS), atol=1e-5)

@@ -31,7 +31,7 @@ from mexjax.errors import (
     OutOfMemoryError,
     WorkdirError,
 )
-from mexjax.study import make_study, trace_step
+from mexjax.study_layout import make_study, trace_step
 from mexjax.workdir import Workdir
 
 FILES = "config.json folds.json predictions.npz predictions.csv results.json run.json perf.json"
@@ -336,7 +336,7 @@ def test_another_seed_is_the_same_program():
     texts = []
     for seed in (0, 5):
         study = make_study(small_config(seed=seed, folds__only=("synthetic/02",)))
-        data = {"clips": study.dataset.clips, "labels": study.dataset.labels}
+        data = study.dataset.device_arrays()
         texts.append(trace_step(study, data).lower().as_text())
     assert texts[0] == texts[1]
 

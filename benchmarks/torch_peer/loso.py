@@ -19,7 +19,7 @@ import torch
 
 from mexjax import load_config, metrics, runtime
 from mexjax.optim import make_rate
-from mexjax.study import make_study
+from mexjax.study_layout import make_study
 from torch_peer.training import Side
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mexjax.models.fdp_presets import resolve
-from mexjax.study import Study
+from mexjax.study_layout import Study
 from torch_peer import fdp, released
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

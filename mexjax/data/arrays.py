@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mexjax import protocols
-from mexjax.data import synthetic
+from mexjax.data import keyframes, synthetic
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.models import get_model
 
 CONTROLS = ("none", "static", "shuffled_labels")
+SPLITS = ("train", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Dataset:
       clips: u8[N, T, H, W, C], C is 1 or 3.
       labels: i32[N], index into `class_names`.
       class_names: names of the K classes.
+      train_clips: as `clips`, what training sees of each clip; None: the same.
     """
 
     name: str
@@ -39,6 +41,12 @@ class Dataset:
     clips: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    train_clips: np.ndarray | None = None
+
+    def device_arrays(self) -> dict[str, np.ndarray]:
+        """What a compiled step takes: `clips`, `labels` and, where they differ, `train_clips`."""
+        arrays = {"clips": self.clips, "labels": self.labels}
+        return arrays if self.train_clips is None else arrays | {"train_clips": self.train_clips}
 
     @property
     def clip_ids(self) -> list[str]:
@@ -74,7 +82,16 @@ def load(config: ConfigDict) -> Dataset:
         )
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
-    table, clips = SOURCES[data.name](config)
+    choice, splits = data.key_frames.choice, data.key_frames.splits
+    if splits not in SPLITS:
+        raise ConfigError(unknown_name("data.key_frames.splits", splits, SPLITS))
+    if choice != "annotated" and data.view != "key_frames":
+        raise ConfigError(
+            f"data.key_frames.choice={choice!r} needs data.view=key_frames, found"
+            f" {data.view!r}: {config.model.name} takes {' or '.join(takes)}."
+        )
+    is_only_train = data.view == "key_frames" and choice != "annotated" and splits == "train"
+    table, clips = SOURCES[data.name](config, "annotated" if is_only_train else choice)
     labels, class_names = protocols.label_table(table, config.protocol)
     keep = labels >= 0
     if not keep.any():
@@ -82,7 +99,19 @@ def load(config: ConfigDict) -> Dataset:
             f"{data.name} has no clip of the classes {', '.join(class_names)}; its emotions"
             f" are {', '.join(sorted(set(table['emotion'])))}. Set protocol.classes to fit."
         )
-    table, clips, labels = table[keep].reset_index(drop=True), clips[keep], labels[keep]
+    sets = [clips, SOURCES[data.name](config, choice)[1]] if is_only_train else [clips]
+    table, labels = table[keep].reset_index(drop=True), labels[keep]
+    sets = [_as_configured(clips[keep], data) for clips in sets]
+    if data.control == "shuffled_labels":
+        labels = np.random.default_rng([config.seed, 0x5F]).permutation(labels)
+    train_clips = sets[1] if is_only_train else None
+    return Dataset(
+        data.name, table, sets[0], labels.astype(np.int32), tuple(class_names), train_clips
+    )
+
+
+def _as_configured(clips: np.ndarray, data: ConfigDict) -> np.ndarray:
+    """The clips, checked against the configuration, without motion if that is the control."""
     size = data.image_size_px
     expected = (data.num_frames, size, size, 3 if data.is_color else 1)
     if clips.shape[1:] != expected:
@@ -90,11 +119,7 @@ def load(config: ConfigDict) -> Dataset:
             f"{data.name} gave clips of shape {clips.shape[1:]}, expected {expected} from"
             " data.num_frames, data.image_size_px and data.is_color."
         )
-    if data.control == "static":
-        clips = np.repeat(clips[:, :1], clips.shape[1], axis=1)
-    if data.control == "shuffled_labels":
-        labels = np.random.default_rng([config.seed, 0x5F]).permutation(labels)
-    return Dataset(data.name, table, clips, labels.astype(np.int32), tuple(class_names))
+    return np.repeat(clips[:, :1], clips.shape[1], axis=1) if data.control == "static" else clips
 
 
 def list_datasets() -> list[str]:
@@ -102,7 +127,7 @@ def list_datasets() -> list[str]:
     return sorted(SOURCES)
 
 
-def _load_synthetic(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
+def _load_synthetic(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
     data = config.data
     fields = dict(data.synthetic.items())
     try:
@@ -114,10 +139,10 @@ def _load_synthetic(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
         )
     except ValueError as error:
         raise ConfigError(f"data.synthetic: {error}") from error
-    return synthetic.generate(settings, view=data.view)
+    return synthetic.generate(settings, view=data.view, choice=choice, rule=_rule(config))
 
 
-def _load_prepared(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
+def _load_prepared(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
     """The clips of `python -m mexjax.prepare`, each as `num_frames` frames from onset to offset.
 
     The frames of every clip are sampled and scaled once and kept below the prepared folder, so the
@@ -154,8 +179,15 @@ def _load_prepared(config: ConfigDict) -> tuple[pd.DataFrame, np.ndarray]:
     params = {"size_px": data.image_size_px, "is_color": data.is_color}
     if data.view == "uniform":
         params |= {"num_frames": data.num_frames, "rule": data.sampling}
+    else:
+        params |= {"choice": choice, **dataclasses.asdict(_rule(config))}
     with _view_bar(config.has_progress) as progress:
         return table, views.compute_view(root, table, data.view, params, progress=progress)
+
+
+def _rule(config: ConfigDict) -> keyframes.Rule:
+    keys = config.data.key_frames
+    return keyframes.Rule(keys.window, keys.lambda_rise, keys.lambda_fall, keys.difference)
 
 
 @contextmanager
@@ -170,7 +202,7 @@ def _view_bar(is_shown: bool) -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
-SOURCES: dict[str, Callable[[ConfigDict], tuple[pd.DataFrame, np.ndarray]]] = {
+SOURCES: dict[str, Callable[[ConfigDict, str], tuple[pd.DataFrame, np.ndarray]]] = {
     "prepared": _load_prepared,
     "synthetic": _load_synthetic,
 }

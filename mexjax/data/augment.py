@@ -9,7 +9,11 @@ from ml_collections import ConfigDict
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.ops.conv_lowerings import add
 
-CENTERS = ("none", "onset", "clip_mean")
+CENTERS = ("none", "imagenet", "onset", "clip_mean")
+# Of the pixels of ImageNet, by channel: what networks for photographs are fed by convention. The
+# gray values are their luma (ITU-R BT.601).
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)
 
 
 def augment(clips: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
@@ -58,7 +62,8 @@ def normalise(frames: jax.Array, center: str, scale: jax.Array | None = None) ->
 
     Args:
       frames: f32[B, T, H, W, C].
-      center: `none` gives (x - 0.5) / 0.5. `onset` and `clip_mean` subtract the clip's first
+      center: `none` gives (x - 0.5) / 0.5, `imagenet` (x - mean) / deviation of each channel with
+        the constants above. `onset` and `clip_mean` subtract the clip's first
         frame or its mean over time and divide by the standard deviation of the result over the
         whole clip: what is left is motion. A clip without motion stays zero.
       scale: f32[2], mean and maximum of a split, applied after `none`: (x - mean) / maximum.
@@ -69,6 +74,12 @@ def normalise(frames: jax.Array, center: str, scale: jax.Array | None = None) ->
     if center == "none":
         frames = (frames - 0.5) / 0.5
         return frames if scale is None else (frames - scale[0]) / scale[1]
+    if center == "imagenet":
+        mean, std = jnp.array(IMAGENET_MEAN), jnp.array(IMAGENET_STD)
+        if frames.shape[-1] == 1:
+            luma = jnp.array(LUMA)
+            mean, std = (luma * mean).sum(), (luma * std).sum()
+        return (frames - mean) / std
     if center == "onset":
         moved = frames - frames[:, :1]
     elif center == "clip_mean":

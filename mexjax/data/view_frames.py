@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from mexjax.data import keyframes
+from mexjax.data.apex_spotting import spot_apex
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.sampling import nearest_frame
 from mexjax.errors import ConfigError, DataError, unknown_name
@@ -12,6 +14,7 @@ from mexjax.ops import magnify as magnification
 
 MAX_SIZE_PX = 2048
 PARTS = ("rise", "fall")
+CHOICES = ("annotated", "reselected", "fft_apex")
 
 
 def annotated(clip: ClipFrames) -> np.ndarray:
@@ -40,6 +43,33 @@ def key_places(clip: ClipFrames) -> tuple[int, int, int]:
     numbers = clip.numbers[places]
     found = [int(places[nearest_frame(numbers, n)]) for n in (clip.onset, clip.apex, clip.offset)]
     return found[0], found[1], found[2]
+
+
+def chosen_places(
+    clip: ClipFrames, choice: str, rule: keyframes.Rule, is_color: bool
+) -> tuple[int, int, int]:
+    """Places of onset, apex and offset as annotated, or chosen anew.
+
+    Args:
+      clip: as stored; what lies outside onset and offset is looked at only if the rule does.
+      choice: one of `CHOICES`.
+      rule: of `reselected`.
+      is_color: whether colours are compared, or luma.
+
+    Raises:
+      ConfigError: an unknown choice.
+      DataError: as `annotated`.
+    """
+    if choice not in CHOICES:
+        raise ConfigError(unknown_name("choice of key frames", choice, CHOICES))
+    onset, apex, offset = key_places(clip)
+    if choice == "reselected":
+        frames = with_channels(clip.frames, is_color)
+        return keyframes.reselect(frames, onset, apex, offset, rule)
+    if choice == "fft_apex":
+        luma = with_channels(clip.frames[onset : offset + 1], False)[..., 0]
+        apex = onset + spot_apex(luma)
+    return onset, apex, offset
 
 
 def pair_places(clip: ClipFrames, part: str) -> tuple[int, int]:

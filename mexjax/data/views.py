@@ -27,13 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from mexjax.data import view_cache
+from mexjax.data import keyframes, view_cache
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.landmark_tokens import landmark_tokens
 from mexjax.data.sampling import sample_indices
 from mexjax.data.view_frames import (
     annotated,
-    key_places,
+    chosen_places,
     magnified,
     pair_places,
     resized,
@@ -74,13 +74,23 @@ def uniform(
 def key_frames(
     clip: ClipFrames,
     *,
+    choice: str = "annotated",
+    window: str = "inward",
+    lambda_rise: float = 0.1,
+    lambda_fall: float = 0.1,
+    difference: str = "signed",
     size_px: int = 224,
     is_color: bool = True,
     magnify: str = "none",
     factor: float = 3.0,
 ) -> np.ndarray:
-    """u8[3, S, S, C]: onset, apex, offset as annotated; only the apex is magnified."""
-    frames = with_channels(clip.frames[list(key_places(clip))], is_color)
+    """u8[3, S, S, C]: onset, apex, offset; only the apex is magnified.
+
+    `choice` is annotated, reselected (see `keyframes`, whose settings follow; frames as stored are
+    compared) or fft_apex (see `apex_spotting`).
+    """
+    rule = keyframes.Rule(window, lambda_rise, lambda_fall, difference)
+    frames = with_channels(clip.frames[list(chosen_places(clip, choice, rule, is_color))], is_color)
     apex = magnified(frames[0], frames[1:2], method=magnify, factor=factor)
     return resized(np.concatenate([frames[:1], apex, frames[2:]]), size_px)
 

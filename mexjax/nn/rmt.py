@@ -19,6 +19,7 @@ from mexjax.errors import ConfigError
 from mexjax.nn.layers import BatchNorm, Conv, DropPath, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.ops import retention, retention_tables
+from mexjax.ops.activations import gelu
 
 _INIT = truncated_normal(0.02)
 
@@ -35,10 +36,6 @@ RMT_T: dict[str, Any] = {
     "ffn_ratio": (3, 3, 3, 3),
     "drop_path_rate": 0.1,
 }
-
-
-def gelu(x: jax.Array) -> jax.Array:
-    return nn.gelu(x, approximate=False)
 
 
 class ConvStem(nn.Module):

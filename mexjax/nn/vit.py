@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mexjax.errors import ConfigError
 from mexjax.nn.layers import Dropout, DropPath, space_to_depth, truncated_normal
 from mexjax.nn.mode import Mode
+from mexjax.ops.activations import gelu
 
 _INIT = truncated_normal(0.02)
 
@@ -62,7 +63,7 @@ class Block(nn.Module):
             self.num_heads, self.use_qkv_bias, self.dropout_rate, self.dtype, name="attention"
         )
         x += drop_path(dropout(attention(norm("norm1")(x), mode), mode), mode)
-        y = nn.gelu(dense(self.mlp_width, "fc1")(norm("norm2")(x)), approximate=False)
+        y = gelu(dense(self.mlp_width, "fc1")(norm("norm2")(x)))
         y = dense(x.shape[-1], "fc2")(dropout(y, mode))
         return x + drop_path(dropout(y, mode), mode)
 

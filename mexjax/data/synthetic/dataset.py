@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 
+from mexjax.data import keyframes
+from mexjax.data.apex_spotting import spot_apex
 from mexjax.data.synthetic.config import SyntheticConfig
 from mexjax.data.synthetic.frames import render_clip
 from mexjax.data.synthetic.plan import Plan, make_plan
 from mexjax.data.synthetic.timing import sample_frames
+from mexjax.errors import ConfigError, unknown_name
 
 Progress = Callable[[int, int], None]
+CHOICES = ("annotated", "reselected", "fft_apex", "true")
 
 
 def make_table(plan: Plan) -> pd.DataFrame:
@@ -61,22 +65,65 @@ def default_view(plan: Plan, index: int) -> np.ndarray:
     return render_clip(plan, index, frames)
 
 
-def key_frames_view(plan: Plan, index: int) -> np.ndarray:
-    """u8[3, H, W, C]: onset, apex and offset of clip `index` as annotated."""
+def key_frames_view(
+    plan: Plan, index: int, choice: str = "annotated", rule: keyframes.Rule | None = None
+) -> np.ndarray:
+    """u8[3, H, W, C]: onset, apex and offset of clip `index`, see `chosen_frames`."""
+    return render_clip(plan, index, chosen_frames(plan, index, choice, rule))
+
+
+def chosen_frames(
+    plan: Plan, index: int, choice: str, rule: keyframes.Rule | None = None
+) -> tuple[int, int, int]:
+    """Onset, apex and offset of clip `index`; 0 is the true onset.
+
+    Args:
+      plan: from `make_plan`.
+      index: number of the clip.
+      choice: annotated | reselected (near the annotation, see `keyframes`; only frames within
+        reach are drawn) | fft_apex (see `apex_spotting`) | true.
+      rule: of `reselected`; the default rule when None.
+
+    Raises:
+      ConfigError: an unknown choice.
+    """
     when = plan.clips[index].timing
-    return render_clip(plan, index, [when.onset, when.apex, when.offset])
+    if choice == "true":
+        return 0, when.rise, when.num_frames - 1
+    if choice == "annotated":
+        return when.onset, when.apex, when.offset
+    if choice == "fft_apex":
+        numbers = range(when.onset, when.offset + 1)
+        luma = render_clip(plan, index, numbers, is_color=False)[..., 0]
+        return when.onset, when.onset + spot_apex(luma), when.offset
+    if choice != "reselected":
+        raise ConfigError(unknown_name("choice of key frames", choice, CHOICES))
+    rule = rule or keyframes.Rule()
+    first, drawn = when.onset, {}
 
+    def frames(places: Sequence[int]) -> np.ndarray:
+        missing = sorted(set(places) - set(drawn))
+        images = render_clip(plan, index, [first + place for place in missing])
+        drawn.update(zip(missing, images, strict=True))
+        return np.stack([drawn[place] for place in places])
 
-VIEWS: dict[str, Callable[[Plan, int], np.ndarray]] = {
-    "uniform": default_view,
-    "key_frames": key_frames_view,
-}
+    def differences(a: Sequence[int], b: Sequence[int]) -> np.ndarray:
+        frames([*a, *b])
+        return keyframes.squared_differences(frames(a), frames(b), rule.difference)
+
+    apex, offset = when.apex - first, when.offset - first
+    # The clip goes on after the offset as far as a rule can look.
+    length = offset + keyframes.reach(rule.lambda_fall, apex, offset) + 1
+    chosen = keyframes.choose(differences, 0, apex, offset, length, rule)
+    return chosen[0] + first, chosen[1] + first, chosen[2] + first
 
 
 def generate(
     config: SyntheticConfig,
     *,
     view: str = "uniform",
+    choice: str = "annotated",
+    rule: keyframes.Rule | None = None,
     num_workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -84,7 +131,8 @@ def generate(
 
     Args:
       config: settings.
-      view: a key of `VIEWS`: which frames of each clip.
+      view: which frames of each clip: uniform | key_frames.
+      choice, rule: of key_frames, see `chosen_frames`.
       num_workers: threads. The bytes do not depend on it.
       progress: called with (clips done, clips in all).
 
@@ -103,7 +151,10 @@ def generate(
     clips = np.empty((total, num_frames, size, size, channels), np.uint8)
 
     def draw(i: int) -> None:
-        clips[i] = VIEWS[view](plan, i)
+        if view == "key_frames":
+            clips[i] = key_frames_view(plan, i, choice, rule)
+        else:
+            clips[i] = default_view(plan, i)
 
     # Threads: the work is in numpy and OpenCV, which release the interpreter's lock, and a
     # process that holds JAX must not fork.

@@ -1,0 +1,214 @@
+"""Key frames chosen anew near the annotated ones: where the face differs most (GAMDSS, Sec. III).
+
+The annotated onset and apex are replaced by the pair of frames within reach of them whose
+difference is largest, then the offset by the frame that differs most from that apex. The reach is
+a share lambda of the phase: R = floor(lambda (apex - onset)) frames around onset and apex and
+floor(lambda (offset - apex)) around the offset. `window` says on which sides:
+
+    inward  a later onset, an earlier apex, an earlier offset (the released code, version 1.0.1)
+    eq2     a later onset, an apex on both sides, a later offset (Eq. 2); stays within the clip
+    alg1    onset and apex as inward but never the annotated pair, a later offset, never the
+            annotated one (Algorithm 1 as printed; its loops start at 1)
+
+The difference of two frames is the L2 norm over pixels and channels of `signed` differences, or
+of `uint8_wrap` ones: the released code subtracts 8-bit images, so that -1 becomes 255. Of equal
+differences the candidate nearest to the annotation that is listed first wins.
+
+The norms of all pairs come from one matrix product, |a - b|^2 = |a|^2 + |b|^2 - 2 a b, of integers
+that float64 holds exactly: ties are ties.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mexjax.errors import ConfigError, DataError, unknown_name
+
+WINDOWS = ("inward", "eq2", "alg1")
+DIFFERENCES = ("signed", "uint8_wrap")
+_BLOCK = 1 << 18  # values of a frame converted to float64 at a time: bounds the memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How key frames are chosen anew.
+
+    Attributes:
+      window: one of `WINDOWS`.
+      lambda_rise: reach around onset and apex as a share of apex - onset, 0 to 1.
+      lambda_fall: reach around the offset as a share of offset - apex, 0 to 1.
+      difference: one of `DIFFERENCES`.
+
+    Raises:
+      ConfigError: an unknown name, or a share that is not from 0 to 1.
+    """
+
+    window: str = "inward"
+    lambda_rise: float = 0.1
+    lambda_fall: float = 0.1
+    difference: str = "signed"
+
+    def __post_init__(self) -> None:
+        if self.window not in WINDOWS:
+            raise ConfigError(unknown_name("window of key frames", self.window, WINDOWS))
+        if self.difference not in DIFFERENCES:
+            raise ConfigError(unknown_name("difference of frames", self.difference, DIFFERENCES))
+        for key in ("lambda_rise", "lambda_fall"):
+            value = getattr(self, key)
+            if not 0 <= value <= 1:  # NaN too
+                raise ConfigError(f"{key} of key frames must be from 0 to 1, found {value!r}.")
+
+
+def reach(share: float, first: int, last: int) -> int:
+    """floor(share * (last - first)), 0 where `last` is before `first`.
+
+    The released code truncates the same product of floats.
+    """
+    return max(0, int(share * (last - first)))
+
+
+def pairs(onset: int, apex: int, offset: int, length: int, rule: Rule) -> list[tuple[int, int]]:
+    """Candidates for (onset, apex) in the order in which ties are decided.
+
+    Args:
+      onset, apex, offset: annotated places in the clip.
+      length: frames of the clip: no candidate lies outside.
+      rule: window and lambda.
+
+    Returns:
+      At least one pair; the annotated pair first, where the window has it.
+    """
+    near = reach(rule.lambda_rise, onset, apex)
+    before = [apex - j for j in range(1, near + 1)]
+    found = [(onset, apex)]
+    if rule.window == "eq2":
+        around = [apex, *(apex + s * j for j in range(1, near + 1) for s in (-1, 1))]
+        last = min(length - 1, max(offset, apex))
+        found += [
+            (o, a)
+            for o in range(onset, onset + near + 1)
+            for a in around
+            if o < a <= last and (o, a) != (onset, apex)
+        ]
+        return found
+    for o in range(onset + 1, onset + near + 1):
+        found += [(o, apex), *((o, a) for a in before)]
+    found += [(onset, a) for a in before]
+    # A lambda above one half would let the two windows cross.
+    found = [found[0], *(pair for pair in found[1:] if pair[0] < pair[1])]
+    return found[1:] if rule.window == "alg1" and len(found) > 1 else found
+
+
+def offsets(apex: int, offset: int, chosen: int, length: int, rule: Rule) -> list[int]:
+    """Candidates for the offset in the order in which ties are decided.
+
+    Args:
+      apex, offset: annotated places; they set the reach.
+      chosen: the new apex, which the new offset must not precede unless the annotated one does.
+      length: frames of the clip.
+      rule: window and lambda.
+    """
+    near = reach(rule.lambda_fall, apex, offset)
+    if rule.window == "inward":
+        later = [offset - j for j in range(1, near + 1)]
+    else:
+        later = [offset + j for j in range(1, near + 1)]
+    later = [place for place in later if chosen <= place < length]
+    return later if rule.window == "alg1" and later else [offset, *later]
+
+
+Differences = Callable[[Sequence[int], Sequence[int]], np.ndarray]
+
+
+def choose(
+    differences: Differences, onset: int, apex: int, offset: int, length: int, rule: Rule
+) -> tuple[int, int, int]:
+    """Chooses onset, apex and offset anew, by the differences of frames.
+
+    Args:
+      differences: (A places, B places) -> f64[A, B], by how much frame a differs from frame b, or
+        any function that grows with it. Asked for places within reach alone.
+      onset, apex, offset: annotated places. An offset before the apex stays.
+      length: frames of the clip.
+      rule: window and lambda.
+
+    Returns:
+      The new places.
+
+    Raises:
+      DataError: annotated places outside the clip.
+    """
+    if not all(0 <= place < length for place in (onset, apex, offset)):
+        raise DataError(
+            f"Onset {onset}, apex {apex} and offset {offset} must be places in a clip of {length}"
+            " frames."
+        )
+    candidates = pairs(onset, apex, offset, length, rule)
+    first, second = (sorted({pair[side] for pair in candidates}) for side in (1, 0))
+    between = differences(first, second)
+    scores = [between[first.index(a), second.index(o)] for o, a in candidates]
+    onset, chosen = candidates[int(np.argmax(scores))]
+    later = offsets(apex, offset, chosen, length, rule)
+    return onset, chosen, later[int(np.argmax(differences([chosen], later)[0]))]
+
+
+def reselect(
+    frames: np.ndarray, onset: int, apex: int, offset: int, rule: Rule
+) -> tuple[int, int, int]:
+    """`choose` for the frames of a whole clip.
+
+    Args:
+      frames: u8[T, H, W, C]; only those within reach are read.
+      onset, apex, offset: annotated places in `frames`.
+      rule: see `Rule`.
+
+    Returns:
+      The new places.
+
+    Raises:
+      DataError: frames that are not 8-bit, or places outside the clip.
+    """
+
+    def differences(first: Sequence[int], second: Sequence[int]) -> np.ndarray:
+        return squared_differences(frames[list(first)], frames[list(second)], rule.difference)
+
+    return choose(differences, onset, apex, offset, len(frames), rule)
+
+
+def squared_differences(a: np.ndarray, b: np.ndarray, difference: str = "signed") -> np.ndarray:
+    """The squared L2 norm of each frame of `a` minus each of `b`, exact.
+
+    Args:
+      a: u8[A, H, W, C].
+      b: u8[B, H, W, C].
+      difference: one of `DIFFERENCES`.
+
+    Returns:
+      f64[A, B].
+
+    Raises:
+      DataError: frames that are not 8-bit.
+    """
+    if a.dtype != np.uint8 or b.dtype != np.uint8:
+        raise DataError(f"Frames must be 8-bit to be compared, found {a.dtype} and {b.dtype}.")
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    out = np.zeros((len(a), len(b)))
+    for start in range(0, a.shape[1], _BLOCK):
+        p, q = (x[:, start : start + _BLOCK] for x in (a, b))
+        out += _gram_differences(p, q) if difference == "signed" else _wrapped_differences(p, q)
+    return out
+
+
+def _gram_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    squares = [np.einsum("np,np->n", x, x) for x in (a, b)]
+    return squares[0][:, None] + squares[1] - 2 * (a @ b.T)
+
+
+def _wrapped_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The differences wrap modulo 256 before they are squared: no product of matrices does that."""
+    rows = [np.square(x - b, dtype=np.int64).sum(axis=1) for x in a]
+    return np.stack(rows).astype(np.float64)

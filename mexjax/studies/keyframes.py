@@ -1,0 +1,237 @@
+"""How far re-selected key frames lie from the annotated ones: GAMDSS, Sec. IV and Eq. 15-17.
+
+For every clip, key frame and lambda: the deviation in percent of the clip, D% = |new - annotated| /
+L * 100, and in milliseconds, Dms = |new - annotated| * 1000 / fps; the mean Dms of a clip is that
+over onset, apex and offset. A dataset's values are means over its clips. L counts the frames from
+annotated onset to offset. Of the embedded dataset the true key frames are known, so there the
+error of the annotation and of every rule is told too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from mexjax.data import keyframes
+from mexjax.data.keyframes import Rule
+from mexjax.errors import ConfigError, DataError
+from mexjax.report_text import markdown_table, rich_table
+from mexjax.studies import keyframes_figures as figures
+from mexjax.studies.annotated_clips import AnnotatedClip, embedded_clips, prepared_clips
+from mexjax.workdir import atomic
+
+LAMBDAS = (0.05, 0.1, 0.15, 0.2)  # of the paper's Figures 7 and 8
+KEYS = ("onset", "apex", "offset")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every option, with its meaning."""
+    options = argparse.ArgumentParser(
+        prog="python -m mexjax.study keyframes",
+        description="Deviation of re-selected key frames from annotated ones, over lambda.",
+        allow_abbrev=False,
+    )
+    add = options.add_argument
+    add(
+        "--root",
+        action="append",
+        type=Path,
+        default=[],
+        help="folder that mexjax.prepare wrote; may be repeated. None: the embedded dataset",
+    )
+    add("--preset", default="keyframes", help="of the embedded dataset: default | keyframes")
+    add("--seed", type=int, default=0, help="of the embedded dataset")
+    add("--clips", type=int, default=0, help="only so many clips of each dataset; 0: all")
+    add("--lambdas", type=_numbers, default=LAMBDAS, help="with commas, each from 0 to 1")
+    add("--window", choices=keyframes.WINDOWS, default="inward")
+    add("--difference", choices=keyframes.DIFFERENCES, default="signed")
+    add("--strips", type=int, default=4, help="film strips: clips that move most at one lambda")
+    add("--strip-lambda", type=float, default=0.1, help="lambda of the film strips")
+    add("--out", type=Path, default=Path("studies/keyframes"), help="folder to write")
+    return options
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the study: tables on the terminal; report.md, CSV files and pictures in `--out`."""
+    arguments = parser().parse_args(argv)
+    rules = [
+        Rule(arguments.window, share, share, arguments.difference) for share in arguments.lambdas
+    ]
+    strip_rule = Rule(
+        arguments.window, arguments.strip_lambda, arguments.strip_lambda, arguments.difference
+    )
+    if arguments.root:
+        total, clips = prepared_clips(arguments.root, arguments.clips)
+    else:
+        most = max(*arguments.lambdas, arguments.strip_lambda)
+        total, clips = embedded_clips(arguments.preset, arguments.seed, arguments.clips, reach=most)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    console = Console(highlight=False)
+    shown = track(
+        clips, "clips", total=total, console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    strips = Strips(arguments.strips, strip_rule)
+    table = deviations(strips.watch(shown), rules)
+    write(arguments.out / "clips.csv", table.to_csv(index=False))
+    summary = summarise(table)
+    write(arguments.out / "summary.csv", summary.to_csv(index=False))
+    paths = figures.draw(summary, arguments.out)
+    paths += strips.draw(arguments.out)
+    head, rows = deviation_rows(summary)
+    texts = [f"# Re-selected key frames ({arguments.window}, {arguments.difference})", ""]
+    texts += [markdown_table(head, rows), ""]
+    console.print(rich_table(head, rows))
+    if "error_apex_ms" in summary:
+        head, rows = error_rows(summary)
+        texts += ["Mean error against the true key frames, ms:", "", markdown_table(head, rows), ""]
+        console.print("Mean error against the true key frames, ms:")
+        console.print(rich_table(head, rows))
+    texts += [f"![{path.stem}]({path.name})\n" for path in paths]
+    write(arguments.out / "report.md", "\n".join(texts))
+    console.print(f"Tables and pictures: {arguments.out / 'report.md'}")
+    return 0
+
+
+def deviations(clips: Iterable[AnnotatedClip], rules: Sequence[Rule]) -> pd.DataFrame:
+    """One row a clip and rule.
+
+    Columns: dataset, subject, clip, fps, L (frames), lambda; onset, apex, offset (annotated) and
+    new_onset ... (places from the first frame given); D_onset_percent ... (Eq. 15), D_onset_ms ...
+    (Eq. 16), D_mean_ms (Eq. 17); where the truth is known annotated_error_onset_ms ... and
+    error_onset_ms ..., absolute.
+
+    Args:
+      clips: any number of clips.
+      rules: with distinct `lambda_rise`.
+
+    Raises:
+      DataError: there is no clip.
+    """
+    rows: list[dict[str, Any]] = []
+    for clip in clips:
+        length = clip.places[2] - clip.places[0] + 1
+        for rule in rules:
+            new = keyframes.reselect(clip.frames, *clip.places, rule)
+            row: dict[str, Any] = {
+                "dataset": clip.dataset,
+                "subject": clip.subject,
+                "clip": clip.name,
+                "fps": clip.fps,
+                "L": length,
+                "lambda": rule.lambda_rise,
+            }
+            row |= dict(zip(KEYS, clip.places, strict=True))
+            row |= {f"new_{key}": place for key, place in zip(KEYS, new, strict=True)}
+            shift = np.abs(np.subtract(new, clip.places))
+            row |= {
+                f"D_{key}_percent": 100 * s / length for key, s in zip(KEYS, shift, strict=True)
+            }
+            row |= {f"D_{key}_ms": 1000 * s / clip.fps for key, s in zip(KEYS, shift, strict=True)}
+            row["D_mean_ms"] = 1000 * float(shift.mean()) / clip.fps
+            if clip.truth is not None:
+                for name, places in (("annotated_error", clip.places), ("error", new)):
+                    missed = 1000 * np.abs(np.subtract(places, clip.truth)) / clip.fps
+                    row |= {f"{name}_{key}_ms": m for key, m in zip(KEYS, missed, strict=True)}
+            rows.append(row)
+    if not rows:
+        raise DataError("There is no clip to study. Check --root and --clips.")
+    return pd.DataFrame(rows)
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over the clips of each dataset and lambda; `changed` is the share of clips whose key
+    frames are not all the annotated ones."""
+    is_changed = np.zeros(len(table), bool)
+    for key in KEYS:
+        is_changed |= (table[key] != table[f"new_{key}"]).to_numpy()
+    places = [*KEYS, *(f"new_{key}" for key in KEYS)]
+    values = table.assign(changed=is_changed.astype(float)).drop(
+        columns=["subject", "clip", *places]
+    )
+    groups = values.groupby(["dataset", "lambda"], sort=False)
+    return groups.mean().assign(clips=groups.size()).reset_index()
+
+
+def deviation_rows(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of deviations."""
+    head = ["dataset", "lambda", "clips", "changed"]
+    head += [f"D% {key}" for key in KEYS] + [f"Dms {key}" for key in KEYS] + ["mean Dms"]
+    rows = [
+        [row["dataset"], f"{row['lambda']:g}", str(row["clips"]), f"{100 * row['changed']:.0f}%"]
+        + [f"{row[f'D_{key}_percent']:.2f}" for key in KEYS]
+        + [f"{row[f'D_{key}_ms']:.1f}" for key in KEYS]
+        + [f"{row['D_mean_ms']:.1f}"]
+        for _, row in summary.iterrows()
+    ]
+    return head, rows
+
+
+def error_rows(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the errors: of the annotation, then of each lambda."""
+    head = ["dataset", "key frames", *KEYS, "mean"]
+    rows = []
+    for dataset, part in summary.dropna(subset=["error_apex_ms"]).groupby("dataset", sort=False):
+        first = part.iloc[0]
+        lines = [("annotated", "annotated_error", first)]
+        lines += [(f"lambda {row['lambda']:g}", "error", row) for _, row in part.iterrows()]
+        for name, prefix, row in lines:
+            values = [row[f"{prefix}_{key}_ms"] for key in KEYS]
+            cells = [f"{value:.1f}" for value in (*values, np.mean(values))]
+            rows.append([str(dataset), name, *cells])
+    return head, rows
+
+
+class Strips:
+    """Keeps the clips that a rule moves most while they pass by, and draws them."""
+
+    def __init__(self, count: int, rule: Rule) -> None:
+        self.count, self.rule = count, rule
+        self.kept: list[tuple[float, AnnotatedClip, tuple[int, int, int]]] = []
+
+    def watch(self, clips: Iterable[AnnotatedClip]) -> Iterator[AnnotatedClip]:
+        """The same clips."""
+        for clip in clips:
+            if self.count > 0:
+                new = keyframes.reselect(clip.frames, *clip.places, self.rule)
+                share = np.abs(np.subtract(new, clip.places)).sum() / len(clip.frames)
+                # Only a few frames of a clip are kept, not the clip.
+                self.kept.append((float(share), clip.only([*clip.places, *new]), new))
+                self.kept.sort(key=lambda item: -item[0])
+                del self.kept[self.count :]
+            yield clip
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Write `strips.png` and return its path; nothing if no clip was kept."""
+        if not self.kept:
+            return []
+        strips = [(clip, new) for _, clip, new in self.kept]
+        return [figures.draw_strips(strips, self.rule.lambda_rise, folder)]
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file that appears whole."""
+    with atomic(path) as file:
+        file.write(text)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(item) for item in text.split(",") if item.strip())
+    except ValueError as error:
+        raise ConfigError(f"--lambdas takes numbers with commas, found {text!r}.") from error
+    if not values or len(set(values)) != len(values):
+        raise ConfigError(f"--lambdas takes distinct numbers with commas, found {text!r}.")
+    return tuple(sorted(values))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""A study laid out and compiled: data, folds and plan, and the programs of a group of folds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mexjax import flops, plan, protocols
+from mexjax import folds as fold_axis
+from mexjax.data import arrays
+from mexjax.errors import ConfigError, unknown_name
+from mexjax.folds import Programs
+from mexjax.group import Compiled, Schedule
+from mexjax.models import get_model
+from mexjax.ops import conv
+from mexjax.optim import make_optimizer
+from mexjax.protocols import Fold
+from mexjax.step import Arrays, FoldPlan, make_fold_functions
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The parts of one run: data, folds, plan and when things happen."""
+
+    config: ConfigDict
+    dataset: arrays.Dataset
+    all_folds: list[Fold]
+    fold_ids: list[int]
+    plan: FoldPlan
+    schedule: Schedule
+
+    @property
+    def folds(self) -> list[Fold]:
+        """The folds this run trains."""
+        return [self.all_folds[i] for i in self.fold_ids]
+
+
+def make_study(config: ConfigDict) -> Study:
+    """Load the data and lay out folds and batches; nothing is compiled."""
+    dataset = arrays.load(config)
+    all_folds = protocols.make_folds(
+        dataset.table, dataset.labels, config.protocol, seed=config.seed
+    )
+    fold_ids = _select(all_folds, config.folds.only)
+    chosen = [all_folds[i] for i in fold_ids]
+    schedule = Schedule(
+        num_epochs=plan.num_epochs(chosen, config),
+        epoch_steps=plan.steps_per_epoch(chosen, config),
+        steps_per_call=_steps_per_call(config, plan.steps_per_epoch(chosen, config)),
+        eval_every=config.eval.every_epochs,
+        checkpoint_every=config.checkpoint.every_epochs,
+    )
+    # Longest folds first: groups of like folds have the fewest steps to sit out.
+    fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))
+    chosen = [all_folds[i] for i in fold_ids]
+    layout = plan.make_plan(chosen, fold_ids, dataset.clips, config)
+    return Study(config, dataset, all_folds, fold_ids, layout, schedule)
+
+
+def compile_group(study: Study, data: Arrays, per_device: int) -> Compiled:
+    """Compile the programs of one group shape."""
+    with conv.use_lowering(study.config.conv):
+        return _compile(*_make_programs(study, data, per_device))
+
+
+def _compile(programs: Programs, shapes: tuple[FoldPlan, Arrays]) -> Compiled:
+    folds, arrays_shape = shapes
+    batch = jax.ShapeDtypeStruct((), np.int32)
+    carry = jax.eval_shape(programs.init, folds, arrays_shape)
+    evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays_shape)
+    return Compiled(
+        programs=programs,
+        init=programs.init.lower(folds, arrays_shape).compile(),
+        train=programs.train.lower(carry, folds, arrays_shape).compile(),
+        evaluate=evaluate.compile(),
+        carry_shape=carry,
+        eval_shape=dict(evaluate.out_info),
+    )
+
+
+def trace_step(study: Study, data: Arrays) -> jax.stages.Traced:
+    """Trace the training program of a group of one fold; nothing is compiled."""
+    with conv.use_lowering(study.config.conv):
+        programs, (folds, arrays_shape) = _make_programs(study, data, 1)
+        carry = jax.eval_shape(programs.init, folds, arrays_shape)
+        return programs.train.trace(carry, folds, arrays_shape)
+
+
+def _make_programs(
+    study: Study, data: Arrays, per_device: int
+) -> tuple[Programs, tuple[FoldPlan, Arrays]]:
+    """The jitted programs of one group shape, and the shapes of their plan and data."""
+    config = study.config
+    paper, module = get_model(config.model.name), make_module(study)
+    strategy = config.folds.strategy
+    size = per_device * fold_axis.num_devices(strategy)
+    first = plan.pad_folds(plan.take_folds(study.plan, slice(0, size)), size)
+    has_invalid = not study.plan.valid.all() or len(study.fold_ids) % size > 0
+    functions = make_fold_functions(
+        config, module, paper, make_optimizer(config.train), has_invalid_steps=has_invalid
+    )
+    shape = jax.eval_shape(lambda x: x, (first, data))
+    programs = fold_axis.make_programs(
+        functions,
+        strategy,
+        example=shape,
+        epoch_steps=study.schedule.epoch_steps,
+        steps_per_call=study.schedule.steps_per_call,
+    )
+    return programs, shape
+
+
+def make_module(study: Study) -> nn.Module:
+    """The network the configuration of a study names."""
+    model = dict(study.config.model.items()) | {"dtype": study.config.dtype}
+    paper = get_model(study.config.model.name)
+    return paper.make(model, num_classes=len(study.dataset.class_names))
+
+
+def clip_flops(study: Study) -> int:
+    """Operations of the network's forward pass for one clip."""
+    config, clips = study.config, study.dataset.clips
+    size = config.augment.crop_px or clips.shape[2]
+    clip = jax.ShapeDtypeStruct((1, clips.shape[1], size, size, clips.shape[4]), np.float32)
+    module = make_module(study)
+
+    def forward(clip: jax.Array) -> dict[str, jax.Array]:
+        batch = get_model(config.model.name).inputs(clip, config.model)
+        variables = module.init(jax.random.key(0), batch, train=False)
+        return module.apply(variables, batch, train=False)
+
+    # Initialisation is a forward pass too.
+    return flops.forward_flops(forward, clip) // 2
+
+
+def _select(folds: Sequence[Fold], only: Sequence[str]) -> list[int]:
+    names = [fold.name for fold in folds]
+    for name in only:
+        if name not in names:
+            raise ConfigError(unknown_name("fold in folds.only", str(name), names))
+    return [i for i, name in enumerate(names) if not only or name in only]
+
+
+def _steps_per_call(config: ConfigDict, epoch_steps: int) -> int:
+    """One step a call on the CPU, where a convolution's gradient inside a loop is many times
+    slower; a whole epoch elsewhere, where every call costs a launch."""
+    if config.train.steps_per_call > 0:
+        return config.train.steps_per_call
+    return 1 if jax.default_backend() == "cpu" else epoch_steps
