@@ -37,7 +37,8 @@ def get_config() -> ConfigDict:
     key_frames.window = "inward"  # inward | eq2 | alg1: where to look; mexjax/data/keyframes.py
     key_frames.lambda_rise = 0.1  # how far from onset and apex, share of the rise
     key_frames.lambda_fall = 0.1  # how far from the offset, share of the fall
-    key_frames.difference = "signed"  # signed | uint8_wrap (as one released code subtracts)
+    # signed | uint8_wrap (as one released code subtracts) | same_light (frames of one mean).
+    key_frames.difference = "signed"
     data.control = "none"  # none | static (every frame is the onset) | shuffled_labels
     data.center = "none"  # none | onset | clip_mean: what is subtracted from each frame in time
     data.num_frames = 8  # frames a clip

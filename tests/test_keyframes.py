@@ -73,6 +73,9 @@ def brute_force(frames, onset, apex, offset, rule):
         d = frames[p] - frames[q]  # wraps
         if rule.difference == "signed":
             d = frames[p].astype(int) - frames[q].astype(int)
+        if rule.difference == "same_light":
+            d = 128 * (frames[p] / frames[p].mean() - frames[q] / frames[q].mean())
+            return round(float(np.square(d).sum()), 6)
         return int(np.square(d.astype(int)).sum())
 
     best = max(
@@ -106,6 +109,19 @@ def test_order_holds_for_any_lambda(window):
             places = sorted(rng.choice(30, 3, replace=False).tolist())
             onset, apex, offset = reselect(frames, *places, rule)
             assert 0 <= onset < apex <= offset < 30
+
+
+def test_light_that_flickers_is_no_expression():
+    rng = np.random.default_rng(0)
+    face = rng.integers(40, 160, (8, 8, 1))
+    frames = np.repeat(face[None], 60, axis=0).astype(float)
+    frames[19, 2:4, 2:4] += 30  # the expression, a frame before the annotated apex
+    frames[18] *= 1.2  # the light, two frames before
+    frames = frames.round().astype(np.uint8)
+    assert reselect(frames, 0, 20, 50, Rule())[1] == 18
+    assert reselect(frames, 0, 20, 50, Rule(difference="same_light"))[1] == 19
+    still = np.full((60, 4, 4, 1), 7, np.uint8)
+    assert reselect(still, 0, 20, 50, Rule(difference="same_light")) == (0, 20, 50)
 
 
 def test_nothing_outside_the_reach_is_read():

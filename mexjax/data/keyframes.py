@@ -10,9 +10,14 @@ floor(lambda (offset - apex)) around the offset. `window` says on which sides:
     alg1    onset and apex as inward but never the annotated pair, a later offset, never the
             annotated one (Algorithm 1 as printed; its loops start at 1)
 
-The difference of two frames is the L2 norm over pixels and channels of `signed` differences, or
-of `uint8_wrap` ones: the released code subtracts 8-bit images, so that -1 becomes 255. Of equal
-differences the candidate nearest to the annotation that is listed first wins.
+The difference of two frames is the L2 norm over pixels and channels, of
+
+    signed      their difference (the text)
+    uint8_wrap  the difference of 8-bit images, where -1 becomes 255 (the released code)
+    same_light  their difference after each was scaled to one mean (ours): light that flickers by
+                one percent changes more pixels than an expression does
+
+Of equal differences the candidate that is listed first wins.
 
 The norms of all pairs come from one matrix product, |a - b|^2 = |a|^2 + |b|^2 - 2 a b, of integers
 that float64 holds exactly: ties are ties.
@@ -28,7 +33,7 @@ import numpy as np
 from mexjax.errors import ConfigError, DataError, unknown_name
 
 WINDOWS = ("inward", "eq2", "alg1")
-DIFFERENCES = ("signed", "uint8_wrap")
+DIFFERENCES = ("signed", "uint8_wrap", "same_light")
 _BLOCK = 1 << 18  # values of a frame converted to float64 at a time: bounds the memory
 
 
@@ -179,7 +184,7 @@ def reselect(
 
 
 def squared_differences(a: np.ndarray, b: np.ndarray, difference: str = "signed") -> np.ndarray:
-    """The squared L2 norm of each frame of `a` minus each of `b`, exact.
+    """The squared L2 norm of each frame of `a` minus each of `b`.
 
     Args:
       a: u8[A, H, W, C].
@@ -187,7 +192,7 @@ def squared_differences(a: np.ndarray, b: np.ndarray, difference: str = "signed"
       difference: one of `DIFFERENCES`.
 
     Returns:
-      f64[A, B].
+      f64[A, B], exact but for `same_light`, which is rounded so that equal frames tie.
 
     Raises:
       DataError: frames that are not 8-bit.
@@ -195,17 +200,25 @@ def squared_differences(a: np.ndarray, b: np.ndarray, difference: str = "signed"
     if a.dtype != np.uint8 or b.dtype != np.uint8:
         raise DataError(f"Frames must be 8-bit to be compared, found {a.dtype} and {b.dtype}.")
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    out = np.zeros((len(a), len(b)))
-    for start in range(0, a.shape[1], _BLOCK):
-        p, q = (x[:, start : start + _BLOCK] for x in (a, b))
-        out += _gram_differences(p, q) if difference == "signed" else _wrapped_differences(p, q)
-    return out
+    blocks = [slice(start, start + _BLOCK) for start in range(0, a.shape[1], _BLOCK)]
+    if difference == "uint8_wrap":
+        return sum(_wrapped_differences(a[:, block], b[:, block]) for block in blocks)
+    products = sum(_products(a[:, block], b[:, block]) for block in blocks)
+    squares = [sum(_squares(x[:, block]) for block in blocks) for x in (a, b)]
+    if difference == "signed":
+        return squares[0][:, None] + squares[1] - 2 * products
+    # To mean 128. A black frame stays black.
+    gain = [128 / np.maximum(x.mean(axis=1, dtype=np.float64), 1.0) for x in (a, b)]
+    lit = (squares[0] * gain[0] ** 2)[:, None] + squares[1] * gain[1] ** 2
+    return np.round(lit - 2 * products * gain[0][:, None] * gain[1], 6)
 
 
-def _gram_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    squares = [np.einsum("np,np->n", x, x) for x in (a, b)]
-    return squares[0][:, None] + squares[1] - 2 * (a @ b.T)
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a.astype(np.float64) @ b.astype(np.float64).T
+
+
+def _squares(a: np.ndarray) -> np.ndarray:
+    return np.square(a, dtype=np.float64).sum(axis=1)
 
 
 def _wrapped_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
