@@ -4,8 +4,9 @@
 
 The embedded faces are written as a release; then `prepare` (everything: annotation, landmarks,
 shards, hashes, contact sheet, manifest) and a loop of imread, warpAffine and imwrite to PNG with
-the same crops take turns. The loop uses one core, the preparation all, so the rates are given by
-core. Peak memory is that of the command in a process of its own, with 1 and with 4 times the clips.
+the same crops take turns. Both use all cores, the loop a thread each (and, once more, one core: two
+cores of a machine seldom do twice the work of one), and rates are given by core. Peak memory is
+that of the command in a process of its own, with 1 and with 4 times the clips.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +59,27 @@ def crops_of(options: Options) -> list[tuple[Job, np.ndarray]]:
     ]
 
 
-def time_plain_loop(crops: list[tuple[Job, np.ndarray]], out: Path) -> tuple[float, int]:
+def time_plain_loop(
+    crops: list[tuple[Job, np.ndarray]], out: Path, num_threads: int
+) -> tuple[float, int]:
     """(seconds, frames) of what one would write without a library, one file a frame."""
-    count, start = 0, time.perf_counter()
-    for number, (job, matrix) in enumerate(crops):
+
+    def crop_clip(number: int) -> int:
+        job, matrix = crops[number]
         folder = out / str(number)
         folder.mkdir(parents=True)
-        for frame in job.frames():
+        frames = job.frames()
+        for frame in frames:
             image = cv2.imread(str(frame.path))
             crop = cv2.warpAffine(
                 image, matrix, (SIZE_PX, SIZE_PX), borderMode=cv2.BORDER_REPLICATE
             )
             cv2.imwrite(str(folder / f"{frame.number}.png"), crop)
-            count += 1
+        return len(frames)
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(num_threads) as pool:
+        count = sum(pool.map(crop_clip, range(len(crops))))
     return time.perf_counter() - start, count
 
 
@@ -98,17 +108,21 @@ def measure(name: str, folder: Path, *, num_clips: int, repeats: int) -> dict[st
     """Rates and memory for the layout `name` of `num_clips` clips, and 4 times as many."""
     layout = write_layout(name, folder / "one", num_clips=num_clips, resolution_px=SIZE_PX)
     crops = crops_of(options_of(name, layout, folder / "unused"))
-    found: dict[str, list[float]] = {"prepare": [], "plain_loop": []}
+    found: dict[str, list[float]] = {"prepare": [], "plain_loop": [], "plain_loop_on_one_core": []}
     with one_opencv_thread():
         for turn in range(repeats + 1):
             out = folder / f"out{turn}"
             seconds, frames = time_preparation(options_of(name, layout, out))
-            loop_seconds, loop_frames = time_plain_loop(crops, folder / f"loop{turn}")
-            if frames != loop_frames:
-                raise RuntimeError(f"{frames} frames were prepared, the loop made {loop_frames}")
+            loops = {
+                threads: time_plain_loop(crops, folder / f"loop{turn}_{threads}", threads)
+                for threads in sorted({1, num_cores()})
+            }
+            if any(made != frames for _, made in loops.values()):
+                raise RuntimeError(f"{frames} frames were prepared, the loops made {loops}")
             if turn:  # the first one fills the caches of the system
                 found["prepare"].append(frames / seconds / num_cores())
-                found["plain_loop"].append(frames / loop_seconds)
+                found["plain_loop"].append(frames / loops[num_cores()][0] / num_cores())
+                found["plain_loop_on_one_core"].append(frames / loops[1][0])
     layouts = {
         1: layout,
         4: write_layout(name, folder / "four", num_clips=4 * num_clips, resolution_px=SIZE_PX),
