@@ -86,7 +86,7 @@ def layers_of_study(card: str, overrides: dict[str, Any]) -> list[Layer]:
     """Every convolution of one training step, each shape once; nothing is computed."""
     one_fold = {"folds.strategy": "loop", "folds.per_chunk": 1}
     study = make_study(load_config(card, one_fold | overrides))
-    data = study.dataset.device_arrays()
+    data = study.dataset.on_host()
     with conv_choice.record_layers() as seen:
         trace_step(study, data)
     # Not those of initialisation, which sees two clips. Grouped layers last: they are made of

@@ -37,7 +37,7 @@ def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
 def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any]:
     """The programs of a group of folds, as a run uses them."""
     study = make_study(config)
-    data = study.dataset.device_arrays()
+    data = study.dataset.on_host()
     start = time.perf_counter()
     compiled = compile_group(study, data, num_folds)
     compile_s = time.perf_counter() - start

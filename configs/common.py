@@ -56,7 +56,11 @@ def get_config() -> ConfigDict:
 
     config.protocol = protocol = ConfigDict()
     protocol.name = "loso"  # mexjax.protocols documents each
+    protocol.task = "emotion"  # emotion: one class a clip | au: action units, present or not
     protocol.classes = 5  # number of emotion classes; the map is in mexjax/data/classes.py
+    # Of task=au: a set of mexjax/data/au_labels.py by name, or numbers: "1,2,4,12".
+    protocol.units = "cd6me"
+    protocol.is_unsure_present = False  # of task=au: whether a unit coded "12?" counts
     protocol.num_splits = 5  # folds of kfold_by_subject
     protocol.num_validation_subjects = 0  # inner subjects held out of each training fold
 

@@ -17,11 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mexjax.report_text import short_names
+from mexjax.report_tables import short_names
 from mexjax.workdir import atomic
 
 BLUE, ORANGE, INK, MUTED, PALE = "#2868a8", "#c8621b", "#22262b", "#6b7280", "#e5e7eb"
 MAX_BARS = 36  # in one row of the figure of subjects
+CLASS_METRICS = {"acc": "accuracy", "uf1": "UF1"}
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
@@ -30,23 +31,6 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
     with atomic(path, "wb") as file:
         # No date and no version in the file.
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
-
-
-def plain_figure(
-    width: float, height: float, *, rows: int = 1, columns: int = 1
-) -> tuple[Figure, list[Axes]]:
-    """An empty figure of `width` x `height` inches and its panels, row by row."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    all_axes = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
-    for axes in all_axes:
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color(MUTED)
-        axes.tick_params(colors=INK, labelsize=9)
-        axes.xaxis.label.set_color(INK)
-        axes.yaxis.label.set_color(INK)
-    return figure, all_axes
 
 
 def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
@@ -62,7 +46,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
     total = confusion.sum(axis=1, keepdims=True)
     share = np.divide(confusion, total, out=np.zeros(confusion.shape), where=total > 0)
     size = 2.6 + 0.78 * num_classes
-    figure, (axes,) = plain_figure(size + 0.7, size)
+    figure, (axes,) = new_figure(size + 0.7, size)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for i in range(num_classes):
         for j in range(num_classes):
@@ -97,7 +81,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
     bar.set_ticks([0, 0.5, 1], labels=["0%", "50%", "100%"])
     bar.outline.set_visible(False)
     bar.set_label("share of the true class", color=MUTED)
-    _title(axes, title)
+    set_title(axes, title)
     return figure
 
 
@@ -114,7 +98,7 @@ def subjects_figure(subjects: Sequence[Mapping[str, Any]], pooled: float, title:
     rows = -(-len(subjects) // MAX_BARS)
     length = -(-len(subjects) // rows)
     width = min(max(6.4, 0.42 * length + 1.5), 16)
-    figure, all_axes = plain_figure(width, 1.0 + 3.0 * rows, rows=rows)
+    figure, all_axes = new_figure(width, 1.0 + 3.0 * rows, rows=rows)
     for row, axes in enumerate(all_axes):
         part = slice(row * length, (row + 1) * length)
         _subject_bars(axes, subjects[part], names[part], pooled, length)
@@ -129,7 +113,7 @@ def subjects_figure(subjects: Sequence[Mapping[str, Any]], pooled: float, title:
         frameon=False,
         fontsize=8.5,
     )
-    _title(all_axes[0], title, pad=26)
+    set_title(all_axes[0], title, pad=26)
     return figure
 
 
@@ -181,7 +165,7 @@ def _subject_bars(
     is_long = length > 20 or max(map(len, names)) > 6
     axes.set_xticks(at, names, rotation=90 if is_long else 0, fontsize=9)
     axes.set_xlim(-0.6, length - 0.4)
-    _percent_axis(axes, "accuracy")
+    percent_axis(axes, "accuracy")
 
 
 def curves_figure(
@@ -189,17 +173,19 @@ def curves_figure(
     held_out: Mapping[str, Any],
     oracle: Mapping[str, float],
     title: str,
+    shown: Mapping[str, str] = CLASS_METRICS,
 ) -> Figure:
     """Training loss by epoch, and held-out metrics at every evaluation.
 
     Args:
       loss: f[F, epochs] mean training loss of every fold; nan where a fold has no such epoch.
-      held_out: `{"epoch": [...], "acc": [...], "uf1": [...]}`, pooled over folds; None for an
+      held_out: `{"epoch": [...]}` and a list for each metric, pooled over folds; None for an
         evaluation without a value.
-      oracle: `{"acc", "uf1"}` with the best epoch of each fold chosen on its test clips.
+      oracle: each metric with the best epoch of each fold chosen on its test clips.
       title: one line.
+      shown: metric -> how it is called; two of them.
     """
-    figure, (left, right) = plain_figure(10.4, 4.0, columns=2)
+    figure, (left, right) = new_figure(10.4, 4.0, columns=2)
     loss = np.asarray(loss, float)
     keep = np.isfinite(loss).any(axis=0)
     epochs = np.arange(1, loss.shape[1] + 1)[keep]
@@ -219,7 +205,7 @@ def curves_figure(
     left.set_axisbelow(True)
 
     at = np.asarray(held_out["epoch"])
-    for name, label, colour in (("acc", "accuracy", BLUE), ("uf1", "UF1", ORANGE)):
+    for (name, label), colour in zip(shown.items(), (BLUE, ORANGE), strict=True):
         values = np.array([np.nan if v is None else v for v in held_out[name]], float)
         marker = "o" if len(at) <= 30 else None
         right.plot(at, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5)
@@ -237,7 +223,7 @@ def curves_figure(
     right.set_xlim(0, 1.02 * at[-1])
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _percent_axis(right, "held-out, pooled over folds")
+    percent_axis(right, "held-out, pooled over folds")
     right.legend(
         frameon=False, fontsize=8.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
     )
@@ -249,7 +235,7 @@ def curves_figure(
         fontsize=8,
         color=MUTED,
     )
-    _title(left, title)
+    set_title(left, title)
     return figure
 
 
@@ -283,7 +269,7 @@ def sheet_figure(
     inches = 0.98 / width  # of one pixel
     head = 0.4 / inches  # two lines of column heads
     size = (canvas.shape[1] * inches + 0.1, (canvas.shape[0] + head) * inches + 0.1)
-    figure, (axes,) = plain_figure(*size)
+    figure, (axes,) = new_figure(*size)
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for row, text in enumerate(titles):
         axes.text(0, row * (height + top) + top * 0.8, text, fontsize=8.5, color=INK, va="bottom")
@@ -297,6 +283,23 @@ def sheet_figure(
     return figure
 
 
+def new_figure(
+    width: float, height: float, *, rows: int = 1, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure of `width` x `height` inches in the style of the others, and its axes."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    all_axes = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+    for axes in all_axes:
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_color(MUTED)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+    return figure, all_axes
+
+
 def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Nearest-neighbour resize: shows the values as they are."""
     rows = np.arange(height) * image.shape[0] // height
@@ -304,11 +307,13 @@ def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image[np.ix_(rows, columns)]
 
 
-def _title(axes: Axes, text: str, *, pad: float = 8) -> None:
+def set_title(axes: Axes, text: str, *, pad: float = 8) -> None:
+    """A title above the left edge."""
     axes.set_title(text, loc="left", fontsize=11, color=INK, pad=pad)
 
 
-def _percent_axis(axes: Axes, label: str) -> None:
+def percent_axis(axes: Axes, label: str) -> None:
+    """Make the vertical axis one of shares from 0 to 1."""
     axes.set_ylim(0, 1.02)
     axes.set_yticks(np.linspace(0, 1, 6), [f"{p}%" for p in range(0, 101, 20)])
     axes.set_ylabel(label)

@@ -29,6 +29,10 @@ NAMES = {
     "weighted_f1": "weighted F1",
     "macro_precision": "macro precision",
 }
+UNIT_NAMES = {
+    "f1": "mean F1 of the action units",
+    "acc": "mean accuracy of the action units",
+}
 
 
 def confusion_matrix(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -199,6 +203,55 @@ def binary_f1(counts: np.ndarray) -> np.ndarray:
 def mean_binary_f1(counts: np.ndarray) -> float:
     """Plain mean of `binary_f1` over the action units: the headline number of CD6ME."""
     return float(binary_f1(counts).mean())
+
+
+def unit_confusions(
+    target: np.ndarray, prediction: np.ndarray, group: np.ndarray, num_groups: int
+) -> np.ndarray:
+    """One 2 x 2 confusion matrix for each group (subject, dataset) and action unit.
+
+    Args:
+      target: 0/1 [N, A].
+      prediction: 0/1 [N, A], thresholded.
+      group: i[N] number of the group of each clip, in 0..G-1.
+      num_groups: G.
+
+    Returns:
+      i64[G, A, 2, 2], rows true, columns predicted; the sum over groups is the pooled one.
+    """
+    binary_counts(target, prediction)  # refuses shapes and values
+    target, prediction = np.asarray(target, np.int64), np.asarray(prediction, np.int64)
+    out = np.zeros((num_groups, target.shape[1], 2, 2), np.int64)
+    units = np.arange(target.shape[1])
+    np.add.at(out, (np.asarray(group)[:, None], units, target, prediction), 1)
+    return out
+
+
+def unit_scores(confusions: np.ndarray) -> dict[str, np.ndarray]:
+    """`{"f1", "acc"}` f64[...]: plain means over the units of [..., A, 2, 2] counts."""
+    details = unit_details(confusions)
+    return {"f1": details["f1"].mean(-1), "acc": details["acc"].mean(-1)}
+
+
+def unit_details(confusions: np.ndarray) -> dict[str, np.ndarray]:
+    """What there is to know of each action unit, f64[..., A] from counts [..., A, 2, 2].
+
+    Returns:
+      `num_true`, `precision` and `recall` (nan where 0/0), `f1` (as `binary_f1`), `acc`, and
+      `f1_always`: the F1 of saying "present" of every clip, 2 share / (1 + share).
+    """
+    c = np.asarray(confusions, np.float64)
+    tp, fp, fn = c[..., 1, 1], c[..., 0, 1], c[..., 1, 0]
+    total = c.sum((-2, -1))
+    none = np.zeros_like(tp)
+    return {
+        "num_true": tp + fn,
+        "precision": _divide(tp, tp + fp),
+        "recall": _divide(tp, tp + fn),
+        "f1": binary_f1(np.stack([tp, fp, fn], axis=-1)),
+        "acc": _divide(tp + c[..., 0, 0], total),
+        "f1_always": binary_f1(np.stack([tp + fn, total - tp - fn, none], axis=-1)),
+    }
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from mexjax.data.au_labels import label_aus, numbers_of
 from mexjax.data.classes import DROPPED, label_clips
-from mexjax.errors import unknown_name
+from mexjax.errors import ConfigError, unknown_name
 from mexjax.fold_list import (
     Fold,
     ProtocolError,
@@ -26,6 +27,7 @@ from mexjax.fold_list import (
     folds_from_json,
     folds_to_json,
 )
+from mexjax.scoring import TASKS
 
 __all__ = [
     "PROTOCOLS",
@@ -45,7 +47,10 @@ class ProtocolConfig(Protocol):
     """What is read of `config.protocol`."""
 
     name: str
+    task: str
     classes: int
+    units: str
+    is_unsure_present: bool
     num_splits: int
     num_validation_subjects: int
 
@@ -57,10 +62,24 @@ Split = tuple[str, np.ndarray, np.ndarray]
 def label_table(
     table: pd.DataFrame, protocol: ProtocolConfig
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels i32[N] (-1: in no class, in no fold) and the class names under this protocol.
+    """Labels and names of the classes, or of the action units, under this protocol.
 
     The composite protocol uses the class map and clip list of MEGC 2019.
+
+    Returns:
+      Of task `emotion`: i32[N], -1 for a clip in no class and so in no fold, and K class names. Of
+      task `au`: 0/1 i32[N, A] and A names; a clip that shows none of the units is used as well.
+
+    Raises:
+      ConfigError: an unknown task.
+      DataError: emotions or units that cannot be read.
     """
+    if protocol.task not in TASKS:
+        raise ConfigError(unknown_name("protocol.task", protocol.task, TASKS))
+    if protocol.task == "au":
+        units = numbers_of(protocol.units)
+        labels = label_aus(table, units, unsure_is_present=protocol.is_unsure_present)
+        return labels.astype(np.int32), tuple(f"AU{unit}" for unit in units)
     variant = "megc" if protocol.name == "composite" else "standard"
     return label_clips(table, protocol.classes, variant=variant)
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mexjax import protocols, runtime
+from mexjax.data.arrays import Dataset
 from mexjax.models import get_model
 from mexjax.protocols import Fold
+from mexjax.scoring import evaluation_scores
 from mexjax.study_layout import Study
 from mexjax.workdir import Workdir
 
@@ -65,7 +67,7 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
             "epoch": np.array(study.schedule.eval_epochs, np.int32),
             "classes": np.array(dataset.class_names),
             "fold_names": np.array([fold.name for fold in folds]),
-            "validation_accuracy": _validation_accuracy(dataset.labels, folds, rows),
+            **_validation(dataset, folds, rows),
             **{name: np.stack([row[name] for row in rows]) for name in curves},
         },
     )
@@ -83,6 +85,7 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
             "model": config.model.name,
             "preset": config.model.preset,
             "dataset": dataset.name,
+            "task": dataset.task,
             "control": config.data.control,
             "protocol": config.protocol.name,
             "classes": list(dataset.class_names),
@@ -100,15 +103,16 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
     )
 
 
-def _validation_accuracy(labels: np.ndarray, folds: list[Fold], rows: Rows) -> np.ndarray:
-    """f32[F, E], accuracy on the inner subjects of each training fold; NaN without any."""
+def _validation(dataset: Dataset, folds: list[Fold], rows: Rows) -> dict[str, np.ndarray]:
+    """f32[F, E]: accuracy on the inner subjects of each training fold, of action units the mean
+    F1; NaN without any."""
     out = np.full((len(folds), rows[0]["logits"].shape[0]), np.nan, np.float32)
     for f, (fold, row) in enumerate(zip(folds, rows, strict=True)):
         if len(fold.validation):
             start = len(fold.test)
-            inner = row["logits"][:, start : start + len(fold.validation)]
-            out[f] = (inner.argmax(axis=-1) == labels[fold.validation]).mean(axis=-1)
-    return out
+            inner = row["logits"][:, start : start + len(fold.validation)].swapaxes(0, 1)
+            out[f] = evaluation_scores(dataset.task, dataset.labels[fold.validation], inner)
+    return {"validation_f1" if dataset.task == "au" else "validation_accuracy": out}
 
 
 def _sheet(study: Study, where: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:

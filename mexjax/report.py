@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mexjax import figures
+from mexjax import figures, figures_units
 from mexjax.errors import MexjaxError, WorkdirError
 from mexjax.report_compare import compare, print_comparison
 from mexjax.report_files import Run, read_run
 from mexjax.report_results import compute_results, predictions_csv
+from mexjax.report_tables import is_units
 from mexjax.report_text import heading, print_results, report_markdown
 from mexjax.workdir import atomic
 
@@ -85,20 +86,30 @@ def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
         raise WorkdirError(f"Cannot make {folder}: {error.strerror or error}.") from error
     last, oracle = results["metrics"]["last"], results["metrics"]["oracle"]
     title = heading(results)
-    made = {
-        "confusion.png": (
-            "Confusion matrix of all held-out clips at the last evaluation",
-            figures.confusion_figure(np.array(last["confusion"]), results["classes"], title),
-        ),
-        "subjects.png": (
-            "Accuracy of each held-out subject",
-            figures.subjects_figure(results["subjects"], last["acc"], title),
-        ),
-    }
+    if is_units(results):
+        made = {
+            "units.png": (
+                "F1 of each action unit over all held-out clips",
+                figures_units.units_figure(last, oracle, title),
+            )
+        }
+        shown = {"f1": "mean F1", "acc": "mean accuracy"}
+    else:
+        made = {
+            "confusion.png": (
+                "Confusion matrix of all held-out clips at the last evaluation",
+                figures.confusion_figure(np.array(last["confusion"]), results["classes"], title),
+            ),
+            "subjects.png": (
+                "Accuracy of each held-out subject",
+                figures.subjects_figure(results["subjects"], last["acc"], title),
+            ),
+        }
+        shown = figures.CLASS_METRICS
     if "loss" in run.curves:
         made["curves.png"] = (
             "Training loss, and held-out metrics at every evaluation",
-            figures.curves_figure(run.curves["loss"], results["curves"], oracle, title),
+            figures.curves_figure(run.curves["loss"], results["curves"], oracle, title, shown),
         )
     if run.sheet is not None:
         made["dynamic_images.png"] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from mexjax import metrics, stats
+from mexjax import stats
 from mexjax.configuration import flat
 from mexjax.errors import DataError
 from mexjax.report_files import Run, read_run
-from mexjax.report_results import SUMMARY, predict, to_json_value
-from mexjax.report_text import percent, rich_table
+from mexjax.report_results import subject_confusions, to_json_value
+from mexjax.report_tables import percent, rich_table
+from mexjax.scoring import scoring_of
 
 # Keys in which runs of one configuration may differ: the seed, and what computes nothing.
 _INDIFFERENT = ("seed", "has_progress", "checkpoint.", "report.", "folds.strategy")
@@ -45,8 +46,8 @@ def compare(workdirs: Sequence[str | Path]) -> dict[str, Any]:
       workdirs: run folders; the first names the group that others are compared with.
 
     Returns:
-      `{"groups": [{"name", "workdirs", "seeds", "differs_in", "metrics": {metric: {mean, sd,
-      n}}}], "pairs": [{"one", "two", "num_clips", "metrics": {metric: {difference, ci95,
+      `{"task", "groups": [{"name", "workdirs", "seeds", "differs_in", "metrics": {metric: {mean,
+      sd, n}}}], "pairs": [{"one", "two", "num_clips", "metrics": {metric: {difference, ci95,
       p_permutation}}, "mcnemar": {...} or None} or {"one", "two", "reason"}]}`; difference is
       first minus other.
 
@@ -56,10 +57,18 @@ def compare(workdirs: Sequence[str | Path]) -> dict[str, Any]:
     paths = [Path(workdir).resolve() for workdir in workdirs]
     if len(set(paths)) < len(paths):
         raise DataError("A run folder was given twice; a run cannot be compared with itself.")
-    groups = _group([read_run(workdir) for workdir in workdirs])
+    runs = [read_run(workdir) for workdir in workdirs]
+    for run in runs[1:]:
+        if run.task != runs[0].task:
+            raise DataError(
+                f"{runs[0].path} is of task {runs[0].task!r} and {run.path} of {run.task!r}: they"
+                " have no metric in common."
+            )
+    groups = _group(runs)
     first, *others = groups
     return to_json_value(
         {
+            "task": runs[0].task,
             "groups": [_describe(group, groups) for group in groups],
             "pairs": [_pair(first, other) for other in others],
         }
@@ -69,12 +78,13 @@ def compare(workdirs: Sequence[str | Path]) -> dict[str, Any]:
 def print_comparison(comparison: dict[str, Any], *, console: Console | None = None) -> None:
     """Print what `compare` returned."""
     console = console or Console()
+    scoring = scoring_of(comparison["task"])
     head = ["configuration", "seeds", "folders"]
-    head += [f"{metrics.NAMES[name]} (%)" for name in SUMMARY]
+    head += [f"{scoring.names[name]} (%)" for name in scoring.summary]
     rows = []
     for group in comparison["groups"]:
         cells = []
-        for name in SUMMARY:
+        for name in scoring.summary:
             value = group["metrics"][name]
             spread = f" ± {percent(value['sd'])}" if value["sd"] is not None else ""
             cells.append(percent(value["mean"]) + spread)
@@ -87,10 +97,10 @@ def print_comparison(comparison: dict[str, Any], *, console: Console | None = No
             keys = ", ".join(f"{key}={value}" for key, value in group["differs_in"].items())
             console.print(f"{group['name']}: {keys}", markup=False, highlight=False)
     for pair in comparison["pairs"]:
-        _print_pair(pair, console)
+        _print_pair(pair, scoring.names, console)
 
 
-def _print_pair(pair: dict[str, Any], console: Console) -> None:
+def _print_pair(pair: dict[str, Any], labels: Mapping[str, str], console: Console) -> None:
     names = f"{pair['one']} minus {pair['two']}"
     if "reason" in pair:
         console.print(f"No paired test of {names}: {pair['reason']}", markup=False)
@@ -101,7 +111,7 @@ def _print_pair(pair: dict[str, Any], console: Console) -> None:
         interval = "-" if low is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
         p_value = value["p_permutation"]
         cells = [f"{100 * value['difference']:+.1f}", interval]
-        rows.append([metrics.NAMES[name], *cells, "-" if p_value is None else f"{p_value:.3g}"])
+        rows.append([labels[name], *cells, "-" if p_value is None else f"{p_value:.3g}"])
     console.print(f"{names}, {pair['num_clips']} clips:", style="bold", markup=False)
     head = ["metric", "difference (points)", "95% interval", "p (permutation over subjects)"]
     console.print(rich_table(head, rows))
@@ -132,10 +142,10 @@ def _group(runs: Sequence[Run]) -> list[Group]:
 def _describe(group: Group, groups: Sequence[Group]) -> dict[str, Any]:
     scores = []
     for run in group.runs:
-        prediction = predict(run.logits[:, -1])
-        confusion = metrics.confusion_matrix(run.label, prediction, len(run.classes))
-        values = metrics.scores(confusion)
-        scores.append({name: float(values[name]) for name in SUMMARY})
+        scoring = scoring_of(run.task)
+        _, tables = subject_confusions(run, scoring.predict(run.logits[:, -1]))
+        values = scoring.scores(tables.sum(axis=0))
+        scores.append({name: float(values[name]) for name in scoring.summary})
     differing = {
         key
         for other in groups
@@ -176,17 +186,20 @@ def _pair(one: Group, two: Group) -> dict[str, Any]:
             return names | {"reason": f"{run.path} has other labels than {first.path}"}
     known, group = np.unique(subjects, return_inverse=True)
     averaged, is_right = [], []
+    scoring = scoring_of(first.task)
     for side in (one, two):
-        predictions = [predict(run.logits[np.argsort(run.clip), -1]) for run in side.runs]
+        predictions = [scoring.predict(run.logits[np.argsort(run.clip), -1]) for run in side.runs]
         matrices = [
-            metrics.grouped_confusion(labels, p, group, len(known), len(first.classes))
-            for p in predictions
+            scoring.tables(labels, p, group, len(known), len(first.classes)) for p in predictions
         ]
         averaged.append(np.mean(matrices, axis=0))
-        is_right.append([p == labels for p in predictions])
+        # A clip of several action units is right when all of them are.
+        is_right.append([(p == labels).reshape(len(p), -1).all(axis=1) for p in predictions])
     is_single = len(one.runs) == len(two.runs) == 1
     return names | {
         "num_clips": len(clips),
-        "metrics": stats.paired_comparison(*averaged, metrics=SUMMARY),
+        "metrics": stats.paired_comparison(
+            *averaged, metrics=scoring.summary, score=scoring.scores
+        ),
         "mcnemar": stats.mcnemar(is_right[0][0], is_right[1][0]) if is_single else None,
     }

@@ -15,6 +15,7 @@ import numpy as np
 
 from mexjax.errors import DataError, WorkdirError
 from mexjax.fold_list import SIDES, checked_folds
+from mexjax.scoring import TASKS
 
 # Entries of predictions.npz: kind of dtype ("i" takes any integer) and number of axes.
 _ARRAYS = {
@@ -29,6 +30,8 @@ _ARRAYS = {
 }
 _SHEET = {"frames": ("u", 4), "target": ("f", 3), "constructed": ("f", 3), "title": ("U", 1)}
 _RUN_TEXTS = ("model", "preset", "dataset", "protocol", "control")
+# Entry of predictions.npz with the scores on inner subjects, by task.
+_VALIDATION = {"emotion": "validation_accuracy", "au": "validation_f1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +44,16 @@ class Run:
       info: run.json.
       folds: the entries of folds.json, in their order.
       logits: f32[N, E, K]; finite at the last evaluation.
-      label: i64[N].
+      label: i64[N], of action units 0/1 i64[N, K].
       clip: U[N], "<subject>/<clip>".
       subject: U[N].
       fold: U[N], name of the fold that holds the clip out.
       epoch: i64[E], epochs trained at each evaluation.
-      classes: U[K] names.
+      classes: U[K] names, of classes or action units.
       fold_names: U[F], folds that were trained, in the order of `folds`.
       curves: name -> f32[F, epochs], training means per epoch (nan: no such epoch).
-      validation_accuracy: f32[F, E] on the inner subjects, or None without inner subjects.
+      validation_score: f32[F, E] accuracy, or mean F1 of the units, on the inner subjects; None
+        without inner subjects.
       sheet: arrays of sheet.npz, or None.
     """
 
@@ -66,8 +70,13 @@ class Run:
     classes: np.ndarray
     fold_names: np.ndarray
     curves: dict[str, np.ndarray]
-    validation_accuracy: np.ndarray | None
+    validation_score: np.ndarray | None
     sheet: dict[str, np.ndarray] | None
+
+    @property
+    def task(self) -> str:
+        """`emotion` or `au`."""
+        return self.info.get("task", "emotion")
 
     @property
     def is_partial(self) -> bool:
@@ -93,15 +102,20 @@ def read_run(workdir: str | Path) -> Run:
             )
     if not isinstance(info.get("seed"), int):
         raise DataError(f"{path / 'run.json'}: expected a whole number 'seed'.")
+    task = info.get("task", "emotion")
+    if task not in TASKS:
+        raise DataError(
+            f"{path / 'run.json'}: expected a task among {', '.join(TASKS)}, found {task!r}."
+        )
     listed = checked_folds(_read_json(path / "folds.json"), source=str(path / "folds.json"))
     source = path / "predictions.npz"
-    arrays = _read_arrays(source, _ARRAYS)
+    arrays = _read_arrays(source, _ARRAYS | {"label": ("i", 2 if task == "au" else 1)})
     curves = {
         name.removeprefix("curve_"): value
         for name, value in arrays.items()
         if name.startswith("curve_")
     }
-    validation = arrays.get("validation_accuracy")
+    validation = arrays.get(_VALIDATION[task])
     if validation is not None and not np.isfinite(validation).all():
         validation = None
     sheet = path / "sheet.npz"
@@ -111,7 +125,7 @@ def read_run(workdir: str | Path) -> Run:
         info=info,
         folds=listed["folds"],
         curves=curves,
-        validation_accuracy=validation,
+        validation_score=validation,
         sheet=_read_arrays(sheet, _SHEET) if sheet.is_file() else None,
         **{name: arrays[name] for name in _ARRAYS},
     )
@@ -171,13 +185,14 @@ def _read_arrays(path: Path, wanted: dict[str, tuple[str, int]]) -> dict[str, np
 
 def _check_shapes(run: Run, source: Path) -> None:
     clips, evaluations, classes = run.logits.shape
-    if not clips or not evaluations or classes < 2:
+    fewest = 1 if run.task == "au" else 2
+    if not clips or not evaluations or classes < fewest:
         raise DataError(
             f"{source}: expected logits [clips, evaluations, classes] of at least one clip, one"
-            f" evaluation and two classes, found {run.logits.shape}."
+            f" evaluation and two classes (one action unit), found {run.logits.shape}."
         )
     expected = {
-        "label": (clips,),
+        "label": (clips, classes) if run.task == "au" else (clips,),
         "clip": (clips,),
         "subject": (clips,),
         "fold": (clips,),
@@ -197,10 +212,10 @@ def _check_shapes(run: Run, source: Path) -> None:
                 f"{source}: 'curve_{name}' must be an array of floats [{folds} folds, epochs],"
                 f" found shape {curve.shape} and dtype {curve.dtype}."
             )
-    inner = run.validation_accuracy
+    inner = run.validation_score
     if inner is not None and inner.shape != (folds, evaluations):
         raise DataError(
-            f"{source}: 'validation_accuracy' must be [{folds} folds, {evaluations}"
+            f"{source}: {_VALIDATION[run.task]!r} must be [{folds} folds, {evaluations}"
             f" evaluations], found {inner.shape}."
         )
 
@@ -211,10 +226,10 @@ def _check_values(run: Run, source: Path, listed_classes: list[str]) -> None:
             f"{source} has the classes {', '.join(run.classes)}, but folds.json beside it"
             f" {', '.join(listed_classes)}. The files are from different runs."
         )
-    if run.label.min() < 0 or run.label.max() >= len(run.classes):
+    largest = 1 if run.task == "au" else len(run.classes) - 1
+    if run.label.min() < 0 or run.label.max() > largest:
         raise DataError(
-            f"{source}: labels must be in 0..{len(run.classes) - 1}, found"
-            f" {run.label.min()}..{run.label.max()}."
+            f"{source}: labels must be in 0..{largest}, found {run.label.min()}..{run.label.max()}."
         )
     if (np.diff(run.epoch) <= 0).any():
         raise DataError(f"{source}: 'epoch' must increase, found {run.epoch.tolist()}.")

@@ -8,7 +8,8 @@ Three ways to choose the evaluation that counts, kept apart everywhere:
 * `oracle`: per fold the evaluation with the best accuracy *on the test clips*. The released code
   of several papers reports this. It is not an estimate of anything: the test set chose.
 
-Ties go to the first of the best evaluations.
+Of action units the mean F1 takes the place of the accuracy. Ties go to the first of the best
+evaluations.
 """
 
 from __future__ import annotations
@@ -22,43 +23,35 @@ import pandas as pd
 
 from mexjax import metrics, stats
 from mexjax.report_files import Run
+from mexjax.scoring import evaluation_scores, scoring_of
 
 SCHEMA_VERSION = 1
 ORACLE_NOTE = "best epoch on the test subjects; selected on the test subjects, not comparable"
 NOTES = {
     "last": "last evaluation; nothing was selected",
-    "selected": "per fold the evaluation with the best accuracy on inner validation subjects",
-    "oracle": "selected on the test subjects: per fold the evaluation with the best accuracy on"
+    "selected": "per fold the evaluation with the best {metric} on inner validation subjects",
+    "oracle": "selected on the test subjects: per fold the evaluation with the best {metric} on"
     " its own test clips; not comparable with numbers that were not selected on the test set",
 }
-SUMMARY = ("acc", "uf1", "uar")  # what is given per fold, per subject and with an interval
 
 
 def choose_evaluations(run: Run) -> dict[str, np.ndarray]:
     """For `last`, `selected` (if inner subjects exist) and `oracle`: i64[F], the evaluation."""
-    prediction = predict(run.logits)
     rows = [run.fold == name for name in run.fold_names]
-    # An evaluation with logits that are not finite is never the best one.
-    is_usable = np.stack([(prediction[r] >= 0).all(axis=0) for r in rows])
-    accuracy = np.stack([(prediction[r] == run.label[r, None]).mean(axis=0) for r in rows])
+    scores = np.stack([evaluation_scores(run.task, run.label[r], run.logits[r]) for r in rows])
     chosen = {"last": np.full(len(rows), len(run.epoch) - 1)}
-    if run.validation_accuracy is not None:
-        chosen["selected"] = np.where(is_usable, run.validation_accuracy, -1).argmax(axis=1)
-    chosen["oracle"] = np.where(is_usable, accuracy, -1).argmax(axis=1)
+    if run.validation_score is not None:
+        # An evaluation with logits that are not finite is never the best one.
+        chosen["selected"] = np.where(scores >= 0, run.validation_score, -1).argmax(axis=1)
+    chosen["oracle"] = scores.argmax(axis=1)
     return chosen
 
 
-def predict(logits: np.ndarray) -> np.ndarray:
-    """Class with the largest logit, i64[...]; -1 (no class) where a logit is not finite."""
-    is_finite = np.isfinite(logits).all(axis=-1)
-    return np.where(is_finite, np.where(np.isfinite(logits), logits, 0.0).argmax(axis=-1), -1)
-
-
 def predictions_at(run: Run, evaluation: np.ndarray) -> np.ndarray:
-    """Predicted classes i64[N] when fold f is read at evaluation[f]."""
+    """Predicted classes i64[N], or units i64[N, A], when fold f is read at evaluation[f]."""
     of_fold = dict(zip(run.fold_names.tolist(), evaluation.tolist(), strict=True))
     index = np.array([of_fold[name] for name in run.fold.tolist()])
-    return predict(run.logits[np.arange(len(index)), index])
+    return scoring_of(run.task).predict(run.logits[np.arange(len(index)), index])
 
 
 def group_numbers(names: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -69,11 +62,10 @@ def group_numbers(names: np.ndarray) -> tuple[list[str], np.ndarray]:
 
 
 def subject_confusions(run: Run, prediction: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Subjects in order of appearance and their confusion matrices i64[G, K, K]."""
+    """Subjects in order of appearance and their matrices i64[G, K, K], of units [G, A, 2, 2]."""
     subjects, group = group_numbers(run.subject)
-    return subjects, metrics.grouped_confusion(
-        run.label, prediction, group, len(subjects), len(run.classes)
-    )
+    tables = scoring_of(run.task).tables
+    return subjects, tables(run.label, prediction, group, len(subjects), len(run.classes))
 
 
 def compute_results(run: Run) -> dict[str, Any]:
@@ -84,6 +76,7 @@ def compute_results(run: Run) -> dict[str, Any]:
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **{name: info[name] for name in ("model", "preset", "dataset", "protocol")},
+        "task": run.task,
         "classes": run.classes.tolist(),
         "seed": info["seed"],
         "control": info["control"],
@@ -123,16 +116,16 @@ def paper_results(run: Run) -> dict[str, float]:
 
 def predictions_csv(run: Run) -> str:
     """predictions.csv: one row a held-out clip at the last evaluation, in the order of the run."""
-    table = pd.DataFrame(
-        {
-            "clip": run.clip,
-            "subject": run.subject,
-            "fold": run.fold,
-            "label": run.classes[run.label],
-            "prediction": run.classes[predict(run.logits[:, -1])],
-        }
-        | {f"logit_{name}": run.logits[:, -1, k] for k, name in enumerate(run.classes)}
-    )
+    prediction = scoring_of(run.task).predict(run.logits[:, -1])
+    columns: dict[str, np.ndarray] = {"clip": run.clip, "subject": run.subject, "fold": run.fold}
+    names = run.classes.tolist()
+    if run.task == "au":
+        for what, values in (("label", run.label), ("prediction", prediction)):
+            columns |= {f"{what}_{name}": values[:, k] for k, name in enumerate(names)}
+    else:
+        columns |= {"label": run.classes[run.label], "prediction": run.classes[prediction]}
+    columns |= {f"logit_{name}": run.logits[:, -1, k] for k, name in enumerate(names)}
+    table = pd.DataFrame(columns)
     text = io.StringIO()
     table.to_csv(text, index=False, float_format="%.6g", lineterminator="\n")
     return text.getvalue()
@@ -152,12 +145,22 @@ def to_json_value(value: Any) -> Any:
 
 
 def _metrics(run: Run, choice: str, prediction: np.ndarray) -> dict[str, Any]:
+    scoring = scoring_of(run.task)
     _, by_subject = subject_confusions(run, prediction)
     pooled = by_subject.sum(0)
+    return {
+        **scoring.scores(pooled),
+        "note": NOTES[choice].format(metric="mean F1" if run.task == "au" else "accuracy"),
+        **(_units(run, pooled) if run.task == "au" else _classes(run, pooled, by_subject)),
+        "ci95": stats.bootstrap_intervals(
+            by_subject, metrics=scoring.summary, score=scoring.scores
+        ),
+    }
+
+
+def _classes(run: Run, pooled: np.ndarray, by_subject: np.ndarray) -> dict[str, Any]:
     per_class = metrics.class_scores(pooled)
     return {
-        **metrics.scores(pooled),
-        "note": NOTES[choice],
         "confusion": pooled,
         "per_class": {
             name: {
@@ -169,14 +172,28 @@ def _metrics(run: Run, choice: str, prediction: np.ndarray) -> dict[str, Any]:
             for k, name in enumerate(run.classes.tolist())
         },
         "subject_mean": metrics.subject_means(by_subject),
-        "ci95": stats.bootstrap_intervals(by_subject, metrics=SUMMARY),
+    }
+
+
+def _units(run: Run, pooled: np.ndarray) -> dict[str, Any]:
+    """Each action unit, and what saying "present" of every clip would score."""
+    details = metrics.unit_details(pooled)
+    counts = details.pop("num_true")
+    return {
+        "f1_always": details["f1_always"].mean(),
+        "per_unit": {
+            name: {"n": int(counts[k])} | {key: value[k] for key, value in details.items()}
+            for k, name in enumerate(run.classes.tolist())
+        },
     }
 
 
 def _summary(run: Run, rows: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-    confusion = metrics.confusion_matrix(run.label[rows], prediction[rows], len(run.classes))
-    values = metrics.scores(confusion)
-    return {name: values[name] for name in SUMMARY}
+    scoring = scoring_of(run.task)
+    group = np.zeros(len(rows), np.int64)
+    tables = scoring.tables(run.label[rows], prediction[rows], group, 1, len(run.classes))
+    values = scoring.scores(tables[0])
+    return {name: values[name] for name in scoring.summary}
 
 
 def _folds(
@@ -211,22 +228,25 @@ def _datasets(
     out = []
     for name in dict.fromkeys(datasets.tolist()):
         rows = np.flatnonzero(datasets == name)
+        entry: dict[str, Any] = {"name": name, "n": len(rows)}
+        if run.task == "au":
+            always = metrics.binary_counts(run.label[rows], np.ones_like(run.label[rows]))
+            entry["f1_always"] = metrics.mean_binary_f1(always)
         values = {choice: _summary(run, rows, p) for choice, p in predicted.items()}
-        out.append({"name": name, "n": len(rows), **values})
+        out.append(entry | values)
     return out
 
 
 def _curves(run: Run) -> dict[str, Any]:
     """Pooled held-out metrics at every evaluation; null where a logit is not finite."""
-    values: dict[str, list[float]] = {name: [] for name in SUMMARY}
+    summary = scoring_of(run.task).summary
+    everything = np.arange(len(run.label))
+    values: dict[str, list[float]] = {name: [] for name in summary}
     for evaluation in range(len(run.epoch)):
-        prediction = predict(run.logits[:, evaluation])
-        if (prediction < 0).any():
-            scores = dict.fromkeys(SUMMARY, float("nan"))
-        else:
-            scores = metrics.scores(
-                metrics.confusion_matrix(run.label, prediction, len(run.classes))
-            )
-        for name in SUMMARY:
+        prediction = scoring_of(run.task).predict(run.logits[:, evaluation])
+        scores = dict.fromkeys(summary, float("nan"))
+        if (prediction >= 0).all():
+            scores = _summary(run, everything, prediction)
+        for name in summary:
             values[name].append(float(scores[name]))
     return {"epoch": run.epoch, **values}

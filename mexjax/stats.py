@@ -9,7 +9,7 @@ All functions are deterministic: the same arrays and seed give the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -18,6 +18,7 @@ from mexjax.errors import DataError
 from mexjax.metrics import scores
 
 NUM_RESAMPLES = 2000
+Score = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 def bootstrap_intervals(
@@ -27,6 +28,7 @@ def bootstrap_intervals(
     num_resamples: int = NUM_RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
+    score: Score = scores,
 ) -> dict[str, tuple[float, float]]:
     """Percentile confidence intervals of pooled metrics by bootstrap over subjects.
 
@@ -36,11 +38,12 @@ def bootstrap_intervals(
     times, with 26 subjects 93 %; bias-corrected (BCa) and basic intervals did no better.
 
     Args:
-      confusions: [G, K, K], one matrix a subject.
-      metrics: names in `mexjax.metrics.scores`.
+      confusions: [G, K, K], one matrix a subject; [G, A, 2, 2] of action units.
+      metrics: names that `score` gives.
       num_resamples: number of bootstrap samples.
       level: coverage aimed at.
       seed: of the resampling.
+      score: from pooled matrices [..., K, K] to metrics f64[...].
 
     Returns:
       `{metric: (low, high)}`; (nan, nan) with fewer than two subjects.
@@ -48,7 +51,7 @@ def bootstrap_intervals(
     confusions = _checked(confusions)
     if len(confusions) < 2:
         return {name: (float("nan"), float("nan")) for name in metrics}
-    draws = scores(_resample(confusions, num_resamples, seed))
+    draws = score(_resample(confusions, num_resamples, seed))
     tails = [(1 - level) / 2, (1 + level) / 2]
     return {name: _pair(np.quantile(draws[name], tails)) for name in metrics}
 
@@ -61,6 +64,7 @@ def paired_comparison(
     num_resamples: int = NUM_RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
+    score: Score = scores,
 ) -> dict[str, dict[str, float | tuple[float, float]]]:
     """Difference a - b of pooled metrics of two runs over the same clips.
 
@@ -70,12 +74,14 @@ def paired_comparison(
     0). With G subjects it cannot be below 2 / 2^G.
 
     Args:
-      confusions_a: [G, K, K], one matrix a subject, of the first run (or their mean over seeds).
+      confusions_a: [G, K, K], one matrix a subject, of the first run (or their mean over seeds);
+        [G, A, 2, 2] of action units.
       confusions_b: the same of the second run, subjects in the same order.
-      metrics: names in `mexjax.metrics.scores`.
+      metrics: names that `score` gives.
       num_resamples: of the bootstrap and of the permutation test.
       level: coverage of the interval.
       seed: of the resampling.
+      score: from pooled matrices [..., K, K] to metrics f64[...].
 
     Returns:
       `{metric: {"difference": a - b, "ci95": (low, high), "p_permutation": p}}`.
@@ -90,17 +96,19 @@ def paired_comparison(
             f"the same classes; found confusion matrices {a.shape} and {b.shape}"
             f"{' with other true counts' if a.shape == b.shape else ''}."
         )
-    observed_a, observed_b = scores(a.sum(0)), scores(b.sum(0))
+    observed_a, observed_b = score(a.sum(0)), score(b.sum(0))
     num_subjects = len(a)
     both = np.concatenate([a, b])  # row i: subject i in run a; row G + i: the same in run b
 
-    draws = scores(np.stack([_resample(a, num_resamples, seed), _resample(b, num_resamples, seed)]))
+    draws = score(np.stack([_resample(a, num_resamples, seed), _resample(b, num_resamples, seed)]))
+    of_subjects = -a.ndim  # axis of the subjects in `both[x]`
     out: dict[str, dict[str, float | tuple[float, float]]] = {}
     for name in metrics:
 
         def difference(x: np.ndarray, y: np.ndarray, axis: int = -1, name: str = name):
             x, y = np.moveaxis(x, axis, -1), np.moveaxis(y, axis, -1)
-            return scores(both[x].sum(-3))[name] - scores(both[y].sum(-3))[name]
+            one, two = both[x].sum(of_subjects), both[y].sum(of_subjects)
+            return score(one)[name] - score(two)[name]
 
         interval = (float("nan"), float("nan"))
         p_value = float("nan")
@@ -165,7 +173,7 @@ def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float
 
 def _checked(confusions: np.ndarray) -> np.ndarray:
     confusions = np.asarray(confusions, np.float64)
-    if confusions.ndim != 3 or confusions.shape[1] != confusions.shape[2] or not len(confusions):
+    if confusions.ndim < 3 or confusions.shape[-1] != confusions.shape[-2] or not len(confusions):
         raise DataError(
             "Expected one confusion matrix a subject, an array [subjects, K, K]; found "
             f"{confusions.shape}."

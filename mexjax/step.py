@@ -37,6 +37,7 @@ class FoldPlan:
       epoch_steps: i32[], valid steps of one epoch.
       scale: f32[2, 2], (mean, maximum) of the training and of the evaluated split.
       eval_idx: i32[J, M], rows of the dataset in each evaluation batch (padding repeats a row).
+      extras: what the paper's `fold_arrays` gives of the fold, entries of its training batches.
     """
 
     fold_id: jax.Array
@@ -48,6 +49,7 @@ class FoldPlan:
     epoch_steps: jax.Array
     scale: jax.Array
     eval_idx: jax.Array
+    extras: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -115,6 +117,7 @@ def make_fold_functions(
     def init(plan: FoldPlan, data: Arrays) -> FoldState:
         frames = augment.center_crop(gather(data, jnp.zeros((2,), jnp.int32)), config.augment)
         batch = paper.inputs(augment.normalise(frames, config.data.center), config.model)
+        batch |= plan.extras
         keys = jax.random.split(fold_key(plan, 0), 3)
         rngs = dict(zip(("params", "drop_path", "dropout"), keys, strict=True))
         variables = module.init(rngs, batch, train=False)
@@ -164,7 +167,9 @@ def make_fold_functions(
         batch = {
             **inputs(frames, plan.scale[0]),
             "label": data["labels"][idx],
+            "subject": data["subjects"][idx],
             "weight": weight,
+            **plan.extras,
             **paper.targets(frames, config.model),
         }
         if freezes:

@@ -43,9 +43,9 @@ class Study:
 def make_study(config: ConfigDict) -> Study:
     """Load the data and lay out folds and batches; nothing is compiled."""
     dataset = arrays.load(config)
-    all_folds = protocols.make_folds(
-        dataset.table, dataset.labels, config.protocol, seed=config.seed
-    )
+    # Several labels a clip: every clip is used, and no class can be missing from a fold.
+    labels = dataset.labels if dataset.task == "emotion" else None
+    all_folds = protocols.make_folds(dataset.table, labels, config.protocol, seed=config.seed)
     fold_ids = _select(all_folds, config.folds.only)
     chosen = [all_folds[i] for i in fold_ids]
     schedule = Schedule(
@@ -59,6 +59,9 @@ def make_study(config: ConfigDict) -> Study:
     fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))
     chosen = [all_folds[i] for i in fold_ids]
     layout = plan.make_plan(chosen, fold_ids, dataset.clips, config)
+    paper = get_model(config.model.name)
+    if hasattr(paper, "fold_arrays"):
+        layout = layout.replace(extras=paper.fold_arrays(dataset, chosen, config.model))
     return Study(config, dataset, all_folds, fold_ids, layout, schedule)
 
 

@@ -104,7 +104,7 @@ def _memory_errors_explained(config: ConfigDict) -> Iterator[None]:
 def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> dict[str, Any]:
     config, strategy = study.config, study.config.folds.strategy
     devices = fold_axis.num_devices(strategy)
-    host = study.dataset.device_arrays()
+    host = study.dataset.on_host()
     total = int(study.plan.valid.sum())
     with (
         perf.CompileCounter() as counter,

@@ -85,7 +85,7 @@ def test_pictures_of_a_results_file(tmp_path):
 
 def test_layers_of_a_training_step_are_recorded():
     study = make_study(small_config(folds__only=("synthetic/02",)))
-    data = study.dataset.device_arrays()
+    data = study.dataset.on_host()
     with conv_choice.record_layers() as seen:
         trace_step(study, data)
     kinds = {layer.group_kind for layer in seen}

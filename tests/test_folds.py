@@ -60,7 +60,7 @@ def trained(
 ) -> tuple[list, np.ndarray]:
     """Parameters of each fold and losses f32[F, steps] after `steps` steps."""
     study = unequal_study(strategy, optimizer, rate)
-    host = study.dataset.device_arrays()
+    host = study.dataset.on_host()
     compiled = compile_group(study, host, per_device)
     programs = compiled.programs
     data = jax.device_put(host, programs.shared)
@@ -122,7 +122,7 @@ def test_bfloat16_trains_beside_float32():
     for dtype in ("float32", "bfloat16"):
         config = small_config(dtype=dtype, folds__strategy="loop", train__num_epochs=3)
         study = make_study(config)
-        host = study.dataset.device_arrays()
+        host = study.dataset.on_host()
         compiled = compile_group(study, host, 1)
         assert ("bf16" in compiled.train.as_text()) == (dtype == "bfloat16")
         own = jax.device_put(plan.take_folds(study.plan, slice(0, 1)))
@@ -164,7 +164,7 @@ def test_a_short_fold_is_the_same_without_the_longer_ones():
     layout = plan.make_plan([fold], [1], study.dataset.clips, study.config)
     schedule = dataclasses.replace(study.schedule, epoch_steps=2)
     own = dataclasses.replace(study, all_folds=[fold], fold_ids=[0], plan=layout, schedule=schedule)
-    host = study.dataset.device_arrays()
+    host = study.dataset.on_host()
     compiled = compile_group(own, host, 1)
     data = jax.device_put(host, compiled.programs.shared)
     folds = jax.device_put(layout, compiled.programs.folded)
@@ -186,7 +186,7 @@ def test_folds_differ_from_each_other():
 
 def compiled_text(strategy: str, per_device: int) -> str:
     study = unequal_study(strategy, "sgd", 0.02)
-    host = study.dataset.device_arrays()
+    host = study.dataset.on_host()
     return compile_group(study, host, per_device).train.as_text()
 
 
@@ -249,7 +249,7 @@ def test_sharded_step_has_no_collective():
 
 def test_one_compilation_for_a_shape():
     study = unequal_study("vmap", "sgd", 0.02)
-    host = study.dataset.device_arrays()
+    host = study.dataset.on_host()
     compiled = compile_group(study, host, 2)
     programs = compiled.programs
     data = jax.device_put(host, programs.shared)
@@ -269,7 +269,7 @@ def test_steps_per_call_must_divide_an_epoch():
     study = make_study(config)
     assert study.schedule.epoch_steps % 3
     with pytest.raises(ConfigError, match=r"steps_per_call=3 must divide the \d+ steps"):
-        compile_group(study, study.dataset.device_arrays(), 1)
+        compile_group(study, study.dataset.on_host(), 1)
 
 
 def test_unknown_strategy_lists_the_known():

@@ -48,6 +48,7 @@ def filled(study: Study):
     data = {
         "clips": np.pad(study.dataset.clips, ((0, missing), *((0, 0),) * 4)),
         "labels": np.pad(study.dataset.labels, (0, missing)),
+        "subjects": np.pad(study.dataset.subjects, (0, missing)),
     }
     return study, data
 

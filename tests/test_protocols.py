@@ -23,6 +23,9 @@ class Config:
     classes: int = 5
     num_splits: int = 5
     num_validation_subjects: int = 0
+    task: str = "emotion"
+    units: str = "cd6me"
+    is_unsure_present: bool = False
 
 
 def make_table(subjects=6, clips=4, datasets=("synthetic",)):

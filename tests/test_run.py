@@ -336,7 +336,7 @@ def test_another_seed_is_the_same_program():
     texts = []
     for seed in (0, 5):
         study = make_study(small_config(seed=seed, folds__only=("synthetic/02",)))
-        data = study.dataset.device_arrays()
+        data = study.dataset.on_host()
         texts.append(trace_step(study, data).lower().as_text())
     assert texts[0] == texts[1]
 

@@ -31,8 +31,8 @@ class Dataset:
       table: one row a clip (`mexjax.data.manifest.COLUMNS` or, of the embedded dataset, see
         `mexjax.data.synthetic.make_table`).
       clips: u8[N, T, H, W, C], C is 1 or 3.
-      labels: i32[N], index into `class_names`.
-      class_names: names of the K classes.
+      labels: i32[N], index into `class_names`; of action units 0/1 i32[N, A].
+      class_names: names of the K classes, or of the A units ("AU12").
       train_clips: as `clips`, what training sees of each clip; None: the same.
     """
 
@@ -43,9 +43,20 @@ class Dataset:
     class_names: tuple[str, ...]
     train_clips: np.ndarray | None = None
 
-    def device_arrays(self) -> dict[str, np.ndarray]:
-        """What a compiled step takes: `clips`, `labels` and, where they differ, `train_clips`."""
-        arrays = {"clips": self.clips, "labels": self.labels}
+    @property
+    def task(self) -> str:
+        """What the labels say: `emotion` or `au`."""
+        return "au" if self.labels.ndim == 2 else "emotion"
+
+    @property
+    def subjects(self) -> np.ndarray:
+        """i32[N]: number of the subject of every row, counted over all datasets from 0."""
+        return pd.factorize(self.table["subject"], sort=True)[0].astype(np.int32)
+
+    def on_host(self) -> dict[str, np.ndarray]:
+        """What the compiled step reads: `clips`, `labels`, `subjects` and, where training sees
+        other frames than evaluation, `train_clips`."""
+        arrays = {"clips": self.clips, "labels": self.labels, "subjects": self.subjects}
         return arrays if self.train_clips is None else arrays | {"train_clips": self.train_clips}
 
     @property
@@ -70,11 +81,13 @@ def load(config: ConfigDict) -> Dataset:
                 f"data.{key}={data[key]!r} is for prepared datasets; data.name=synthetic takes"
                 " none. Add --config.data.name=prepared."
             )
-    takes = get_model(config.model.name).VIEWS
-    if data.view not in takes:
-        raise ConfigError(
-            f"data.view={data.view!r}: {config.model.name} takes {' or '.join(takes)}."
-        )
+    paper = get_model(config.model.name)
+    for key, value, takes in (
+        ("data.view", data.view, paper.VIEWS),
+        ("protocol.task", config.protocol.task, paper.TASKS),
+    ):
+        if value not in takes:
+            raise ConfigError(f"{key}={value!r}: {config.model.name} takes {' or '.join(takes)}.")
     if data.view == "key_frames" and data.num_frames != 3:
         raise ConfigError(
             f"data.view=key_frames gives onset, apex and offset: set data.num_frames=3, found"
@@ -93,7 +106,7 @@ def load(config: ConfigDict) -> Dataset:
     is_only_train = data.view == "key_frames" and choice != "annotated" and splits == "train"
     table, clips = SOURCES[data.name](config, "annotated" if is_only_train else choice)
     labels, class_names = protocols.label_table(table, config.protocol)
-    keep = labels >= 0
+    keep = labels >= 0 if labels.ndim == 1 else np.ones(len(labels), bool)
     if not keep.any():
         raise DataError(
             f"{data.name} has no clip of the classes {', '.join(class_names)}; its emotions"

@@ -18,6 +18,24 @@ AU_SETS: dict[str, tuple[int, ...]] = {
 }
 
 
+def numbers_of(units: str | Sequence[int]) -> tuple[int, ...]:
+    """Numbers of action units: of a set of `AU_SETS`, or as they are written, "1,2,4".
+
+    Raises:
+      DataError: no such set, nothing but a set or different numbers.
+    """
+    if isinstance(units, str) and units in AU_SETS:
+        return AU_SETS[units]
+    parts = units.split(",") if isinstance(units, str) else units
+    try:
+        numbers = tuple(int(part) for part in parts)
+    except ValueError:
+        raise DataError(unknown_name("set of action units", str(units), AU_SETS)) from None
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise DataError(f"Expected different numbers of action units, found {units!r}.")
+    return numbers
+
+
 def label_aus(
     table: pd.DataFrame, units: str | Sequence[int], *, unsure_is_present: bool = False
 ) -> np.ndarray:
@@ -25,7 +43,7 @@ def label_aus(
 
     Args:
       table: columns aus and, if unsure units are to count, aus_unsure: lists of numbers as text.
-      units: a key of `AU_SETS`, or the numbers of the units.
+      units: a key of `AU_SETS`, or the numbers of the units (see `numbers_of`).
       unsure_is_present: whether a unit coded "12?" counts; the CD6ME benchmark counts it.
 
     Returns:
@@ -34,10 +52,6 @@ def label_aus(
     Raises:
       DataError: an unknown set, or a table without coded units.
     """
-    if isinstance(units, str):
-        if units not in AU_SETS:
-            raise DataError(unknown_name("set of action units", units, AU_SETS))
-        units = AU_SETS[units]
     columns = ["aus", "aus_unsure"] if unsure_is_present else ["aus"]
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -45,7 +59,7 @@ def label_aus(
             f"The table has no column {', '.join(missing)}: action units are not coded in it."
             f" It has {', '.join(table.columns)}."
         )
-    wanted = [str(unit) for unit in units]
+    wanted = [str(unit) for unit in numbers_of(units)]
     labels = np.zeros((len(table), len(wanted)), np.int8)
     for row, coded in enumerate(zip(*(table[name] for name in columns), strict=True)):
         shown = {str(au) for part in coded for au in part}

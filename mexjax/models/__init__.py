@@ -22,8 +22,11 @@ def list_models() -> tuple[str, ...]:
 def get_model(name: str) -> ModuleType:
     """The module of one paper.
 
-    It has `make`, `inputs`, `targets`, `loss`, `predictions`, `PRESETS`, and `VIEWS`: the values of
-    `data.view` that it takes.
+    It has `make`, `inputs`, `targets`, `loss`, `predictions`, `PRESETS`, `VIEWS` and `TASKS`: the
+    values of `data.view` and of `protocol.task` that it takes. It may have
+    `fold_arrays(dataset, folds, model_config) -> {name: array [F, ...]}`: what a fold's own
+    training clips give, numbers of units or subjects for instance; entries of every training batch
+    of the fold, and of the batch that initialises.
 
     Raises:
       ConfigError: no model of that name; the message lists them.

@@ -43,6 +43,7 @@ from mexjax.ops.rank_pooling import magnitude, rank_pool, scale_to_unit
 __all__ = [
     "FDP",
     "PRESETS",
+    "TASKS",
     "VIEWS",
     "FrameNetwork",
     "inputs",
@@ -53,6 +54,7 @@ __all__ = [
 ]
 
 VIEWS = ("uniform",)
+TASKS = ("emotion",)
 
 
 class FrameNetwork(nn.Module):

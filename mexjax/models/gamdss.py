@@ -25,6 +25,7 @@ __all__ = [
     "GAMDSS",
     "PHASES",
     "PRESETS",
+    "TASKS",
     "VIEWS",
     "inputs",
     "loss",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 VIEWS = ("key_frames",)
+TASKS = ("emotion",)
 
 
 class GAMDSS(nn.Module):

@@ -25,6 +25,7 @@ from mexjax.nn.up_conv import UpConv
 __all__ = [
     "FUSIONS",
     "PRESETS",
+    "TASKS",
     "VIEWS",
     "TSFmicro",
     "inputs",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 VIEWS = ("key_frames",)
+TASKS = ("emotion",)
 
 
 class TSFmicro(nn.Module):

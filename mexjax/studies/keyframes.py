@@ -23,7 +23,7 @@ from rich.progress import track
 from mexjax.data import keyframes
 from mexjax.data.keyframes import Rule
 from mexjax.errors import ConfigError, DataError
-from mexjax.report_text import markdown_table, rich_table
+from mexjax.report_tables import markdown_table, rich_table
 from mexjax.studies import keyframes_figures as figures
 from mexjax.studies.annotated_clips import AnnotatedClip, embedded_clips, prepared_clips
 from mexjax.workdir import atomic

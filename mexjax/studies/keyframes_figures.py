@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mexjax.data.synthetic.sheet import caption
-from mexjax.figures import BLUE, INK, MUTED, ORANGE, PALE, plain_figure, save_figure
+from mexjax.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, save_figure
 from mexjax.studies.annotated_clips import AnnotatedClip
 from mexjax.workdir import atomic
 
@@ -47,7 +47,7 @@ def draw(summary: pd.DataFrame, folder: Path) -> list[Path]:
 def deviation_figure(summary: pd.DataFrame, unit: str, label: str) -> Figure:
     """Deviation of each key frame over lambda, one panel a dataset (as the paper's Fig. 7)."""
     datasets = list(dict.fromkeys(summary["dataset"]))
-    figure, panels = plain_figure(3.2 * len(datasets) + 0.8, 3.2, columns=len(datasets))
+    figure, panels = new_figure(3.2 * len(datasets) + 0.8, 3.2, columns=len(datasets))
     for axes, dataset in zip(panels, datasets, strict=True):
         part = summary[summary["dataset"] == dataset]
         for (key, colour), marker in zip(COLOURS.items(), MARKERS, strict=False):
@@ -60,7 +60,7 @@ def deviation_figure(summary: pd.DataFrame, unit: str, label: str) -> Figure:
 
 def mean_figure(summary: pd.DataFrame) -> Figure:
     """Mean Dms over lambda, all datasets in one panel (as the paper's Fig. 8)."""
-    figure, (axes,) = plain_figure(4.6, 3.2)
+    figure, (axes,) = new_figure(4.6, 3.2)
     for (dataset, part), marker in zip(
         summary.groupby("dataset", sort=False), MARKERS * len(summary), strict=False
     ):
@@ -72,7 +72,7 @@ def mean_figure(summary: pd.DataFrame) -> Figure:
 
 def error_figure(summary: pd.DataFrame) -> Figure:
     """Error against the truth over lambda; dashed: of the annotation."""
-    figure, (axes,) = plain_figure(4.6, 3.2)
+    figure, (axes,) = new_figure(4.6, 3.2)
     dataset = summary["dataset"].iloc[0]
     part = summary[summary["dataset"] == dataset]
     for (key, colour), marker in zip(COLOURS.items(), MARKERS, strict=False):
