@@ -1,0 +1,131 @@
+"""Clips a second of choosing key frames anew: a view made once, beside the released pattern.
+
+    python benchmarks/reselection.py --json=benchmarks/results/DATE-MACHINE-COMMIT-reselection.json
+
+The released loaders read frames from disk inside the loops over candidates, each time a sample is
+asked for (about R^2 + 2R + Rf + 4 reads). Here a view reads every clip once, takes all norms from
+one matrix product, and keeps three frames, which later epochs map from a file. Both see the same
+clips: the embedded faces as a release, 256 px crops, at lambda 0.1; the pattern has them as the
+same crops in files of their own. One thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from mexjax import runtime
+from mexjax.data import keyframes, records, views
+from mexjax.data.cropping import Settings
+from mexjax.data.layouts import write_layout
+from mexjax.data.manifest import read_manifest
+from mexjax.data.preparation import one_opencv_thread, prepare
+from mexjax.data.preparation_options import Input, Options
+from mexjax.data.view_frames import key_places
+
+SIZE_PX = 256
+RULE = keyframes.Rule()
+
+
+def reread(folder: Path, onset: int, apex: int, offset: int, rule: keyframes.Rule) -> list[int]:
+    """What one sample costs in the released pattern: each candidate's frames are read again."""
+
+    def norm(a: int, b: int) -> float:
+        images = [cv2.imread(str(folder / f"{place}.png")).astype(np.int32) for place in (a, b)]
+        return float(np.linalg.norm((images[0] - images[1]).ravel()))
+
+    best = max(
+        keyframes.pairs(onset, apex, offset, offset + 1, rule),
+        key=lambda pair: norm(pair[1], pair[0]),
+    )
+    later = keyframes.offsets(apex, offset, best[1], offset + 1, rule)
+    chosen = [*best, max(later, key=lambda place: norm(best[1], place))]
+    for place in chosen:  # and once more, as the sample
+        cv2.resize(cv2.imread(str(folder / f"{place}.png")), (224, 224))
+    return chosen
+
+
+def measure(folder: Path, num_clips: int, repeats: int) -> dict[str, Any]:
+    """Clips a second of the pattern, of the view's first epoch and of every later one."""
+    layout = write_layout("casme2", folder / "release", num_clips=num_clips, resolution_px=SIZE_PX)
+    settings = Settings(size_px=SIZE_PX, landmarks=layout.landmarks)
+    source = Input("casme2", layout.root, layout.spreadsheet)
+    prepare(Options((source,), folder / "prepared", settings))
+    table = read_manifest(folder / "prepared" / records.MANIFEST)
+    clips = []
+    for row in table.to_dict("records"):
+        clip = records.load_clip(folder / "prepared", row)
+        own = folder / "frames" / str(len(clips))
+        own.mkdir(parents=True)
+        for place, frame in enumerate(clip.frames):
+            cv2.imwrite(str(own / f"{place}.png"), np.ascontiguousarray(frame[..., ::-1]))
+        places = [
+            int(np.searchsorted(clip.numbers, n)) for n in (clip.onset, clip.apex, clip.offset)
+        ]
+        clips.append((own, *places))
+    found: dict[str, list[float]] = {"pattern": [], "view_first": [], "view_later": []}
+    with one_opencv_thread():
+        for turn in range(repeats):
+            found["pattern"].append(_rate(num_clips, lambda: [reread(*c, RULE) for c in clips]))
+            # A view of another lambda_fall is another view: nothing is kept from the last turn.
+            params = {"choice": "reselected", "lambda_fall": 0.1 + 1e-9 * turn}
+            for name in ("view_first", "view_later"):
+                found[name].append(
+                    _rate(num_clips, lambda p=params: _read(folder / "prepared", table, p))
+                )
+    return {
+        "clips": num_clips,
+        "frames": int(table["num_stored"].sum()),
+        "clips_per_s": {name: statistics.median(rates) for name, rates in found.items()},
+        "all_rates": found,
+    }
+
+
+def _read(root: Path, table: pd.DataFrame, params: dict[str, Any]) -> int:
+    made = views.compute_view(root, table, "key_frames", params, num_workers=1)
+    return int(np.asarray(made).sum())  # touches every byte
+
+
+def _rate(count: int, run: Any) -> float:
+    start = time.perf_counter()
+    run()
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few clips, one turn")
+    parser.add_argument("--json", type=Path, default=None)
+    arguments = parser.parse_args()
+    clips, repeats = (4, 1) if arguments.quick else (30, 5)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder), clips, repeats)
+    record = {
+        "command": f"python {' '.join(sys.argv)}",
+        "environment": runtime.environment(),
+        **found,
+    }
+    table = Table("key frames chosen anew", "clips/s", "times the released pattern")
+    rates = found["clips_per_s"]
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate:.1f}", f"{rate / rates['pattern']:.1f}")
+    Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
