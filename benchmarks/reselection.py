@@ -71,10 +71,7 @@ def measure(folder: Path, num_clips: int, repeats: int) -> dict[str, Any]:
         own.mkdir(parents=True)
         for place, frame in enumerate(clip.frames):
             cv2.imwrite(str(own / f"{place}.png"), np.ascontiguousarray(frame[..., ::-1]))
-        places = [
-            int(np.searchsorted(clip.numbers, n)) for n in (clip.onset, clip.apex, clip.offset)
-        ]
-        clips.append((own, *places))
+        clips.append((own, *key_places(clip)))
     found: dict[str, list[float]] = {"pattern": [], "view_first": [], "view_later": []}
     with one_opencv_thread():
         for turn in range(repeats):
