@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mexjax.errors import ConfigError
 from mexjax.interop import common, st_unit
 from mexjax.models import gamdss
 
@@ -12,6 +13,17 @@ from mexjax.models import gamdss
 def make_entries(variables: Mapping[str, Any]) -> list[common.Entry]:
     """One entry for each array of GAMDSS's variables."""
     return st_unit.make_entries(variables)
+
+
+def _keys(preset: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The resolved configuration, of a network that there are released weights' names for."""
+    keys = gamdss.resolve({"preset": preset, **(config or {})})
+    if keys["backbone"] != "rmt":
+        raise ConfigError(
+            f"The names of GAMDSS's weights in PyTorch are those of backbone 'rmt'; found"
+            f" {keys['backbone']!r}, which the released code cannot run. Save checkpoints instead."
+        )
+    return keys
 
 
 def from_torch(
@@ -29,11 +41,12 @@ def from_torch(
       config: keys that differ from the preset, for example `{"phases": "rise"}`.
 
     Raises:
-      ConfigError: an unknown preset or key.
+      ConfigError: an unknown preset or key, or a backbone other than the retention network.
       DataError: names or shapes that do not fit; all of them are listed.
     """
+    keys = _keys(preset, config)
     num_classes = st_unit.size_of(state, "main_branch.head.weight", 0, 5)
-    module = gamdss.make({"preset": preset, **(config or {})}, num_classes=num_classes)
+    module = gamdss.make(keys, num_classes=num_classes)
     channels = st_unit.size_of(state, "main_branch.patch_embed.proj.0.weight", 1, 3)
     shapes = st_unit.variable_shapes(module, channels=channels)
     width = module.config["channels"][-1]
@@ -58,9 +71,9 @@ def to_torch(
       preset, config: what the network was made with, as in `from_torch`.
 
     Raises:
-      ConfigError: an unknown preset or key.
+      ConfigError: an unknown preset or key, or a backbone other than the retention network.
     """
-    keys = gamdss.resolve({"preset": preset, **(config or {})})
+    keys = _keys(preset, config)
     num_classes = variables["params"]["head"]["classifier"]["bias"].shape[0]
     state = common.to_state(make_entries(variables), variables)
     state |= st_unit.relative_position_buffers(keys)

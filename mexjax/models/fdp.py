@@ -35,7 +35,7 @@ from mexjax.nn.layers import (
 )
 from mexjax.nn.mode import Mode
 from mexjax.nn.next_vit import ConvNormRelu, GlobalAggregator, LocalAggregator, PatchEmbed
-from mexjax.nn.resnet import ResNet18
+from mexjax.nn.resnet import ResNet
 from mexjax.nn.segnet import EncoderDecoder, SegNet
 from mexjax.nn.vit import VisionTransformer
 from mexjax.ops.rank_pooling import magnitude, rank_pool, scale_to_unit
@@ -68,7 +68,7 @@ class FrameNetwork(nn.Module):
         common = {"per_frame": c["per_frame_batch_norm"], "dtype": jnp.dtype(c["dtype"])}
         num_features = c["map_size_px"] ** 2
         if c["backbone"] == "resnet18":
-            return ResNet18(num_features, **common, name="resnet18")(x, mode)
+            return ResNet(num_features, **common, name="resnet18")(x, mode)
         if c["backbone"] == "vit_base":
             vit = VisionTransformer(
                 num_features,

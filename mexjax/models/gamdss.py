@@ -2,13 +2,14 @@
 
 From onset, apex and offset frames the unit U(d, p) = head(motion(d) + place(p)) makes the logits
 of the rise, U(apex - onset, onset), and of the fall, U(apex - offset, apex), with the same
-weights. Both are trained; the rise decides. The unit is that of TSFmicro's late fusion.
+weights. Both are trained; the rise decides. The unit is that of TSFmicro's late fusion; `backbone`
+puts another network in the place of its retention network.
 Presets: `paper`, `official` (the released code), `tiny` (64 pixels, a laptop).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -18,8 +19,9 @@ import optax
 
 from mexjax.errors import ConfigError
 from mexjax.models.gamdss_presets import PHASES, PRESETS, resolve
+from mexjax.nn.backbones import BACKBONES, PooledHead, make_backbone
 from mexjax.nn.mode import Mode
-from mexjax.nn.st_unit import key_frames, make_parts
+from mexjax.nn.st_unit import PlaceBranch, key_frames, make_parts
 
 __all__ = [
     "GAMDSS",
@@ -70,11 +72,7 @@ class GAMDSS(nn.Module):
         phases = PHASES[c["phases"]]
         pairs = self._pairs(batch)
         mode = Mode.from_batch(batch, train=train)
-        parts = make_parts(c, self.num_classes, per_frame=len(phases) > 1)
-
-        def unit(difference: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
-            motion = parts.stages(parts.stem(difference, mode), mode)
-            return parts.head(motion + parts.place(frame, mode), mode)
+        unit = self._unit(per_frame=len(phases) > 1)
 
         if train and len(phases) > 1:
             # One pass over 2B rows. Batch norm keeps the phases apart and makes two updates, rise
@@ -96,6 +94,36 @@ class GAMDSS(nn.Module):
         else:
             outputs["logits"] = outputs[f"logits_{phases[0]}"]
         return outputs
+
+    def _unit(self, *, per_frame: bool) -> Callable[[jax.Array, jax.Array, Mode], jax.Array]:
+        """U: difference f[N,H,W,C], frame f[N,H,W,C] and mode to logits f32[N,K]."""
+        c = self.config
+        if c["backbone"] == "rmt":
+            parts = make_parts(c, self.num_classes, per_frame=per_frame)
+
+            def unit(difference: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
+                motion = parts.stages(parts.stem(difference, mode), mode)
+                return parts.head(motion + parts.place(frame, mode), mode)
+
+            return unit
+
+        dtype = jnp.dtype(c["dtype"])
+        backbone = make_backbone(
+            c["backbone"],
+            c["backbone_size"],
+            drop_path_rate=c["backbone_drop_path_rate"],
+            per_frame=per_frame,
+            dtype=dtype,
+        )
+        place = PlaceBranch(c, backbone.channels[-1], name="place")
+        has_norm = BACKBONES[c["backbone"]].has_head_norm
+        head = PooledHead(self.num_classes, has_norm, dtype, name="head")
+
+        def plugged(difference: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
+            motion = backbone(difference, mode)
+            return head(motion + place(frame, mode, size=motion.shape[1]), mode)
+
+        return plugged
 
     def _pairs(self, batch: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Difference and frame of each phase, f[B,H,W,C] twice."""

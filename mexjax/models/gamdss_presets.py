@@ -10,11 +10,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from mexjax.nn import st_unit
+from mexjax.nn.backbones import BACKBONES, SIZES
 
 PHASES = {"full": ("rise", "fall"), "rise": ("rise",), "fall": ("fall",)}
 
 _PAPER: dict[str, Any] = {
     **st_unit.UNIT,
+    # What sees the difference of two frames: rmt, the retention network that the keys above
+    # describe | one of `mexjax.nn.backbones`, which have a head of their own and to whose map the
+    # transformer's is fitted. Beside them the keys from stem_channels to map_size_px and
+    # head_width say nothing.
+    "backbone": "rmt",
+    # Of those others: published, the network of that name | small, for frames of 64 pixels.
+    "backbone_size": "published",
+    # Stochastic depth of the last block of ConvNeXt, Swin and VMamba. The released ConvNeXt has
+    # none; their own papers train with 0.1 and 0.2.
+    "backbone_drop_path_rate": 0.0,
     # full: rise and fall, one after the other through the same unit | rise: the difference of
     # apex and onset alone | fall: of apex and offset alone.
     "phases": "full",
@@ -32,10 +43,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The network of the text is that of the code: what the text leaves open was taken from there.
     "official": dict(_PAPER),
     # For frames of 64x64.
-    "tiny": {**_PAPER, **st_unit.TINY_UNIT},
+    "tiny": {**_PAPER, **st_unit.TINY_UNIT, "backbone_size": "small"},
 }
 
 _CHOICES = {
+    "backbone": ("rmt", *BACKBONES),
+    "backbone_size": SIZES,
     "phases": tuple(PHASES),
     "fall_place_frame": ("apex", "onset", "offset"),
     "inference": ("rise", "mean"),

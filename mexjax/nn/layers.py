@@ -23,7 +23,9 @@ __all__ = [
     "ConvTranspose",
     "DropPath",
     "Dropout",
+    "Mlp",
     "Mode",
+    "PatchConv",
     "avg_pool_2x2",
     "max_pool",
     "max_pool_with_argmax",
@@ -115,6 +117,57 @@ class ConvTranspose(nn.Module):
         bias = self.param("bias", torch_bias_init(fan_in), (self.features,))
         x = conv2d_transpose(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.kernel)
         return x + bias.astype(self.dtype)
+
+
+class PatchConv(nn.Module):
+    """Convolution whose kernel is its stride, as the matrix product it is.
+
+    f[N,H,W,I] -> f[N,H//k,W//k,O] with bias; rows and columns that fill no patch are dropped, as a
+    convolution without a border does.
+
+    Attributes:
+      features: O.
+      size: side of a patch, k.
+      bias_init: None draws as PyTorch does, from the fan-in.
+    """
+
+    features: int
+    size: int
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = torch_kernel_init()
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        k, (height, width, channels) = self.size, x.shape[1:]
+        if min(height, width) < k:
+            raise ConfigError(f"A map of {height}x{width} has no patch of {k}x{k} pixels.")
+        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features))
+        bias_init = self.bias_init or torch_bias_init(k * k * channels)
+        bias = self.param("bias", bias_init, (self.features,))
+        x = space_to_depth(x[:, : height // k * k, : width // k * k].astype(self.dtype), k)
+        kernel = kernel.astype(self.dtype).reshape(-1, self.features)
+        return x @ kernel + bias.astype(self.dtype)
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, linear, over the last axis: f[...,C] -> f[...,C].
+
+    Attributes:
+      width: of the hidden layer.
+      kernel_init: of both kernels; biases start at zero.
+    """
+
+    width: int
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: Initializer = truncated_normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
+
+        return dense(x.shape[-1], "fc2")(nn.gelu(dense(self.width, "fc1")(x), approximate=False))
 
 
 class DropPath(nn.Module):

@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2016) with masked batch norm, laid out as in torchvision."""
+"""ResNets of basic blocks (He et al. 2016) with masked batch norm, laid out as in torchvision."""
 
 from __future__ import annotations
 
@@ -58,25 +58,39 @@ class BasicBlock(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNet18(nn.Module):
-    """f[N,H,W,C] -> f[N,num_features].
+class ResNet(nn.Module):
+    """f[N,H,W,C] -> f[N,num_features], or the last map. The defaults are ResNet-18.
+
+    A stem of stride `stem_stride`, max-pooling of stride 2, stages.
 
     Attributes:
-      num_features: width of the linear layer at the end.
+      num_features: width of the linear layer after the mean over the map; 0: there is neither, and
+        the result is f[N,h,w,channels[-1]].
       channels: of each stage; stages after the first halve the map.
       blocks: basic blocks of each stage.
+      stem_kernel: side of the first kernel.
+      stem_stride: of the first convolution.
     """
 
-    num_features: int
+    num_features: int = 0
     channels: Sequence[int] = (64, 128, 256, 512)
     blocks: Sequence[int] = (2, 2, 2, 2)
+    stem_kernel: int = 7
+    stem_stride: int = 2
     per_frame: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         common = {"per_frame": self.per_frame, "dtype": self.dtype}
-        stem = Conv(self.channels[0], 7, 2, dtype=self.dtype, kernel_init=_INIT, name="stem_conv")
+        stem = Conv(
+            self.channels[0],
+            self.stem_kernel,
+            self.stem_stride,
+            dtype=self.dtype,
+            kernel_init=_INIT,
+            name="stem_conv",
+        )
         x = nn.relu(BatchNorm(**common, name="stem_norm")(stem(x), mode))
         x = max_pool_3x3_stride_2(x)
         for i, (features, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
@@ -84,4 +98,6 @@ class ResNet18(nn.Module):
                 stride = 2 if i > 0 and j == 0 else 1
                 block = BasicBlock(features, stride, **common, name=f"stage_{i}_block_{j}")
                 x = block(x, mode)
+        if self.num_features == 0:
+            return x
         return nn.Dense(self.num_features, dtype=self.dtype, name="head")(x.mean(axis=(1, 2)))

@@ -154,23 +154,36 @@ def key_frames(clip: jax.Array, num_frames: int) -> dict[str, jax.Array]:
 
 
 class PlaceBranch(nn.Module):
-    """A frame, shrunk, through the transformer: f[N,H,W,C] -> f[N,S,S,width]."""
+    """A frame, shrunk, through the transformer: f[N,H,W,C] -> f[N,S,S,width].
+
+    Attributes:
+      config: of the unit.
+      width: of the map it is added to; 0: that of the last stage in the configuration.
+    """
 
     config: Mapping[str, Any]
+    width: int = 0
 
     @nn.compact
-    def __call__(self, frame: jax.Array, mode: Mode, **added: Any) -> jax.Array:
-        """Runs on frames; `added` and `added_at` are those of `PositionViT`."""
+    def __call__(self, frame: jax.Array, mode: Mode, *, size: int = 0, **added: Any) -> jax.Array:
+        """Runs on frames.
+
+        Args:
+          frame: f[N,H,W,C].
+          mode: how the pass is run.
+          size: S; 0: that of the configuration.
+          **added: `added` and `added_at` of `PositionViT`.
+        """
         c = self.config
         vit = PositionViT(
-            c["channels"][-1],
+            self.width or c["channels"][-1],
             c["vit_depth"],
             c["vit_heads"],
             c["vit_mlp_ratio"],
             jnp.dtype(c["dtype"]),
             name="vit",
         )
-        return vit(resize_map(frame, c["map_size_px"], c["resize"]), mode, **added)
+        return vit(resize_map(frame, size or c["map_size_px"], c["resize"]), mode, **added)
 
 
 class Head(nn.Module):
