@@ -1,7 +1,7 @@
 """Training step and inference beside PyTorch: time, memory, and several folds in one program.
 
     python benchmarks/step_time.py --json=benchmarks/results/DATE-MACHINE-COMMIT-step.json
-    python benchmarks/step_time.py --model=fdp --preset=official --batch=8 --json=FILE
+    python benchmarks/step_time.py --model=tsfmicro --preset=official --batch=4 --json=FILE
     python benchmarks/step_time.py --quick
 
 A step is all there is between two batches: gather, augmentation, targets, forward, backward,
@@ -36,8 +36,8 @@ from mexjax import runtime
 
 HERE = Path(__file__).resolve().parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-# The released code freezes its norms after the first epoch; both sides are timed before that.
-OFFICIAL = "model.freeze_bn_after_epoch_1=False data.split_scale=none"
+# The released FDP freezes its norms after the first epoch; both sides are timed before that.
+OFFICIAL = {"fdp": ("model.freeze_bn_after_epoch_1=False", "data.split_scale=none")}
 
 
 class Case(NamedTuple):
@@ -85,8 +85,8 @@ def side(name: str, case: Case, steps: int, cache: str = "", **options: Any) -> 
     command = [sys.executable, str(HERE / "side.py"), name, f"--card={case.card}"]
     command += [f"--batch={case.batch}", f"--steps={steps}"]
     command += [f"--{key}={value}" for key, value in options.items()]
-    if case.preset == "official":
-        command += ["--set", *OFFICIAL.split()]
+    if case.preset == "official" and case.model in OFFICIAL:
+        command += ["--set", *OFFICIAL[case.model]]
     root = str(HERE.parent)
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([root, str(HERE)]))
     if cache:

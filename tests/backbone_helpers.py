@@ -28,6 +28,7 @@ MODULES = {
     "swin": Swin(channels=(12, 24), depths=(2, 2), num_heads=(2, 4), window=3),
 }
 SIZES = {"resnet": (34, 37), "convnext": (42, 36), "swin": (43, 40)}
+MAPS = {"resnet": (5, 5), "convnext": (5, 4), "swin": (6, 5)}
 PUBLISHED = {"resnet": ResNet(), "convnext": ConvNeXt(), "swin": Swin()}
 
 # Of transformers: class, and what its configuration differs in.
@@ -134,10 +135,8 @@ def rule_variables(name: str) -> dict[str, Any]:
     made = {}
     for path, shape in flat.items():
         empty = to_torch(path[-1], np.zeros(shape.shape, np.float32))
-        parts = [
-            rule_array(n, part.shape)
-            for n, part in zip(their_names(name, path), empty, strict=True)
-        ]
+        names = their_names(name, path)
+        parts = [rule_array(n, part.shape) for n, part in zip(names, empty, strict=True)]
         made[path] = to_jax(path[-1], parts)
     return flax.traverse_util.unflatten_dict(made)
 
@@ -152,11 +151,10 @@ def their_model(name: str, changes: Mapping[str, Any]) -> Any:
     return getattr(transformers, f"{prefix}Model")(config, **options)
 
 
-def their_small_model(name: str, device: str = "cpu") -> Any:
+def their_small_model(name: str) -> Any:
     """The small model with weights by the rule."""
     import torch
 
-    del device
     model = their_model(name, THEIRS[name][1])
     state = {
         key: torch.from_numpy(np.array(rule_array(key, tuple(value.shape))))
@@ -166,14 +164,9 @@ def their_small_model(name: str, device: str = "cpu") -> Any:
     return model
 
 
-def their_map(name: str, model: Any, x: np.ndarray) -> Any:
-    """The last map f32[N,C,h,w] (a tensor) of images f32[N,H,W,3]."""
+def their_map(model: Any, x: np.ndarray, size: tuple[int, int]) -> Any:
+    """The last map f32[N,C,h,w] (a tensor) of images f32[N,H,W,3]; h, w are `size`."""
     import torch
 
     found = model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).last_hidden_state
-    if found.ndim == 4:
-        return found
-    height, width = SIZES[name]
-    rows = -(-(-(-height // 4)) // 2)
-    columns = -(-(-(-width // 4)) // 2)
-    return found.transpose(1, 2).unflatten(2, (rows, columns))
+    return found if found.ndim == 4 else found.transpose(1, 2).unflatten(2, size)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import jit, make_loss_and_grads, rule_variables, state_of
 from small import ROOT
+from st_helpers import FRAMES, make_step, small_batch, variables_of
+from st_helpers import SMALL as SMALL_UNIT
 
+from mexjax.data.augment import CENTERS, normalise
+from mexjax.interop import common, st_unit
 from mexjax.interop import fdp as interop
-from mexjax.models import fdp
+from mexjax.interop import gamdss as gamdss_weights
+from mexjax.interop import tsfmicro as tsfmicro_weights
+from mexjax.models import fdp, get_model
+from mexjax.models.tsfmicro_presets import FUSIONS
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from torch_peer import fdp as peer  # noqa: E402
+from torch_peer import peers, training  # noqa: E402
 
 SMALL = {
     "stem_channels": (8, 8, 8, 8),
@@ -80,3 +89,77 @@ def test_the_peer_is_the_same_network(name: str):
     for key, value in ours.items():
         if "running" in key:
             np.testing.assert_allclose(value, buffers[key], rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+UNITS = {f"tsfmicro, {fusion}": ("tsfmicro", {"fusion": fusion}) for fusion in FUSIONS} | {
+    "tsfmicro, before blocks": (
+        "tsfmicro",
+        {"fusion": "t_to_s", "t_to_s_place": "before_blocks", "resize": "bilinear_antialias"},
+    ),
+    "gamdss": ("gamdss", {"lambda_fall": 0.5, "fall_place_frame": "offset"}),
+    "gamdss, fall": ("gamdss", {"phases": "fall"}),
+}
+
+
+@pytest.mark.parametrize("case", UNITS)
+def test_the_peer_is_the_same_unit(case: str):
+    name, changes = UNITS[case]
+    paper = get_model(name)
+    config = paper.resolve({**SMALL_UNIT, "label_smoothing": 0.1, **changes})
+    module = paper.make(config, num_classes=3)
+    shapes = st_unit.variable_shapes(module, channels=1)
+    if name == "gamdss":
+        entries = gamdss_weights.make_entries(shapes)
+    else:
+        entries = tsfmicro_weights.make_entries(shapes, config["fusion"])
+    variables, batch = variables_of(entries), small_batch()
+    (loss, (outputs, _, updated)), grads = jit(make_step(module, paper))(variables, batch)
+
+    network = peers.get_peer(name).make(
+        config, num_classes=3, num_frames=3, channels=1, image_size=32
+    )
+    state = common.to_state(entries, variables)
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
+    clip = np.stack([np.asarray(batch[frame]) for frame in FRAMES], 1)
+    theirs = network.train()(torch.from_numpy(np.moveaxis(clip, -1, 2).copy()))
+    np.testing.assert_allclose(outputs["logits"], theirs["logits"].detach(), atol=2e-5)
+    label = torch.from_numpy(np.asarray(batch["label"]).astype(np.int64))
+    their_loss = peers.get_peer(name).loss(theirs, None, label, config)
+    assert float(their_loss.detach()) == pytest.approx(float(loss), rel=1e-5)
+    their_loss.backward()
+    found = {"params": grads, "batch_stats": updated["batch_stats"]}
+    ours = common.to_state(entries, found)
+    parameters = dict(network.named_parameters())
+    largest = max(float(p.grad.abs().max()) for p in parameters.values())
+    for key, parameter in parameters.items():
+        np.testing.assert_allclose(
+            ours[key], parameter.grad, rtol=0.01, atol=1e-4 * largest, err_msg=key
+        )
+    for key, value in network.named_buffers():
+        if "running" in key:
+            np.testing.assert_allclose(ours[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+def test_a_peer_decides_by_the_rise():
+    config = get_model("gamdss").resolve({**SMALL_UNIT, "preset": "paper"})
+    network = peers.get_peer("gamdss").make(
+        config, num_classes=3, num_frames=3, channels=1, image_size=32
+    )
+    outputs = network.eval()(torch.zeros(1, 3, 1, 32, 32))
+    assert set(outputs) == {"logits", "logits_rise"}
+    with pytest.raises(SystemExit, match="backbone=rmt"):
+        peers.get_peer("gamdss").make(
+            {**config, "backbone": "resnet18"}, num_classes=3, num_frames=3, channels=1,
+            image_size=32,
+        )  # fmt: skip
+    with pytest.raises(SystemExit, match="tsfmicro"):
+        peers.get_peer("no_such_model")
+
+
+@pytest.mark.parametrize("center", CENTERS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_clips_are_normalised_alike(center: str, channels: int):
+    frames = np.random.default_rng(0).random((2, 3, 4, 4, channels), np.float32)
+    wanted = np.asarray(normalise(jnp.asarray(frames), center))
+    found = training.normalise(torch.from_numpy(np.moveaxis(frames, -1, 2).copy()), center)
+    np.testing.assert_allclose(np.moveaxis(found.numpy(), 2, -1), wanted, atol=2e-5)

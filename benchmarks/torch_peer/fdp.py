@@ -17,26 +17,12 @@ from torch.nn import functional
 from mexjax.nn.next_vit import round_channels
 from mexjax.nn.segnet import SEGNET_CHANNELS
 from mexjax.ops.rank_pooling import rank_pooling_weights
+from torch_peer.layers import DropPath
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, **options: Any) -> nn.Conv2d:
     options = {"bias": False, "padding": kernel // 2} | options
     return nn.Conv2d(inputs, outputs, kernel, **options)
-
-
-class DropPath(nn.Module):
-    """Leaves out the branch of whole samples."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        is_kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < keep
-        return x * (is_kept / keep)
 
 
 class ConvNormRelu(nn.Module):
@@ -380,15 +366,22 @@ class FDP(nn.Module):
         return outputs
 
 
-def use_layout(model: nn.Module, layout: str) -> None:
-    """2-D kernels in `contiguous` or `channels_last` order, which the maps follow.
+def make(
+    keys: Mapping[str, Any], *, num_classes: int, num_frames: int, channels: int, image_size: int
+) -> nn.Module:
+    """The network.
 
-    Not `model.to(memory_format=...)`, which refuses the kernel of five axes.
+    Raises:
+      SystemExit: clips in colour, of which the dynamic image would need the luma.
     """
-    if layout == "channels_last":
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                module.to(memory_format=torch.channels_last)
+    if channels != 1:
+        raise SystemExit("The PyTorch side of FDP takes gray clips: set data.is_color=False.")
+    return FDP(keys, num_classes=num_classes, num_frames=num_frames, image_size=image_size)
+
+
+def target(frames: Tensor, keys: Mapping[str, Any]) -> Tensor:
+    """The dynamic image f32[B,M,M]."""
+    return dynamic_image(frames[:, :, 0], keys["map_size_px"], quantize=keys["quantize_target"])
 
 
 def dynamic_image(frames: Tensor, size: int, *, quantize: bool) -> Tensor:

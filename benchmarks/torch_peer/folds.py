@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from mexjax.study_layout import Study
-from torch_peer import fdp
 from torch_peer.training import Side, apply, make_optimizer
 
 
@@ -29,7 +28,7 @@ class FoldSide(Side):
         ) -> Tensor:
             clip, target, label = batch
             outputs = functional_call(self.model, (params, buffers), (clip,))
-            return fdp.loss(outputs, target, label, self.keys)
+            return self.peer.loss(outputs, target, label, self.keys)
 
         # Every fold draws its own dropout.
         self.gradients = vmap(grad(loss_of), randomness="different")

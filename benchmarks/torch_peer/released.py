@@ -33,8 +33,14 @@ def load(model: str, folder: str) -> nn.Module:
     """The network of a checkout.
 
     Raises:
-      SystemExit: no such file or class, or a package of the checkout is missing.
+      SystemExit: a model whose released network is not wrapped here, no such file or class, or a
+        package of the checkout is missing.
     """
+    if model not in RELEASED:
+        raise SystemExit(
+            f"--peer-path takes a checkout of {', '.join(RELEASED)}, not of {model}. Leave it out:"
+            " the project's own network in PyTorch is timed."
+        )
     file, name, wrap = RELEASED[model]
     path = Path(folder) / file
     if not path.is_file():

@@ -11,9 +11,12 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mexjax.models.fdp_presets import resolve
+from mexjax.data.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA
+from mexjax.models import get_model
 from mexjax.study_layout import Study
-from torch_peer import fdp, released
+from torch_peer import released
+from torch_peer.layers import use_layout
+from torch_peer.peers import get_peer
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -42,7 +45,9 @@ class Side:
         self.clips = torch.from_numpy(clips).to(self.device)
         self.labels = torch.from_numpy(study.dataset.labels.astype(np.int64)).to(self.device)
         self.num_classes = len(study.dataset.class_names)
-        self.keys = resolve(study.config.model)
+        self.name = study.config.model.name
+        self.peer = get_peer(self.name)
+        self.keys = get_model(self.name).resolve(study.config.model)
 
     def start_fold(self, number: int) -> None:
         """A new network and optimizer, seeded with the fold's number."""
@@ -54,25 +59,30 @@ class Side:
     def make_model(self) -> nn.Module:
         """A network in training mode, in the layout, on the device."""
         if self.path:
-            model = released.load("fdp", self.path)
+            model = released.load(self.name, self.path)
         else:
-            size = self.config.augment.crop_px or self.config.data.image_size_px
-            model = fdp.FDP(self.keys, num_classes=self.num_classes, image_size=size)
+            _, num_frames, channels, size, _ = self.clips.shape
+            model = self.peer.make(
+                self.keys,
+                num_classes=self.num_classes,
+                num_frames=num_frames,
+                channels=channels,
+                image_size=self.config.augment.crop_px or size,
+            )
         model.to(self.device).train()
-        fdp.use_layout(model, self.layout)
+        use_layout(model, self.layout)
         return model
 
     def batch(self, idx: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Input f32[B,T,C,H,W], target f32[B,M,M] and label i64[B] of the clips `idx` i64[B]."""
-        c = self.keys
+        """Input f32[B,T,C,H,W], target f32[B,...] and label i64[B] of the clips `idx` i64[B]."""
         frames = augment(self.clips[idx].float() / 255.0, self.config, self.rng)
-        target = fdp.dynamic_image(frames[:, :, 0], c["map_size_px"], quantize=c["quantize_target"])
+        target = self.peer.target(frames, self.keys)
         return normalise(frames, self.config.data.center), target, self.labels[idx]
 
     def update(self, idx: Tensor, rate: float) -> None:
         """One training step on the clips `idx` i64[B] at a learning rate."""
         clip, target, label = self.batch(idx)
-        loss = fdp.loss(self.model(clip), target, label, self.keys)
+        loss = self.peer.loss(self.model(clip), target, label, self.keys)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         apply(self.optimizer, rate)
@@ -106,11 +116,10 @@ def prepare_torch(config: ConfigDict) -> str:
     Raises:
       SystemExit: the card asks for what the peer does not do.
     """
-    if config.dtype != "float32" or config.data.split_scale != "none" or config.data.is_color:
+    if config.dtype != "float32" or config.data.split_scale != "none":
         raise SystemExit(
-            "The PyTorch side computes in float32 on gray clips without data.split_scale; change"
-            f" the card's dtype={config.dtype}, data.split_scale={config.data.split_scale},"
-            f" data.is_color={config.data.is_color}."
+            "The PyTorch side computes in float32 without data.split_scale; change the card's"
+            f" dtype={config.dtype}, data.split_scale={config.data.split_scale}."
         )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     # JAX rounds float32 products to TF32 on a GPU unless told otherwise: the same here.
@@ -144,6 +153,13 @@ def normalise(frames: Tensor, center: str) -> Tensor:
     """As `mexjax.data.augment.normalise`, on f32[B,T,C,H,W]."""
     if center == "none":
         return (frames - 0.5) / 0.5
+    if center == "imagenet":
+        mean, std, luma = (
+            torch.tensor(x, device=frames.device) for x in (IMAGENET_MEAN, IMAGENET_STD, LUMA)
+        )
+        if frames.shape[2] == 1:
+            mean, std = (luma * mean).sum(), (luma * std).sum()
+        return (frames - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
     moved = frames - (frames[:, :1] if center == "onset" else frames.mean(1, keepdim=True))
     deviation = moved.square().mean((1, 2, 3, 4), keepdim=True).sqrt()
     return moved / deviation.clamp_min(1.0 / 255.0)

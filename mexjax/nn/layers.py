@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from mexjax.errors import ConfigError
 from mexjax.nn.batch_norm import BatchNorm
 from mexjax.nn.mode import Mode
+from mexjax.ops.activations import gelu
 from mexjax.ops.conv import conv2d, conv2d_transpose
 
 __all__ = [
@@ -167,7 +168,7 @@ class Mlp(nn.Module):
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
 
-        return dense(x.shape[-1], "fc2")(nn.gelu(dense(self.width, "fc1")(x), approximate=False))
+        return dense(x.shape[-1], "fc2")(gelu(dense(self.width, "fc1")(x)))
 
 
 class DropPath(nn.Module):

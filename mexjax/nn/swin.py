@@ -1,8 +1,8 @@
 """Swin Transformer (Liu et al. 2021, arXiv 2103.14030), any size; the defaults are Swin-T.
 
-Facts: the public microsoft/Swin-Transformer (`models/swin_transformer.py`). Maps that windows do
-not tile are padded with zeros, and a map that is not larger than a window is one window (as in the
-public copies for detection).
+Facts: the public microsoft/Swin-Transformer (`models/swin_transformer.py`). Images that patches and
+maps that windows do not tile are padded with zeros, as in the public copies for detection, and a
+map that is not larger than a window is one window.
 """
 
 from __future__ import annotations
@@ -69,6 +69,14 @@ def from_windows(x: jax.Array, size: tuple[int, int], window: int) -> jax.Array:
     height, width = size
     x = x.reshape(n, height // window, width // window, window, window, c)
     return x.swapaxes(2, 3).reshape(n, height, width, c)
+
+
+def padded(x: jax.Array, size: int) -> jax.Array:
+    """Zeros below and to the right, until `size` divides height and width: f[N,H,W,C]."""
+    rows, columns = -x.shape[1] % size, -x.shape[2] % size
+    if not rows and not columns:
+        return x
+    return jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
 
 
 class WindowAttention(nn.Module):
@@ -152,9 +160,7 @@ class SwinBlock(nn.Module):
         # A map of one window has nothing to exchange with others.
         is_shifted = self.is_shifted and min(height, width) > self.window
         shift = self.window // 2 if is_shifted else 0
-        rows, columns = -height % window, -width % window
-        if rows or columns:
-            x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
+        x = padded(x, window)
         size = x.shape[1:3]
         mask = None
         if shift:
@@ -178,9 +184,7 @@ class PatchMerging(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        rows, columns = x.shape[1] % 2, x.shape[2] % 2
-        if rows or columns:
-            x = jnp.pad(x, ((0, 0), (0, rows), (0, columns), (0, 0)))
+        x = padded(x, 2)
         x = jnp.concatenate([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], axis=-1)
         x = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm")(x)
         dense = nn.Dense(
@@ -190,7 +194,7 @@ class PatchMerging(nn.Module):
 
 
 class Swin(nn.Module):
-    """f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]]: the last map after the last norm.
+    """f[N,H,W,I] -> f[N,ceil(H/s),ceil(W/s),channels[-1]]: the last map after the last norm.
 
     s is `patch_px` times 2 for each stage after the first.
 
@@ -219,8 +223,8 @@ class Swin(nn.Module):
             return nn.LayerNorm(1e-5, dtype=self.dtype, name=name)
 
         rates = iter(np.linspace(0.0, self.drop_path_rate, sum(self.depths)).tolist())
-        x = PatchConv(self.channels[0], self.patch_px, self.dtype, name="patch")(x)
-        x = norm("patch_norm")(x)
+        patch = PatchConv(self.channels[0], self.patch_px, self.dtype, name="patch")
+        x = norm("patch_norm")(patch(padded(x, self.patch_px)))
         stages = zip(self.channels, self.depths, self.num_heads, strict=True)
         for i, (width, depth, heads) in enumerate(stages):
             if i > 0:

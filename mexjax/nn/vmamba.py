@@ -17,6 +17,7 @@ import numpy as np
 
 from mexjax.nn.layers import Conv, DropPath, Mlp, truncated_normal
 from mexjax.nn.mode import Mode
+from mexjax.ops.activations import gelu
 from mexjax.ops.selective_scan import CHUNK, cross_merge, cross_scan, selective_scan
 
 _INIT = truncated_normal(0.02)
@@ -153,8 +154,7 @@ class VMamba(nn.Module):
 
         scan = {key: getattr(self, key) for key in ("ratio", "state", "rank", "form", "chunk")}
         rates = iter(np.linspace(0.0, self.drop_path_rate, sum(self.depths)).tolist())
-        x = halved(x, self.channels[0] // 2, "stem")
-        x = nn.gelu(x, approximate=False)
+        x = gelu(halved(x, self.channels[0] // 2, "stem"))
         for i, (width, depth) in enumerate(zip(self.channels, self.depths, strict=True)):
             x = halved(x, width, f"reduction_{i}")
             for j in range(depth):
