@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     key_frames.lambda_fall = 0.1  # how far from the offset, share of the fall
     # signed | uint8_wrap (as one released code subtracts) | same_light (frames of one mean).
     key_frames.difference = "signed"
+    key_frames.flow_method = "dis"  # of model.feature=flow: dis | farneback | tvl1
     data.control = "none"  # none | static (every frame is the onset) | shuffled_labels
     data.center = "none"  # none | onset | clip_mean: what is subtracted from each frame in time
     data.num_frames = 8  # frames a clip

@@ -17,7 +17,7 @@ import optax
 from flax import struct
 from ml_collections import ConfigDict
 
-from mexjax.data import augment
+from mexjax.data import augment, motion
 from mexjax.optim import Optimizer
 
 Arrays = Mapping[str, jax.Array]
@@ -97,6 +97,8 @@ def make_fold_functions(
       number of the step in the plan and `j` the number of the evaluation batch.
     """
     is_split_scaled = config.data.split_scale != "none"
+    has_flow = config.model.get("feature", "difference") == "flow"
+    mirror = motion.mirror if has_flow else augment.mirror
     freezes = bool(config.model.get("freeze_bn_after_epoch_1", False))
 
     def fold_key(plan: FoldPlan, purpose: int) -> jax.Array:
@@ -104,10 +106,13 @@ def make_fold_functions(
         root = jax.random.key(plan.seed, impl="threefry2x32")
         return jax.random.fold_in(jax.random.fold_in(root, purpose), plan.fold_id)
 
-    def inputs(frames: jax.Array, scale: jax.Array) -> dict[str, jax.Array]:
+    def inputs(frames: jax.Array, scale: jax.Array | None = None) -> dict[str, jax.Array]:
+        images = frames[:, : motion.NUM_IMAGES] if has_flow else frames
         clip = augment.normalise(
-            frames, config.data.center, scale=scale if is_split_scaled else None
+            images, config.data.center, scale=scale if is_split_scaled else None
         )
+        if has_flow:
+            clip = jnp.concatenate([clip, frames[:, motion.NUM_IMAGES :]], axis=1)
         return paper.inputs(clip, config.model)
 
     def gather(data: Arrays, idx: jax.Array, *, train: bool = False) -> jax.Array:
@@ -116,8 +121,7 @@ def make_fold_functions(
 
     def init(plan: FoldPlan, data: Arrays) -> FoldState:
         frames = augment.center_crop(gather(data, jnp.zeros((2,), jnp.int32)), config.augment)
-        batch = paper.inputs(augment.normalise(frames, config.data.center), config.model)
-        batch |= plan.extras
+        batch = inputs(frames) | plan.extras
         keys = jax.random.split(fold_key(plan, 0), 3)
         rngs = dict(zip(("params", "drop_path", "dropout"), keys, strict=True))
         variables = module.init(rngs, batch, train=False)
@@ -163,7 +167,7 @@ def make_fold_functions(
             # By the fold's own step, not its place in the plan, which depends on longer folds.
             jax.random.fold_in(fold_key(plan, 1), state.step)
         )
-        frames = augment.augment(gather(data, idx, train=True), key_augment, config.augment)
+        frames = augment.augment(gather(data, idx, train=True), key_augment, config.augment, mirror)
         batch = {
             **inputs(frames, plan.scale[0]),
             "label": data["labels"][idx],
@@ -203,7 +207,7 @@ def make_fold_functions(
 
         found = predict(frames)
         if config.eval.is_flip_averaged:
-            mirrored = predict(frames[:, :, :, ::-1])
+            mirrored = predict(mirror(frames))
             found["logits"] = (found["logits"] + mirrored["logits"]) / 2
         return found
 

@@ -203,7 +203,7 @@ def test_a_step_of_every_backbone_alone_and_over_folds(name: str):
     flat, _ = jax.tree_util.tree_flatten_with_path(grads)
     for path, grad in flat:
         assert np.isfinite(grad).all() and np.any(grad), jax.tree_util.keystr(path)
-    norm = float(optax.global_norm(grads))
+    norm = float(optax.tree.norm(grads))
     params = jax.tree.map(lambda p, g: p - 0.01 / norm * g, variables[0]["params"], grads)
     (later, _), _ = alone({**variables[0], "params": params}, batches[0])
     # To first order the loss falls by 0.01 times the norm of the gradient.

@@ -19,6 +19,7 @@ from mexjax.interop import gamdss as gamdss_weights
 from mexjax.interop import tsfmicro as tsfmicro_weights
 from mexjax.models import fdp, get_model
 from mexjax.models.tsfmicro_presets import FUSIONS
+from mexjax.nn import st_unit as st_unit_keys
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -97,15 +98,17 @@ UNITS = {f"tsfmicro, {fusion}": ("tsfmicro", {"fusion": fusion}) for fusion in F
         {"fusion": "t_to_s", "t_to_s_place": "before_blocks", "resize": "bilinear_antialias"},
     ),
     "gamdss": ("gamdss", {"lambda_fall": 0.5, "fall_place_frame": "offset"}),
-    "gamdss, fall": ("gamdss", {"phases": "fall"}),
 }
+# Two stages, one of each kind.
+TWO_STAGES = {key: value[:2] for key, value in SMALL_UNIT.items() if key in st_unit_keys.PER_STAGE}
+TWO_STAGES |= {"stem_channels": (4, 8), "stem_strides": (2, 2), "map_size_px": 4}
 
 
 @pytest.mark.parametrize("case", UNITS)
 def test_the_peer_is_the_same_unit(case: str):
     name, changes = UNITS[case]
     paper = get_model(name)
-    config = paper.resolve({**SMALL_UNIT, "label_smoothing": 0.1, **changes})
+    config = paper.resolve({**SMALL_UNIT, **TWO_STAGES, "label_smoothing": 0.1, **changes})
     module = paper.make(config, num_classes=3)
     shapes = st_unit.variable_shapes(module, channels=1)
     if name == "gamdss":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mexjax import protocols
-from mexjax.data import keyframes, synthetic
+from mexjax.data import keyframes, motion, synthetic
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.models import get_model
+from mexjax.ops.flow import MIN_SIDE_PX
 
 CONTROLS = ("none", "static", "shuffled_labels")
 SPLITS = ("train", "all")
@@ -115,6 +117,8 @@ def load(config: ConfigDict) -> Dataset:
     sets = [clips, SOURCES[data.name](config, choice)[1]] if is_only_train else [clips]
     table, labels = table[keep].reset_index(drop=True), labels[keep]
     sets = [_as_configured(clips[keep], data) for clips in sets]
+    if config.model.get("feature", "difference") == "flow":
+        sets = [_with_flow(clips, config) for clips in sets]
     if data.control == "shuffled_labels":
         labels = np.random.default_rng([config.seed, 0x5F]).permutation(labels)
     train_clips = sets[1] if is_only_train else None
@@ -133,6 +137,31 @@ def _as_configured(clips: np.ndarray, data: ConfigDict) -> np.ndarray:
             " data.num_frames, data.image_size_px and data.is_color."
         )
     return np.repeat(clips[:, :1], clips.shape[1], axis=1) if data.control == "static" else clips
+
+
+def _with_flow(clips: np.ndarray, config: ConfigDict) -> np.ndarray:
+    """Key frames and the flow between them, computed once.
+
+    Raises:
+      ConfigError: an unknown method, images too small for it, or a treatment of pixels that flow
+        does not allow.
+    """
+    data = config.data
+    if data.image_size_px < MIN_SIDE_PX:
+        raise ConfigError(
+            f"model.feature=flow needs images of at least {MIN_SIDE_PX} pixels; found"
+            f" data.image_size_px={data.image_size_px}."
+        )
+    for key, value in (
+        ("augment.gain_std", config.augment.gain_std),
+        ("data.split_scale", data.split_scale),
+    ):
+        if value not in (0, "none"):
+            raise ConfigError(
+                f"{key}={value} changes the brightness of pixels; with model.feature=flow some are"
+                " no images. Set it to 0 or none."
+            )
+    return motion.with_flow(clips, data.key_frames.flow_method, len(os.sched_getaffinity(0)))
 
 
 def list_datasets() -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -16,13 +18,24 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
 
 
-def augment(clips: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
+def mirror(clips: jax.Array) -> jax.Array:
+    """Left for right: f32[..., H, W, C]."""
+    return clips[..., ::-1, :]
+
+
+def augment(
+    clips: jax.Array,
+    key: jax.Array,
+    config: ConfigDict,
+    mirror: Callable[[jax.Array], jax.Array] = mirror,
+) -> jax.Array:
     """Randomly crop, shift, flip and re-contrast each clip; all its frames alike.
 
     Args:
       clips: f32[B, T, H, W, C] in [0, 1].
       key: one key; each clip has its own derived from it and its place in the batch.
       config: the `augment` section of the configuration.
+      mirror: what flips a clip f32[T, H', W', C].
 
     Returns:
       f32[B, T, H', W', C], H' = `crop_px` or H.
@@ -42,7 +55,7 @@ def augment(clips: jax.Array, key: jax.Array, config: ConfigDict) -> jax.Array:
             shape = (clip.shape[0], size, size, clip.shape[3])
             clip = jax.lax.dynamic_slice(clip, (0, y, x, 0), shape)
         if config.is_flipped:
-            clip = jnp.where(jax.random.bernoulli(flip), clip[:, :, ::-1], clip)
+            clip = jnp.where(jax.random.bernoulli(flip), mirror(clip), clip)
         if config.gain_std > 0:
             clip = 0.5 + (clip - 0.5) * jnp.exp(config.gain_std * jax.random.normal(gain))
         return clip

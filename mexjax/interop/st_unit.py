@@ -146,6 +146,7 @@ def variable_shapes(module: nn.Module, *, channels: int = 3) -> dict[str, Any]:
     size = c["map_size_px"] * int(np.prod(c["stem_strides"])) * 2 ** (len(c["channels"]) - 1)
     frame = jnp.zeros((1, size, size, channels))
     batch = {name: frame for name in ("onset", "apex", "offset")}
+    batch |= {name: jnp.zeros((1, size, size, 3)) for name in ("flow_rise", "flow_fall")}
     return jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))
 
 

@@ -3,7 +3,8 @@
 From onset, apex and offset frames the unit U(d, p) = head(motion(d) + place(p)) makes the logits
 of the rise, U(apex - onset, onset), and of the fall, U(apex - offset, apex), with the same
 weights. Both are trained; the rise decides. The unit is that of TSFmicro's late fusion; `backbone`
-puts another network in the place of its retention network.
+puts another network in the place of its retention network, and `feature` flow in the place of the
+differences.
 Presets: `paper`, `official` (the released code), `tiny` (64 pixels, a laptop).
 """
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mexjax.data import motion
 from mexjax.errors import ConfigError
 from mexjax.models.gamdss_presets import PHASES, PRESETS, resolve
 from mexjax.nn.backbones import BACKBONES, PooledHead, make_backbone
@@ -58,7 +60,8 @@ class GAMDSS(nn.Module):
 
         Args:
           batch: `onset`, `apex` and `offset` f[B,H,W,C], normalised; optional `weight` f32[B] (0:
-            padding) and `is_frozen` bool[]. A phase that is left out does not need its frame.
+            padding) and `is_frozen` bool[]. A phase that is left out does not need its frame. With
+            feature flow also `flow_rise` and `flow_fall` f[B,H,W,3].
           train: batch statistics and stochastic depth are on.
 
         Returns:
@@ -77,11 +80,11 @@ class GAMDSS(nn.Module):
         if train and len(phases) > 1:
             # One pass over 2B rows. Batch norm keeps the phases apart and makes two updates, rise
             # before fall: what two passes would do.
-            difference, frame = (
+            seen, frame = (
                 jnp.stack(both, axis=1).reshape(-1, *both[0].shape[1:])
                 for both in zip(*(pairs[phase] for phase in phases), strict=True)
             )
-            logits = unit(difference, frame, mode.per_frame(len(phases)))
+            logits = unit(seen, frame, mode.per_frame(len(phases)))
             logits = logits.reshape(-1, len(phases), self.num_classes)
             outputs = {f"logits_{phase}": logits[:, i] for i, phase in enumerate(phases)}
         else:
@@ -96,14 +99,14 @@ class GAMDSS(nn.Module):
         return outputs
 
     def _unit(self, *, per_frame: bool) -> Callable[[jax.Array, jax.Array, Mode], jax.Array]:
-        """U: difference f[N,H,W,C], frame f[N,H,W,C] and mode to logits f32[N,K]."""
+        """U: what is seen of the motion f[N,H,W,C], frame f[N,H,W,C] and mode to f32[N,K]."""
         c = self.config
         if c["backbone"] == "rmt":
             parts = make_parts(c, self.num_classes, per_frame=per_frame)
 
-            def unit(difference: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
-                motion = parts.stages(parts.stem(difference, mode), mode)
-                return parts.head(motion + parts.place(frame, mode), mode)
+            def unit(seen: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
+                x = parts.stages(parts.stem(seen, mode), mode)
+                return parts.head(x + parts.place(frame, mode), mode)
 
             return unit
 
@@ -119,31 +122,39 @@ class GAMDSS(nn.Module):
         has_norm = BACKBONES[c["backbone"]].has_head_norm
         head = PooledHead(self.num_classes, has_norm, dtype, name="head")
 
-        def plugged(difference: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
-            motion = backbone(difference, mode)
-            return head(motion + place(frame, mode, size=motion.shape[1]), mode)
+        def plugged(seen: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
+            x = backbone(seen, mode)
+            return head(x + place(frame, mode, size=x.shape[1]), mode)
 
         return plugged
 
     def _pairs(self, batch: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Difference and frame of each phase, f[B,H,W,C] twice."""
+        """What is seen of the motion of each phase, and the frame beside it, f[B,H,W,C] each."""
         c = self.config
         phases = PHASES[c["phases"]]
         names = {"apex"} | ({"onset"} if "rise" in phases else set())
         names |= {"offset", c["fall_place_frame"]} if "fall" in phases else set()
+        if c["feature"] == "flow":
+            names |= {f"flow_{phase}" for phase in phases}
         found = {name: batch[name].shape for name in sorted(names & set(batch))}
-        if set(found) != names or len(set(found.values())) > 1 or batch["apex"].ndim != 4:
+        is_one_size = len({shape[:3] for shape in found.values()}) == 1
+        if set(found) != names or not is_one_size or batch["apex"].ndim != 4:
             raise ConfigError(
-                f"GAMDSS, phases {c['phases']!r}, expects {', '.join(sorted(names))} frames"
-                f" [B,H,W,C] of one size; found {found}."
+                f"GAMDSS, phases {c['phases']!r}, expects {', '.join(sorted(names))} [B,H,W,C] of"
+                f" one size; found {found}."
             )
-        frames = {name: batch[name].astype(c["dtype"]) for name in names}
-        pairs = {}
-        if "rise" in phases:
-            pairs["rise"] = (frames["apex"] - frames["onset"], frames["onset"])
-        if "fall" in phases:
-            pairs["fall"] = (frames["apex"] - frames["offset"], frames[c["fall_place_frame"]])
-        return pairs
+        arrays = {name: batch[name].astype(c["dtype"]) for name in names}
+        places = {"rise": "onset", "fall": c["fall_place_frame"]}
+        starts = {"rise": "onset", "fall": "offset"}
+        return {
+            phase: (
+                arrays[f"flow_{phase}"]
+                if c["feature"] == "flow"
+                else arrays["apex"] - arrays[starts[phase]],
+                arrays[places[phase]],
+            )
+            for phase in phases
+        }
 
 
 def make(model_config: Mapping[str, Any], *, num_classes: int) -> GAMDSS:
@@ -154,11 +165,21 @@ def make(model_config: Mapping[str, Any], *, num_classes: int) -> GAMDSS:
 def inputs(clip: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Names the frames of f32[B,T,H,W,C]: `onset`, `apex`, `offset`.
 
+    With feature flow also `flow_rise` and `flow_fall` f32[B,H,W,3], from the frames after those
+    (`mexjax.data.motion`).
+
     Raises:
-      ConfigError: fewer than three frames.
+      ConfigError: fewer frames.
     """
-    del model_config
-    return key_frames(clip, 3)
+    names = key_frames(clip, motion.NUM_IMAGES)
+    if resolve(model_config)["feature"] == "flow":
+        if clip.shape[1] != motion.num_frames(clip.shape[-1]):
+            raise ConfigError(
+                f"model.feature=flow expects {motion.num_frames(clip.shape[-1])} frames of"
+                f" {clip.shape[-1]} channels a clip, flow among them; found {clip.shape}."
+            )
+        names["flow_rise"], names["flow_fall"] = motion.decode(clip[:, motion.NUM_IMAGES :])
+    return names
 
 
 def targets(frames: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:

@@ -26,6 +26,9 @@ _PAPER: dict[str, Any] = {
     # Stochastic depth of the last block of ConvNeXt, Swin and VMamba. The released ConvNeXt has
     # none; their own papers train with 0.1 and 0.2.
     "backbone_drop_path_rate": 0.0,
+    # What the backbone sees of a phase: difference of its frames | flow (u, v and magnitude, see
+    # `mexjax.data.motion`; the text names it and no more).
+    "feature": "difference",
     # full: rise and fall, one after the other through the same unit | rise: the difference of
     # apex and onset alone | fall: of apex and offset alone.
     "phases": "full",
@@ -49,6 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 _CHOICES = {
     "backbone": ("rmt", *BACKBONES),
     "backbone_size": SIZES,
+    "feature": ("difference", "flow"),
     "phases": tuple(PHASES),
     "fall_place_frame": ("apex", "onset", "offset"),
     "inference": ("rise", "mean"),
