@@ -17,7 +17,8 @@ import optax
 from flax import struct
 from ml_collections import ConfigDict
 
-from mexjax.data import augment, motion
+from mexjax.data import augment
+from mexjax.ops import flow_frames
 from mexjax.optim import Optimizer
 
 Arrays = Mapping[str, jax.Array]
@@ -98,7 +99,7 @@ def make_fold_functions(
     """
     is_split_scaled = config.data.split_scale != "none"
     has_flow = config.model.get("feature", "difference") == "flow"
-    mirror = motion.mirror if has_flow else augment.mirror
+    mirror = flow_frames.mirror if has_flow else augment.mirror
     freezes = bool(config.model.get("freeze_bn_after_epoch_1", False))
 
     def fold_key(plan: FoldPlan, purpose: int) -> jax.Array:
@@ -107,12 +108,12 @@ def make_fold_functions(
         return jax.random.fold_in(jax.random.fold_in(root, purpose), plan.fold_id)
 
     def inputs(frames: jax.Array, scale: jax.Array | None = None) -> dict[str, jax.Array]:
-        images = frames[:, : motion.NUM_IMAGES] if has_flow else frames
+        images = frames[:, : flow_frames.NUM_IMAGES] if has_flow else frames
         clip = augment.normalise(
             images, config.data.center, scale=scale if is_split_scaled else None
         )
         if has_flow:
-            clip = jnp.concatenate([clip, frames[:, motion.NUM_IMAGES :]], axis=1)
+            clip = jnp.concatenate([clip, frames[:, flow_frames.NUM_IMAGES :]], axis=1)
         return paper.inputs(clip, config.model)
 
     def gather(data: Arrays, idx: jax.Array, *, train: bool = False) -> jax.Array:

@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mexjax import protocols
-from mexjax.data import keyframes, motion, synthetic
+from mexjax.data import keyframes, synthetic
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.models import get_model
+from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
 
 CONTROLS = ("none", "static", "shuffled_labels")
@@ -161,7 +162,7 @@ def _with_flow(clips: np.ndarray, config: ConfigDict) -> np.ndarray:
                 f"{key}={value} changes the brightness of pixels; with model.feature=flow some are"
                 " no images. Set it to 0 or none."
             )
-    return motion.with_flow(clips, data.key_frames.flow_method, len(os.sched_getaffinity(0)))
+    return flow_frames.with_flow(clips, data.key_frames.flow_method, len(os.sched_getaffinity(0)))
 
 
 def list_datasets() -> list[str]:

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mexjax.data import motion
 from mexjax.errors import ConfigError
 from mexjax.models.gamdss_presets import PHASES, PRESETS, resolve
 from mexjax.nn.backbones import BACKBONES, PooledHead, make_backbone
 from mexjax.nn.mode import Mode
 from mexjax.nn.st_unit import PlaceBranch, key_frames, make_parts
+from mexjax.ops import flow_frames
 
 __all__ = [
     "GAMDSS",
@@ -166,19 +166,21 @@ def inputs(clip: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Ar
     """Names the frames of f32[B,T,H,W,C]: `onset`, `apex`, `offset`.
 
     With feature flow also `flow_rise` and `flow_fall` f32[B,H,W,3], from the frames after those
-    (`mexjax.data.motion`).
+    (`mexjax.ops.flow_frames`).
 
     Raises:
       ConfigError: fewer frames.
     """
-    names = key_frames(clip, motion.NUM_IMAGES)
+    names = key_frames(clip, flow_frames.NUM_IMAGES)
     if resolve(model_config)["feature"] == "flow":
-        if clip.shape[1] != motion.num_frames(clip.shape[-1]):
+        if clip.shape[1] != flow_frames.num_frames(clip.shape[-1]):
             raise ConfigError(
-                f"model.feature=flow expects {motion.num_frames(clip.shape[-1])} frames of"
+                f"model.feature=flow expects {flow_frames.num_frames(clip.shape[-1])} frames of"
                 f" {clip.shape[-1]} channels a clip, flow among them; found {clip.shape}."
             )
-        names["flow_rise"], names["flow_fall"] = motion.decode(clip[:, motion.NUM_IMAGES :])
+        names["flow_rise"], names["flow_fall"] = flow_frames.decode(
+            clip[:, flow_frames.NUM_IMAGES :]
+        )
     return names
 
 

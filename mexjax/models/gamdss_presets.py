@@ -27,7 +27,7 @@ _PAPER: dict[str, Any] = {
     # none; their own papers train with 0.1 and 0.2.
     "backbone_drop_path_rate": 0.0,
     # What the backbone sees of a phase: difference of its frames | flow (u, v and magnitude, see
-    # `mexjax.data.motion`; the text names it and no more).
+    # `mexjax.ops.flow_frames`; the text names it and no more).
     "feature": "difference",
     # full: rise and fall, one after the other through the same unit | rise: the difference of
     # apex and onset alone | fall: of apex and offset alone.

@@ -10,9 +10,10 @@ from small import ROOT
 from st_helpers import SMALL, jit
 
 import mexjax
-from mexjax.data import augment, motion
+from mexjax.data import augment
 from mexjax.errors import ConfigError
 from mexjax.models import gamdss
+from mexjax.ops import flow_frames
 from mexjax.study_layout import make_study, trace_step
 
 CARD = ROOT / "configs" / "gamdss.py"
@@ -39,12 +40,12 @@ def test_flow_of_both_phases_follows_the_frames(channels: int):
     # To the apex everything moves by (0.6, -0.3) px; from there to the offset back by half of it.
     frames = np.stack([textured((0, 0)), textured((0.6, -0.3)), textured((0.3, -0.15))])
     clips = np.repeat(frames[None, ..., None], channels, axis=-1)
-    with_flow = motion.with_flow(clips)
-    assert with_flow.shape == (1, motion.num_frames(channels), 64, 64, channels)
+    with_flow = flow_frames.with_flow(clips)
+    assert with_flow.shape == (1, flow_frames.num_frames(channels), 64, 64, channels)
     np.testing.assert_array_equal(with_flow[:, :3], clips)
     coded = jnp.asarray(with_flow[:, 3:], jnp.float32) / 255
-    scale = motion.RANGE_PX * 64 / 224
-    for found, part in zip(motion.decode(coded), (1.0, 0.5), strict=True):
+    scale = flow_frames.RANGE_PX * 64 / 224
+    for found, part in zip(flow_frames.decode(coded), (1.0, 0.5), strict=True):
         u, v, size = (scale * np.asarray(found)[0, 8:-8, 8:-8, i] for i in range(3))
         assert np.median(u) == pytest.approx(0.6 * part, abs=0.08)
         assert np.median(v) == pytest.approx(-0.3 * part, abs=0.08)
@@ -53,36 +54,36 @@ def test_flow_of_both_phases_follows_the_frames(channels: int):
 
 def test_no_motion_is_zero_and_large_motion_stays_in_range():
     still = np.repeat(textured((0, 0))[None, None, ..., None], 3, axis=1)
-    coded = jnp.asarray(motion.with_flow(still)[:, 3:], jnp.float32) / 255
-    for found in motion.decode(coded):
+    coded = jnp.asarray(flow_frames.with_flow(still)[:, 3:], jnp.float32) / 255
+    for found in flow_frames.decode(coded):
         np.testing.assert_allclose(found, 0, atol=1e-6)
-    far = motion.encode(np.full((4, 224, 2), [-50.0, 50.0], np.float32))
+    far = flow_frames.encode(np.full((4, 224, 2), [-50.0, 50.0], np.float32))
     np.testing.assert_array_equal(far, np.broadcast_to([1, 255, 255], far.shape))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_mirrored_flow_goes_the_other_way(channels: int):
     rng = np.random.default_rng(0)
-    codes = rng.integers(1, 256, (2, motion.num_frames(channels), 8, 6, channels))
+    codes = rng.integers(1, 256, (2, flow_frames.num_frames(channels), 8, 6, channels))
     clips = jnp.asarray(codes, jnp.float32) / 255
-    turned = motion.mirror(clips)
+    turned = flow_frames.mirror(clips)
     np.testing.assert_allclose(turned[:, :3], clips[:, :3, :, ::-1], atol=1e-7)
-    pairs = (motion.decode(x[:, 3:]) for x in (clips, turned))
+    pairs = (flow_frames.decode(x[:, 3:]) for x in (clips, turned))
     for before, after in zip(*pairs, strict=True):
         expected = np.asarray(before)[:, :, ::-1] * np.array([-1, 1, 1])
         np.testing.assert_allclose(after, expected, atol=1e-5)
-    np.testing.assert_allclose(motion.mirror(turned), clips, atol=1e-6)
+    np.testing.assert_allclose(flow_frames.mirror(turned), clips, atol=1e-6)
 
 
 def test_augmentation_mirrors_clips_as_it_is_told():
     settings = mexjax.load_config(CARD, {"augment.is_flipped": True, "augment.shift_px": 0})
     rng = np.random.default_rng(0)
     clips = jnp.asarray(rng.integers(1, 256, (8, 9, 4, 4, 1)), jnp.float32) / 255
-    found = augment.augment(clips, jax.random.key(0), settings.augment, motion.mirror)
+    found = augment.augment(clips, jax.random.key(0), settings.augment, flow_frames.mirror)
     is_turned = [not np.array_equal(a, b) for a, b in zip(found, clips, strict=True)]
     assert 0 < sum(is_turned) < 8
     for turned, one, new in zip(is_turned, clips, found, strict=True):
-        np.testing.assert_array_equal(new, motion.mirror(one) if turned else one)
+        np.testing.assert_array_equal(new, flow_frames.mirror(one) if turned else one)
 
 
 def test_the_unit_sees_flow_in_the_place_of_the_difference():
@@ -117,14 +118,14 @@ def test_the_unit_sees_flow_in_the_place_of_the_difference():
 def test_a_study_of_flow_has_it_in_its_arrays():
     study = make_study(mexjax.load_config(CARD, SMALL_STUDY))
     clips = study.dataset.clips
-    assert clips.shape == (6, motion.num_frames(1), 64, 64, 1)
-    flows = motion.decode(jnp.asarray(clips[:, 3:], jnp.float32) / 255)
+    assert clips.shape == (6, flow_frames.num_frames(1), 64, 64, 1)
+    flows = flow_frames.decode(jnp.asarray(clips[:, 3:], jnp.float32) / 255)
     assert all(float(jnp.abs(flow).max()) > 0.02 for flow in flows)
     trace_step(study, study.dataset.on_host())
 
     control = mexjax.load_config(CARD, {**SMALL_STUDY, "data.control": "static"})
     still = make_study(control).dataset.clips
-    for flow in motion.decode(jnp.asarray(still[:, 3:], jnp.float32) / 255):
+    for flow in flow_frames.decode(jnp.asarray(still[:, 3:], jnp.float32) / 255):
         np.testing.assert_allclose(flow, 0, atol=1e-6)
 
 
