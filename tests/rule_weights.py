@@ -16,9 +16,9 @@ import numpy as np
 def rule_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The array called `name`.
 
-    Two or more axes: normal / sqrt(entries of a row). One axis: "weight" belongs to a norm and
-    is 1 + 0.1 normal, "running_mean" 0.05 normal, "running_var" uniform in [0.5, 1.5), any other
-    a bias, 0.02 normal. A counter is zero.
+    Two or more axes: normal / sqrt(entries of a row), of embeddings of tokens and positions 0.02
+    normal. One axis: "weight" belongs to a norm and is 1 + 0.1 normal, "running_mean" 0.05 normal,
+    "running_var" uniform in [0.5, 1.5), any other a bias, 0.02 normal. A counter is zero.
     """
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
@@ -28,9 +28,11 @@ def rule_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
     values = rng.standard_normal(shape).astype(np.float32)
     if name.endswith("running_mean"):
         return np.float32(0.05) * values
-    if len(shape) >= 2:
+    if len(shape) >= 2 and not name.endswith(
+        ("token_embedding.weight", "position_embedding.weight")
+    ):
         return values * np.float32(1 / math.sqrt(math.prod(shape[1:])))
-    if name.endswith("weight"):
+    if len(shape) == 1 and name.endswith("weight"):
         return 1 + np.float32(0.1) * values
     return np.float32(0.02) * values
 

@@ -14,6 +14,7 @@ from mexjax.interop.common import State, read_state
 
 # Each module has `from_torch(state, **kwargs)` and `to_torch(variables, **kwargs)`.
 SOURCES = {
+    "clip": "mexjax.interop.clip",
     "fdp": "mexjax.interop.fdp",
     "gamdss": "mexjax.interop.gamdss",
     "tsfmicro": "mexjax.interop.tsfmicro",
@@ -32,9 +33,9 @@ def from_torch(
     """A model with the weights of a PyTorch state dict.
 
     Args:
-      name: of the model, as in `list_models`.
+      name: of the model, as in `list_models`, or `clip`.
       state: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
-        `.npz`, `.pt` or `.pth` file (see `mexjax.interop.common.read_state`).
+        `.npz`, `.pt`, `.pth` or `.bin` file (see `mexjax.interop.common.read_state`).
       **kwargs: for the model's own file, for example `preset="official"` or, for tsfmicro,
         `fusion="early"`.
 
@@ -45,7 +46,10 @@ def from_torch(
       ConfigError: no such model.
       DataError: weights that cannot be read, or that do not fit: every name is listed.
     """
-    return _source(name).from_torch(read_state(state), **kwargs)
+    source = _source(name)
+    if isinstance(state, str | Path) and hasattr(source, "read_beside"):
+        kwargs = source.read_beside(Path(state)) | kwargs
+    return source.from_torch(read_state(state), **kwargs)
 
 
 def to_torch(name: str, variables: Mapping[str, Any], **kwargs: Any) -> State:

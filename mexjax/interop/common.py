@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -78,9 +79,10 @@ def read_state(source: Mapping[str, Any] | str | Path) -> State:
 
     Args:
       source: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
-        `.npz`, `.pt` or `.pth` file. Nothing in a file is executed: object arrays and pickled
-        classes are refused. A dict around the weights ("state_dict", "model", ...) is opened,
-        and "module." before every name is dropped.
+        `.npz`, `.pt`, `.pth` or `.bin` file. Nothing in a file is executed: object arrays and
+        pickled classes are refused. TorchScript archives are read by PyTorch's own loader. A dict
+        around the weights ("state_dict", "model", ...) is opened, and "module." before every
+        name is dropped.
 
     Raises:
       DataError: no such file, another kind of file, or a file that holds no state dict.
@@ -113,10 +115,10 @@ def _read_file(path: Path) -> Mapping[str, Any]:
                 return {name: file[name] for name in file.files}
         except (ValueError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not an .npz of plain arrays: {error}") from error
-    if path.suffix in (".pt", ".pth"):
+    if path.suffix in (".pt", ".pth", ".bin"):
         return _read_pickled(path)
     raise DataError(
-        f"Cannot read weights from {path}: expected .safetensors, .npz, .pt or .pth; "
+        f"Cannot read weights from {path}: expected .safetensors, .npz, .pt, .pth or .bin; "
         f"found {path.suffix or 'no suffix'}."
     )
 
@@ -130,12 +132,25 @@ def _read_pickled(path: Path) -> Mapping[str, Any]:
             ".safetensors where PyTorch is."
         ) from error
     try:
+        if _is_torch_script(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the files stay what they are
+                return torch.jit.load(path, map_location="cpu").state_dict()
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for a file it refuses
         raise DataError(f"{path} holds more than tensors, or is damaged: {error}") from error
     if not isinstance(state, Mapping):
         raise DataError(f"{path} holds a {type(state).__name__}; expected a state dict.")
     return state
+
+
+def _is_torch_script(path: Path) -> bool:
+    """Whether an archive holds a program beside its tensors, as OpenAI's CLIP files do."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _as_numpy(name: str, value: Any) -> np.ndarray:
@@ -181,8 +196,9 @@ def to_variables(entries: Iterable[Entry], state: State, what: str) -> dict[str,
     expected = {n: s for e in entries for n, s in zip(e.names, e.shapes, strict=True)}
     check_state(state, expected, what)
     flat = {
-        entry.path: np.ascontiguousarray(
-            entry.to_jax([state[name] for name in entry.names]), dtype=np.float32
+        # ascontiguousarray would give a scalar an axis.
+        entry.path: np.asarray(
+            entry.to_jax([state[name] for name in entry.names]), np.float32, order="C"
         )
         for entry in entries
     }
@@ -196,7 +212,7 @@ def to_state(entries: Iterable[Entry], variables: Mapping[str, Any]) -> State:
     for entry in entries:
         arrays = entry.to_torch(np.asarray(flat[entry.path]))
         for name, array in zip(entry.names, arrays, strict=True):
-            state[name] = np.ascontiguousarray(array)
+            state[name] = np.asarray(array, order="C")
             if name.endswith(".running_var"):
                 state[name.replace("running_var", COUNTER)] = np.zeros((), np.int64)
     return state

@@ -2,46 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mexjax.errors import ConfigError
-from mexjax.nn.layers import Dropout, DropPath, space_to_depth, truncated_normal
+from mexjax.errors import ConfigError, unknown_name
+from mexjax.nn.layers import Dropout, DropPath, Initializer, space_to_depth, truncated_normal
 from mexjax.nn.mode import Mode
-from mexjax.ops.activations import gelu
+from mexjax.ops.activations import gelu, quick_gelu
 
 _INIT = truncated_normal(0.02)
 
 
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "quick_gelu": quick_gelu,
+}
+
+
+def at_places(x: jax.Array, places: jax.Array | None) -> jax.Array:
+    """The tokens f[N,Q,C] of f[N,L,C] at places i32[N,Q]; all of them for None."""
+    return x if places is None else jnp.take_along_axis(x, places[..., None], axis=1)
+
+
+class _Projections(nn.Module):
+    """Queries, keys and values of all heads by one product; queries of some tokens by their own."""
+
+    use_bias: bool
+    dtype: jnp.dtype
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, places: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        c = x.shape[-1]
+        kernel = self.param("kernel", self.kernel_init, (c, 3 * c)).astype(self.dtype)
+        bias = jnp.zeros((3 * c,), self.dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (3 * c,)).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if places is None:
+            q, k, v = jnp.split(x @ kernel + bias, 3, axis=-1)
+            return q, k, v
+        q = at_places(x, places) @ kernel[:, :c] + bias[:c]
+        k, v = jnp.split(x @ kernel[:, c:] + bias[c:], 2, axis=-1)
+        return q, k, v
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention f[N,L,C] -> f[N,L,C]; softmax in float32."""
+    """Multi-head self-attention; softmax in float32.
+
+    Attributes:
+      num_heads: they divide the channels.
+      is_causal: a token sees itself and those before it.
+    """
 
     num_heads: int
     use_qkv_bias: bool = True
     dropout_rate: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    is_causal: bool = False
+    kernel_init: Initializer = _INIT
 
     @nn.compact
-    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode, places: jax.Array | None = None) -> jax.Array:
+        """f[N,L,C] -> f[N,L,C], or f[N,Q,C] of the tokens at `places` i32[N,Q] alone."""
         n, length, c = x.shape
         if c % self.num_heads:
             raise ConfigError(f"Attention: {self.num_heads} heads do not divide {c} channels.")
-        qkv = nn.Dense(
-            3 * c, use_bias=self.use_qkv_bias, dtype=self.dtype, kernel_init=_INIT, name="qkv"
+        project = _Projections(self.use_qkv_bias, self.dtype, self.kernel_init, name="qkv")
+        q, k, v = (
+            a.reshape(n, -1, self.num_heads, c // self.num_heads) for a in project(x, places)
         )
-        qkv = qkv(x).reshape(n, length, 3, self.num_heads, c // self.num_heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         q *= (c // self.num_heads) ** -0.5
         scores = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
+        if self.is_causal:
+            at = jnp.arange(length)[None] if places is None else places
+            is_seen = jnp.arange(length) <= at[:, None, :, None]  # (N or 1, 1, Q, L)
+            scores = jnp.where(is_seen, scores, -jnp.inf)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         weights = Dropout(self.dropout_rate)(weights, mode)
-        y = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, length, c)
-        return nn.Dense(c, dtype=self.dtype, kernel_init=_INIT, name="proj")(y)
+        y = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, -1, c)
+        return nn.Dense(c, dtype=self.dtype, kernel_init=self.kernel_init, name="proj")(y)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)), the MLP with an exact GELU."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+      activation: of the MLP, a key of `ACTIVATIONS`.
+      epsilon: of the layer norms.
+    """
 
     num_heads: int
     mlp_width: int
@@ -49,21 +103,36 @@ class Block(nn.Module):
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
     dtype: jnp.dtype = jnp.float32
+    activation: str = "gelu"
+    epsilon: float = 1e-6
+    is_causal: bool = False
+    kernel_init: Initializer = _INIT
 
     @nn.compact
-    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+    def __call__(self, x: jax.Array, mode: Mode, places: jax.Array | None = None) -> jax.Array:
+        """f[N,L,C] -> f[N,L,C], or f[N,Q,C] of the tokens at `places` i32[N,Q] alone."""
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError(unknown_name("activation", self.activation, ACTIVATIONS))
+
         def norm(name: str) -> nn.LayerNorm:
-            return nn.LayerNorm(1e-6, dtype=self.dtype, name=name)
+            return nn.LayerNorm(self.epsilon, dtype=self.dtype, name=name)
 
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=_INIT, name=name)
+            return nn.Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
 
         drop_path, dropout = DropPath(self.drop_path_rate), Dropout(self.dropout_rate)
         attention = Attention(
-            self.num_heads, self.use_qkv_bias, self.dropout_rate, self.dtype, name="attention"
+            self.num_heads,
+            self.use_qkv_bias,
+            self.dropout_rate,
+            self.dtype,
+            self.is_causal,
+            self.kernel_init,
+            name="attention",
         )
-        x += drop_path(dropout(attention(norm("norm1")(x), mode), mode), mode)
-        y = gelu(dense(self.mlp_width, "fc1")(norm("norm2")(x)))
+        mixed = dropout(attention(norm("norm1")(x), mode, places), mode)
+        x = at_places(x, places) + drop_path(mixed, mode)
+        y = ACTIVATIONS[self.activation](dense(self.mlp_width, "fc1")(norm("norm2")(x)))
         y = dense(x.shape[-1], "fc2")(dropout(y, mode))
         return x + drop_path(dropout(y, mode), mode)
 

@@ -24,3 +24,8 @@ def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[ja
     share = 0.5 * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
     slope = share + x * jnp.exp(-0.5 * x * x) * (0.5 / math.pi) ** 0.5
     return x * share, slope * dx
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x sigmoid(1.702 x): the approximation that OpenAI trained CLIP with."""
+    return x * jax.nn.sigmoid(1.702 * x)
