@@ -118,12 +118,13 @@ def token_ids(texts: Sequence[str], merges: str | Path = "") -> np.ndarray:
     return _padded(rows)
 
 
-def joined_ids(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def joined_ids(ids: np.ndarray, labels: np.ndarray, *, comma: int = COMMA) -> np.ndarray:
     """One text for each combination of labels: the sentences of all units, joined by commas.
 
     Args:
       ids: i32[N, 2, L], negative and positive sentence of each unit.
       labels: 0 or 1, [M, N].
+      comma: its id, in the vocabulary of `ids`.
 
     Returns:
       i32[M, L'].
@@ -131,12 +132,14 @@ def joined_ids(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Raises:
       DataError: texts longer than the text tower's context.
     """
-    bodies = [[row[1 : row.argmax()].tolist() for row in pair] for pair in np.asarray(ids)]
+    ids = np.asarray(ids)
+    start, end = int(ids[0, 0, 0]), int(ids.max())
+    bodies = [[row[1 : row.argmax()].tolist() for row in pair] for pair in ids]
     rows = []
     for label in np.asarray(labels, int):
         parts = [bodies[n][y] for n, y in enumerate(label)]
-        inside = list(itertools.chain.from_iterable([COMMA, *part] for part in parts))[1:]
-        rows.append([START, *inside, END])
+        inside = list(itertools.chain.from_iterable([comma, *part] for part in parts))[1:]
+        rows.append([start, *inside, end])
     longest = max(map(len, rows))
     if longest > CONTEXT:
         raise DataError(

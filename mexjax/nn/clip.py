@@ -112,7 +112,7 @@ class _TextEmbedding(nn.Module):
             )
         tokens = self.param("tokens", _init(0.02), (s.vocabulary, s.text.width))
         position = self.param("position", _init(0.01), (s.context, s.text.width))
-        x = tokens[ids] + position[: ids.shape[1]]
+        x = jnp.asarray(tokens)[ids] + position[: ids.shape[1]]
         return x.astype(self.dtype)
 
 
