@@ -25,8 +25,9 @@ def get_config() -> ConfigDict:
     data.root = ""  # folder that python -m mexjax.prepare wrote; the embedded dataset needs none
     data.datasets = ()  # of data.name=prepared: only these, for example ("casme2",); (): all
     data.sampling = "linspace"  # of data.name=prepared: a rule of mexjax/data/sampling.py
-    # Which frames of a clip: uniform (num_frames of onset to offset) | key_frames (onset, apex and
-    # offset as annotated; num_frames=3).
+    # What is seen of a clip: uniform (num_frames of onset to offset) | key_frames (onset, apex and
+    # offset as annotated; num_frames=3) | flow_image (motion from onset to apex as a colour image;
+    # num_frames=1, is_color=True).
     data.view = "uniform"
     # Of data.view=key_frames.
     data.key_frames = key_frames = ConfigDict()
@@ -39,12 +40,21 @@ def get_config() -> ConfigDict:
     key_frames.lambda_fall = 0.1  # how far from the offset, share of the fall
     # signed | uint8_wrap (as one released code subtracts) | same_light (frames of one mean).
     key_frames.difference = "signed"
-    key_frames.flow_method = "dis"  # of model.feature=flow: dis | farneback | tvl1
     data.control = "none"  # none | static (every frame is the onset) | shuffled_labels
     data.center = "none"  # none | onset | clip_mean: what is subtracted from each frame in time
     data.num_frames = 8  # frames a clip
     data.image_size_px = 64  # side of the square face image kept on the device
     data.is_color = False  # True: 3 channels, False: 1 (luma)
+    # Motion relative to the onset, made larger before anything else: none | linear | phase | magnet
+    # (learned; magnify_weights) | flow_scale (the flow itself, of flow_image).
+    data.magnify = "none"
+    data.magnify_factor = 3.0  # total displacement over the real one
+    data.magnify_weights = ""  # of magnet: path of a checkpoint
+    data.magnify_gain = "port"  # of magnet: port | official, see mexjax/nn/magnet.py
+    data.flow_method = "dis"  # of any optical flow: dis | farneback | tvl1, see mexjax/ops/flow.py
+    data.flow_style = "magnitude"  # of flow_image, third channel: magnitude | strain; or hsv
+    data.is_flow_scale_fixed = False  # of flow_image: one scale for all clips, not each its own
+    data.flow_source_px = 128  # of the embedded dataset: side of the frames flow is computed on
     # Scalar mean and maximum of a whole split applied after normalisation: none | train (from the
     # training fold, used for both) | per_split (each split its own, as one released code does).
     data.split_scale = "none"
@@ -78,10 +88,11 @@ def get_config() -> ConfigDict:
     train.batch_size = 32  # clips
     train.optimizer = "adam"  # adam | adamw | sgd
     train.learning_rate = 1e-3  # peak of the schedule
-    train.schedule = "constant"  # constant | cosine | one_cycle | epoch_decay
+    train.schedule = "constant"  # constant | cosine | one_cycle | epoch_decay | milestones
     train.warmup_fraction = 0.1  # of one_cycle: share of the updates with rising rate
-    train.decay_per_epoch = 1.0  # of epoch_decay: factor applied after each epoch
+    train.decay_per_epoch = 1.0  # of epoch_decay: factor after each epoch; of milestones: at each
     train.decay_epochs = 0  # of epoch_decay: epochs after which the factor stays; 0: all
+    train.milestones = ()  # of milestones: epochs, counted from 0, from which the factor applies
     train.weight_decay = 0.0  # adam, sgd: L2 in the gradient; adamw: decoupled
     train.momentum = 0.9  # of sgd
     train.beta1 = 0.9  # of adam and adamw
@@ -91,6 +102,8 @@ def get_config() -> ConfigDict:
     # One update over all parameters as a single vector: faster for networks of many small tensors,
     # where each tensor's own update costs more to start than to do; slower for large ones.
     train.is_update_fused = False
+    # Of networks with a frozen first part: computed once for all folds, if nothing is augmented.
+    train.is_frozen_part_cached = True
     train.is_remat = False  # recompute activations in the backward pass: less memory, more time
     train.steps_per_call = 0  # updates in one compiled call; 0: one on CPU, an epoch on others
 

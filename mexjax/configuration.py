@@ -17,7 +17,7 @@ from mexjax.errors import ConfigError
 
 LEAST = {
     "seed": 0,
-    "data.num_frames": 2,
+    "data.num_frames": 1,
     "data.image_size_px": 8,
     "augment.crop_px": 0,
     "augment.shift_px": 0,

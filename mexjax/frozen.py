@@ -11,7 +11,7 @@ by all folds, whose programs then hold the trainable part only.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +21,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mexjax.batches import Data, gather, network_batch
+from mexjax.data import augment
 from mexjax.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -60,10 +62,11 @@ def is_cached(config: ConfigDict, kept: Tree) -> bool:
     is_augmented = augment.crop_px or augment.shift_px or augment.is_flipped or augment.gain_std
     if not kept or not config.train.is_frozen_part_cached:
         return False
-    if is_augmented or config.eval.is_flip_averaged:
+    is_scaled = config.data.split_scale != "none"
+    if is_augmented or is_scaled or config.eval.is_flip_averaged:
         log.warning(
             "The frozen part of the network is computed in every step: augmentation (augment.*,"
-            " eval.is_flip_averaged) shows it other images each time."
+            " eval.is_flip_averaged, data.split_scale) shows it other images each time."
         )
         return False
     return True
@@ -73,8 +76,7 @@ def shared_arrays(
     config: ConfigDict,
     paper: ModuleType,
     module: nn.Module,
-    batch_of: Callable[[np.ndarray], Mapping[str, jax.Array]],
-    num_clips: int,
+    data: Data,
 ) -> dict[str, Any]:
     """What all folds of a study share beside the dataset.
 
@@ -82,13 +84,12 @@ def shared_arrays(
       config: the whole configuration.
       paper: the file of the model.
       module: the network.
-      batch_of: i32[B], rows of the dataset, to the batch that the network takes of them.
-      num_clips: N.
+      data: N clips, see `mexjax.data.arrays.Dataset.on_host`.
 
     Returns:
       Nothing, where the network keeps no parameters and starts from none; else `kept` and `start`,
       parts of the tree of parameters, and, if the frozen part is computed once, `per_clip`
-      {name: [N, ...]} and `constant` {name: array}.
+      {name: [N, ...]}, with the paper's targets, and `constant` {name: array}.
 
     Raises:
       ConfigError: parameters that are kept but that nothing gives.
@@ -96,6 +97,13 @@ def shared_arrays(
     if not hasattr(paper, "is_frozen"):
         return {}
     start = paper.start(config.model)
+
+    def frames_of(rows: np.ndarray) -> jax.Array:
+        return augment.center_crop(gather(data, rows), config.augment)
+
+    def batch_of(rows: np.ndarray) -> dict[str, jax.Array]:
+        return network_batch(config, paper, data, frames_of(rows), rows)
+
     example = batch_of(np.zeros(2, np.int32))
 
     def init(batch: Mapping[str, jax.Array]) -> Tree:
@@ -123,10 +131,12 @@ def shared_arrays(
     variables = jax.device_put({"params": kept})
     first = jax.jit(lambda *arguments: module.apply(*arguments, method="frozen_part"))
     parts = []
+    num_clips = len(data["labels"])
     for begin in range(0, num_clips, BATCH):
         # Whole batches: one program.
         rows = np.minimum(np.arange(begin, begin + BATCH), num_clips - 1)
-        parts.append(jax.device_get(first(variables, batch_of(rows))))
+        made = first(variables, batch_of(rows)) | paper.targets(frames_of(rows), config.model)
+        parts.append(jax.device_get(made))
     shared["per_clip"] = {
         name: np.concatenate([part[name] for part in parts])[:num_clips] for name in parts[0]
     }

@@ -85,11 +85,18 @@ def make_rate(config: ConfigDict) -> Rate:
             epochs = jnp.minimum(epochs, config.decay_epochs)
         return peak * config.decay_per_epoch ** epochs.astype(jnp.float32)
 
+    def milestones(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
+        del total
+        epochs = step // jnp.maximum(epoch, 1)
+        passed = sum((epochs >= at).astype(jnp.float32) for at in config.milestones)
+        return peak * jnp.float32(config.decay_per_epoch) ** passed
+
     rates = {
         "constant": constant,
         "cosine": cosine,
         "one_cycle": one_cycle,
         "epoch_decay": epoch_decay,
+        "milestones": milestones,
     }
     if config.schedule not in rates:
         raise ConfigError(unknown_name("train.schedule", config.schedule, rates))

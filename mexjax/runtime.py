@@ -106,6 +106,13 @@ def environment() -> dict[str, Any]:
     }
 
 
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def processor() -> str:
     """The processor's name as the system gives it."""
     try:

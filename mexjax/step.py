@@ -11,17 +11,20 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from ml_collections import ConfigDict
 
+from mexjax import frozen
+from mexjax.batches import clip_entries, gather, has_flow, network_batch
 from mexjax.data import augment
 from mexjax.ops import flow_frames
 from mexjax.optim import Optimizer
 
-Arrays = Mapping[str, jax.Array]
+Arrays = Mapping[str, Any]
 
 
 @struct.dataclass
@@ -94,12 +97,12 @@ def make_fold_functions(
 
     Returns:
       `init(plan, data)`, `train(state, position, plan, data)` and
-      `evaluate(state, j, plan, data)`; `data` is the dataset on the device, `position` the
-      number of the step in the plan and `j` the number of the evaluation batch.
+      `evaluate(state, j, plan, data)`; `data` is the dataset on the device and, of networks that
+      keep some of their parameters, what `mexjax.frozen.shared_arrays` gives as `frozen`;
+      `position` is the number of the step in the plan and `j` that of the evaluation batch.
     """
     is_split_scaled = config.data.split_scale != "none"
-    has_flow = config.model.get("feature", "difference") == "flow"
-    mirror = flow_frames.mirror if has_flow else augment.mirror
+    mirror = flow_frames.mirror if has_flow(config) else augment.mirror
     freezes = bool(config.model.get("freeze_bn_after_epoch_1", False))
 
     def fold_key(plan: FoldPlan, purpose: int) -> jax.Array:
@@ -107,26 +110,34 @@ def make_fold_functions(
         root = jax.random.key(plan.seed, impl="threefry2x32")
         return jax.random.fold_in(jax.random.fold_in(root, purpose), plan.fold_id)
 
-    def inputs(frames: jax.Array, scale: jax.Array | None = None) -> dict[str, jax.Array]:
-        images = frames[:, : flow_frames.NUM_IMAGES] if has_flow else frames
-        clip = augment.normalise(
-            images, config.data.center, scale=scale if is_split_scaled else None
-        )
-        if has_flow:
-            clip = jnp.concatenate([clip, frames[:, flow_frames.NUM_IMAGES :]], axis=1)
-        return paper.inputs(clip, config.model)
+    def seen(data: Arrays, frames: jax.Array, idx: jax.Array, scale: jax.Array) -> dict:
+        own = scale if is_split_scaled else None
+        return network_batch(config, paper, data, frames, idx, own)
 
-    def gather(data: Arrays, idx: jax.Array, *, train: bool = False) -> jax.Array:
-        clips = data.get("train_clips", data["clips"]) if train else data["clips"]
-        return clips[idx].astype(jnp.float32) / 255.0
+    def prepared(data: Arrays, idx: jax.Array) -> dict[str, jax.Array]:
+        """What the network takes where its frozen part was computed before."""
+        shared = data["frozen"]
+        return {
+            **clip_entries(data.get("views", {}) | shared["per_clip"], idx),
+            **shared["constant"],
+        }
+
+    def whole(params: Any, data: Arrays) -> Any:
+        return frozen.merge(params, data["frozen"]["kept"]) if "frozen" in data else params
+
+    def is_prepared(data: Arrays) -> bool:
+        return "per_clip" in data.get("frozen", {})
 
     def init(plan: FoldPlan, data: Arrays) -> FoldState:
-        frames = augment.center_crop(gather(data, jnp.zeros((2,), jnp.int32)), config.augment)
-        batch = inputs(frames) | plan.extras
+        idx = jnp.zeros((2,), jnp.int32)
+        frames = augment.center_crop(gather(data, idx), config.augment)
+        batch = network_batch(config, paper, data, frames, idx) | plan.extras
         keys = jax.random.split(fold_key(plan, 0), 3)
         rngs = dict(zip(("params", "drop_path", "dropout"), keys, strict=True))
         variables = module.init(rngs, batch, train=False)
-        params = variables["params"]
+        params, _ = frozen.split(variables["params"], paper, config.model)
+        if "frozen" in data:
+            params = frozen.started(params, data["frozen"]["start"])
         return FoldState(
             params=params,
             batch_stats=variables.get("batch_stats", {}),
@@ -135,11 +146,11 @@ def make_fold_functions(
         )
 
     def loss_fn(
-        params: Any, batch_stats: Any, batch: dict[str, jax.Array], key: jax.Array
+        params: Any, batch_stats: Any, batch: dict[str, jax.Array], key: jax.Array, data: Arrays
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         keys = jax.random.split(key)
         outputs, updated = module.apply(
-            {"params": params, "batch_stats": batch_stats},
+            {"params": whole(params, data), "batch_stats": batch_stats},
             batch,
             train=True,
             mutable=["batch_stats"],
@@ -168,23 +179,27 @@ def make_fold_functions(
             # By the fold's own step, not its place in the plan, which depends on longer folds.
             jax.random.fold_in(fold_key(plan, 1), state.step)
         )
-        frames = augment.augment(gather(data, idx, train=True), key_augment, config.augment, mirror)
-        batch = {
-            **inputs(frames, plan.scale[0]),
+        if is_prepared(data):
+            batch = prepared(data, idx)
+        else:
+            frames = gather(data, idx, train=True)
+            frames = augment.augment(frames, key_augment, config.augment, mirror)
+            batch = seen(data, frames, idx, plan.scale[0]) | paper.targets(frames, config.model)
+        batch |= {
             "label": data["labels"][idx],
             "subject": data["subjects"][idx],
             "weight": weight,
             **plan.extras,
-            **paper.targets(frames, config.model),
         }
         if freezes:
             batch["is_frozen"] = state.step >= plan.epoch_steps
         (_, (logs, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.batch_stats, batch, key_model
+            state.params, state.batch_stats, batch, key_model, data
         )
         updates, opt_state = optimizer.transform.update(grads, state.opt_state, state.params)
         rate = optimizer.rate(state.step, plan.total_steps, plan.epoch_steps)
-        updates = jax.tree.map(lambda update: -rate * update, updates)
+        factors = _rate_factors(updates, paper, config.model)
+        updates = jax.tree.map(lambda update, factor: -rate * factor * update, updates, factors)
         new = FoldState(
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
@@ -199,17 +214,26 @@ def make_fold_functions(
     def evaluate(
         state: FoldState, j: jax.Array, plan: FoldPlan, data: Arrays
     ) -> dict[str, jax.Array]:
-        frames = augment.center_crop(gather(data, plan.eval_idx[j]), config.augment)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        idx = plan.eval_idx[j]
+        variables = {"params": whole(state.params, data), "batch_stats": state.batch_stats}
 
-        def predict(frames: jax.Array) -> dict[str, jax.Array]:
-            batch = inputs(frames, plan.scale[1])
+        def predict(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
             return paper.predictions(module.apply(variables, batch, train=False))
 
-        found = predict(frames)
+        if is_prepared(data):
+            return predict(prepared(data, idx))
+        frames = augment.center_crop(gather(data, idx), config.augment)
+        found = predict(seen(data, frames, idx, plan.scale[1]))
         if config.eval.is_flip_averaged:
-            mirrored = predict(mirror(frames))
+            mirrored = predict(seen(data, mirror(frames), idx, plan.scale[1]))
             found["logits"] = (found["logits"] + mirrored["logits"]) / 2
         return found
 
     return FoldFunctions(init, train, evaluate)
+
+
+def _rate_factors(tree: Any, paper: ModuleType, model_config: ConfigDict) -> Any:
+    """What the learning rate is multiplied with at each leaf of a tree of parameters."""
+    factor = getattr(paper, "rate_factor", lambda path, model_config: 1.0)
+    flat = flax.traverse_util.flatten_dict(tree)
+    return flax.traverse_util.unflatten_dict({path: factor(path, model_config) for path in flat})

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax import flops, plan, protocols
+from mexjax import flops, frozen, plan, protocols
 from mexjax import folds as fold_axis
+from mexjax.batches import network_batch
 from mexjax.data import arrays
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.folds import Programs
@@ -120,20 +122,33 @@ def _make_programs(
 
 def make_module(study: Study) -> nn.Module:
     """The network the configuration of a study names."""
-    model = dict(study.config.model.items()) | {"dtype": study.config.dtype}
+    config = study.config
+    model = dict(config.model.items()) | {"dtype": config.dtype}
+    paper = get_model(config.model.name)
+    others = paper.of_protocol(config.protocol) if hasattr(paper, "of_protocol") else {}
+    return paper.make(model, num_classes=len(study.dataset.class_names), **others)
+
+
+def device_data(study: Study) -> dict[str, Any]:
+    """What goes to the device: the dataset and, of networks that keep some of their parameters,
+    those and what the frozen part makes of the clips (`frozen`, see `mexjax.frozen`)."""
+    data = study.dataset.on_host()
     paper = get_model(study.config.model.name)
-    return paper.make(model, num_classes=len(study.dataset.class_names))
+    shared = frozen.shared_arrays(study.config, paper, make_module(study), data)
+    return data | ({"frozen": shared} if shared else {})
 
 
 def clip_flops(study: Study) -> int:
     """Operations of the network's forward pass for one clip."""
-    config, clips = study.config, study.dataset.clips
-    size = config.augment.crop_px or clips.shape[2]
-    clip = jax.ShapeDtypeStruct((1, clips.shape[1], size, size, clips.shape[4]), np.float32)
-    module = make_module(study)
+    config, data = study.config, study.dataset.on_host()
+    paper, module = get_model(config.model.name), make_module(study)
+    size = config.augment.crop_px or data["clips"].shape[2]
+    clip = jax.ShapeDtypeStruct(
+        (1, *data["clips"].shape[1:2], size, size, data["clips"].shape[4]), np.float32
+    )
 
     def forward(clip: jax.Array) -> dict[str, jax.Array]:
-        batch = get_model(config.model.name).inputs(clip, config.model)
+        batch = network_batch(config, paper, data, clip, np.zeros(1, np.int32))
         variables = module.init(jax.random.key(0), batch, train=False)
         return module.apply(variables, batch, train=False)
 

@@ -27,7 +27,7 @@ from mexjax.progress import TrainProgress
 from mexjax.record import has_record, read_rows, write_record
 from mexjax.report import report
 from mexjax.step import Arrays
-from mexjax.study_layout import Study, clip_flops, compile_group, make_study
+from mexjax.study_layout import Study, clip_flops, compile_group, device_data, make_study
 from mexjax.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,6 @@ def _memory_errors_explained(config: ConfigDict) -> Iterator[None]:
 def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> dict[str, Any]:
     config, strategy = study.config, study.config.folds.strategy
     devices = fold_axis.num_devices(strategy)
-    host = study.dataset.on_host()
     total = int(study.plan.valid.sum())
     with (
         perf.CompileCounter() as counter,
@@ -112,6 +111,7 @@ def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> d
     ):
         progress.say("compiling")
         compile_start = time.perf_counter()
+        host = device_data(study)
         size, compiled = perf.choose_group(
             len(study.fold_ids),
             devices,
@@ -193,7 +193,10 @@ def _run_group(
     for i, name in enumerate(compiled.programs.log_names):
         recorded[f"curve_{name}"] = curves[..., i]
     params = compiled.carry_shape.states.params
-    recorded["num_params"] = np.full(len(names), count_params(params) // width)
+    num_params = count_params(params) // width + count_params(
+        data.get("frozen", {}).get("kept", {})
+    )
+    recorded["num_params"] = np.full(len(names), num_params)
     recorded |= {"fold_id": own.fold_id, "seconds": seconds}
     folder.save_arrays(folder.group_file(index), recorded)
     checkpoints.remove()

@@ -134,7 +134,7 @@ def test_a_study_of_flow_has_it_in_its_arrays():
     [
         ({"data.image_size_px": 16}, "at least 32 pixels"),
         ({"augment.gain_std": 0.1}, "gain_std"),
-        ({"data.key_frames.flow_method": "horn"}, "farneback"),
+        ({"data.flow_method": "horn"}, "farneback"),
         ({"model.feature": "optical"}, "difference"),
     ],
 )

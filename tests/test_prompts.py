@@ -42,7 +42,7 @@ def test_combinations_are_those_whose_units_are_modelled():
     every = prompts.combinations(CASME2)
     assert len(every) == 12 and len(prompts.combinations(SAMM)) == 6
     assert {c.emotion for c in every} == {"positive", "negative", "surprise"}
-    assert prompts.token_ids([c.text for c in every]).shape == (12, 17)
+    assert prompts.token_ids([c.text for c in every]).shape == (12, 16)
 
 
 def test_joined_sentences_are_one_text():

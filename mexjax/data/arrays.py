@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.progress import Progress
 
 from mexjax import protocols
-from mexjax.data import keyframes, synthetic
+from mexjax.data.loading import SOURCES, other_views, with_flow
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.models import get_model
-from mexjax.ops import flow_frames
-from mexjax.ops.flow import MIN_SIDE_PX
 
 CONTROLS = ("none", "static", "shuffled_labels")
 SPLITS = ("train", "all")
+# Views with a number of frames of their own: what data.num_frames must be.
+FRAMES = {"key_frames": (3, "onset, apex and offset"), "flow_image": (1, "one image")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +32,7 @@ class Dataset:
       labels: i32[N], index into `class_names`; of action units 0/1 i32[N, A].
       class_names: names of the K classes, or of the A units ("AU12").
       train_clips: as `clips`, what training sees of each clip; None: the same.
+      views: other arrays of each clip that the model takes, [N, ...], by name.
     """
 
     name: str
@@ -45,6 +41,7 @@ class Dataset:
     labels: np.ndarray
     class_names: tuple[str, ...]
     train_clips: np.ndarray | None = None
+    views: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -56,10 +53,11 @@ class Dataset:
         """i32[N]: number of the subject of every row, counted over all datasets from 0."""
         return pd.factorize(self.table["subject"], sort=True)[0].astype(np.int32)
 
-    def on_host(self) -> dict[str, np.ndarray]:
-        """What the compiled step reads: `clips`, `labels`, `subjects` and, where training sees
-        other frames than evaluation, `train_clips`."""
-        arrays = {"clips": self.clips, "labels": self.labels, "subjects": self.subjects}
+    def on_host(self) -> dict[str, Any]:
+        """What the compiled step reads: `clips`, `labels`, `subjects`, `views` and, where training
+        sees other frames than evaluation, `train_clips`."""
+        names = ("clips", "labels", "subjects", "views")
+        arrays = {name: getattr(self, name) for name in names}
         return arrays if self.train_clips is None else arrays | {"train_clips": self.train_clips}
 
     @property
@@ -91,11 +89,7 @@ def load(config: ConfigDict) -> Dataset:
     ):
         if value not in takes:
             raise ConfigError(f"{key}={value!r}: {config.model.name} takes {' or '.join(takes)}.")
-    if data.view == "key_frames" and data.num_frames != 3:
-        raise ConfigError(
-            f"data.view=key_frames gives onset, apex and offset: set data.num_frames=3, found"
-            f" {data.num_frames}."
-        )
+    _check_frames(config)
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
     choice, splits = data.key_frames.choice, data.key_frames.splits
@@ -108,6 +102,7 @@ def load(config: ConfigDict) -> Dataset:
         )
     is_only_train = data.view == "key_frames" and choice != "annotated" and splits == "train"
     table, clips = SOURCES[data.name](config, "annotated" if is_only_train else choice)
+    views = other_views(config, table) if hasattr(paper, "clip_views") else {}
     labels, class_names = protocols.label_table(table, config.protocol)
     keep = labels >= 0 if labels.ndim == 1 else np.ones(len(labels), bool)
     if not keep.any():
@@ -119,12 +114,20 @@ def load(config: ConfigDict) -> Dataset:
     table, labels = table[keep].reset_index(drop=True), labels[keep]
     sets = [_as_configured(clips[keep], data) for clips in sets]
     if config.model.get("feature", "difference") == "flow":
-        sets = [_with_flow(clips, config) for clips in sets]
+        sets = [with_flow(clips, config) for clips in sets]
     if data.control == "shuffled_labels":
         labels = np.random.default_rng([config.seed, 0x5F]).permutation(labels)
-    train_clips = sets[1] if is_only_train else None
+    views = {name: array[keep] for name, array in views.items()}
+    if hasattr(paper, "clip_arrays"):
+        views |= paper.clip_arrays(labels, config)
     return Dataset(
-        data.name, table, sets[0], labels.astype(np.int32), tuple(class_names), train_clips
+        name=data.name,
+        table=table,
+        clips=sets[0],
+        labels=labels.astype(np.int32),
+        class_names=tuple(class_names),
+        train_clips=sets[1] if is_only_train else None,
+        views=views,
     )
 
 
@@ -140,112 +143,24 @@ def _as_configured(clips: np.ndarray, data: ConfigDict) -> np.ndarray:
     return np.repeat(clips[:, :1], clips.shape[1], axis=1) if data.control == "static" else clips
 
 
-def _with_flow(clips: np.ndarray, config: ConfigDict) -> np.ndarray:
-    """Key frames and the flow between them, computed once.
-
-    Raises:
-      ConfigError: an unknown method, images too small for it, or a treatment of pixels that flow
-        does not allow.
-    """
+def _check_frames(config: ConfigDict) -> None:
+    """Refuse a frame count or colour that the view does not have."""
     data = config.data
-    if data.image_size_px < MIN_SIDE_PX:
+    number, what = FRAMES.get(data.view, (0, ""))
+    if number and data.num_frames != number:
         raise ConfigError(
-            f"model.feature=flow needs images of at least {MIN_SIDE_PX} pixels; found"
-            f" data.image_size_px={data.image_size_px}."
+            f"data.view={data.view} gives {what}: set data.num_frames={number}, found"
+            f" {data.num_frames}."
         )
-    for key, value in (
-        ("augment.gain_std", config.augment.gain_std),
-        ("data.split_scale", data.split_scale),
-    ):
-        if value not in (0, "none"):
-            raise ConfigError(
-                f"{key}={value} changes the brightness of pixels; with model.feature=flow some are"
-                " no images. Set it to 0 or none."
-            )
-    return flow_frames.with_flow(clips, data.key_frames.flow_method, len(os.sched_getaffinity(0)))
+    if not number and data.num_frames < 2:
+        raise ConfigError(
+            f"data.view={data.view} gives frames in time: data.num_frames must be at least 2,"
+            f" found {data.num_frames}."
+        )
+    if data.view == "flow_image" and not data.is_color:
+        raise ConfigError("data.view=flow_image has three channels: set data.is_color=True.")
 
 
 def list_datasets() -> list[str]:
     """Names that `data.name` takes."""
     return sorted(SOURCES)
-
-
-def _load_synthetic(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
-    data = config.data
-    fields = dict(data.synthetic.items())
-    try:
-        settings = synthetic.SyntheticConfig(
-            num_frames=data.num_frames,
-            resolution_px=data.image_size_px,
-            is_color=data.is_color,
-            **fields,
-        )
-    except ValueError as error:
-        raise ConfigError(f"data.synthetic: {error}") from error
-    return synthetic.generate(settings, view=data.view, choice=choice, rule=_rule(config))
-
-
-def _load_prepared(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """The clips of `python -m mexjax.prepare`, each as `num_frames` frames from onset to offset.
-
-    The frames of every clip are sampled and scaled once and kept below the prepared folder, so the
-    next run with the same frame count, size and colour maps a file.
-
-    Raises:
-      ConfigError: no root, or `data.datasets` names one that is not in it.
-      DataError: the folder was not prepared, or is damaged.
-    """
-    # Imported here: the readers of records take a second, and the embedded dataset needs none.
-    from mexjax.data import views
-    from mexjax.data.manifest import COLUMNS, read_manifest
-    from mexjax.data.records import MANIFEST, RECORD
-
-    data = config.data
-    if not data.root:
-        raise ConfigError(
-            "data.name=prepared needs the folder that python -m mexjax.prepare wrote: add"
-            " --config.data.root=FOLDER."
-        )
-    root = Path(data.root)
-    if (root / RECORD).is_file() and not (root / MANIFEST).is_file():
-        raise DataError(
-            f"The preparation of {root} was not finished: there is no {MANIFEST}. Run the same"
-            " python -m mexjax.prepare command again; it goes on from what is there."
-        )
-    table = read_manifest(root / MANIFEST, required=COLUMNS)
-    known = list(dict.fromkeys(table["dataset"]))
-    for name in data.datasets:
-        if name not in known:
-            raise ConfigError(unknown_name("dataset in data.datasets", str(name), known))
-    if data.datasets:
-        table = table[table["dataset"].isin(list(data.datasets))].reset_index(drop=True)
-    params = {"size_px": data.image_size_px, "is_color": data.is_color}
-    if data.view == "uniform":
-        params |= {"num_frames": data.num_frames, "rule": data.sampling}
-    else:
-        params |= {"choice": choice, **dataclasses.asdict(_rule(config))}
-    with _view_bar(config.has_progress) as progress:
-        return table, views.compute_view(root, table, data.view, params, progress=progress)
-
-
-def _rule(config: ConfigDict) -> keyframes.Rule:
-    keys = config.data.key_frames
-    return keyframes.Rule(keys.window, keys.lambda_rise, keys.lambda_fall, keys.difference)
-
-
-@contextmanager
-def _view_bar(is_shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal while frames are sampled; nothing where they were before."""
-    console = Console()
-    if not (is_shown and console.is_terminal):
-        yield None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("sampling clips", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
-
-
-SOURCES: dict[str, Callable[[ConfigDict, str], tuple[pd.DataFrame, np.ndarray]]] = {
-    "prepared": _load_prepared,
-    "synthetic": _load_synthetic,
-}

@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.errors import DataError
+from mexjax.runtime import num_cores
 
 SCHEMA_VERSION = 1
 MANIFEST, RECORD = "manifest.parquet", "preparation.json"  # of a prepared folder
@@ -272,13 +272,6 @@ class _Clips:
         except (RuntimeError, ValueError, IndexError) as error:
             raise _damaged(clip_id(row), row, str(error)) from error
         return index, decode(data, row)
-
-
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def index_path(shard: Path) -> Path:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from typing import Any
+
 import cv2
+import jax
 import numpy as np
 
 from mexjax.data import keyframes
@@ -13,6 +18,7 @@ from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.ops import magnify as magnification
 
 MAX_SIZE_PX = 2048
+METHODS = (*magnification.METHODS, "magnet", "flow_scale")
 PARTS = ("rise", "fall")
 CHOICES = ("annotated", "reselected", "fft_apex")
 
@@ -114,29 +120,53 @@ def resized(frames: np.ndarray, size_px: int) -> np.ndarray:
     return np.stack(out).reshape(-1, size_px, size_px, channels)
 
 
-def magnified(
-    reference: np.ndarray, frames: np.ndarray, *, method: str, factor: float
-) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Magnifier:
+    """How motion is magnified.
+
+    Attributes:
+      method: one of `METHODS`.
+      factor: total displacement, 1 is the identity.
+      weights: of `magnet`, path of a checkpoint (`mexjax.interop.magnet`).
+      gain: of `magnet`, one of `mexjax.nn.magnet.GAINS`.
+
+    Raises:
+      ConfigError: an unknown method, a factor that is not positive, or `magnet` without weights.
+    """
+
+    method: str = "none"
+    factor: float = 3.0
+    weights: str = ""
+    gain: str = "port"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(unknown_name("magnification", self.method, METHODS))
+        if not self.factor > 0:
+            raise ConfigError(f"The factor of magnification must be positive, found {self.factor}.")
+        if (self.method == "magnet") != bool(self.weights):
+            raise ConfigError(
+                f"Magnification {self.method!r} with weights={self.weights!r}: a checkpoint belongs"
+                " to the method magnet, and magnet needs one (docs/datasets.md says which)."
+            )
+
+
+def magnified(reference: np.ndarray, frames: np.ndarray, how: Magnifier) -> np.ndarray:
     """Magnify the motion of each frame against one reference, at the resolution as stored.
 
     Args:
       reference: u8[H, W, C].
       frames: u8[T, H, W, C].
-      method: one of `mexjax.ops.magnify.METHODS`.
-      factor: total displacement, 1 is the identity.
+      how: `flow_scale` leaves frames as they are: it is applied to flow.
 
     Returns:
       u8[T, H, W, C].
-
-    Raises:
-      ConfigError: an unknown method, or a factor that is not positive.
     """
-    if method not in magnification.METHODS:
-        raise ConfigError(unknown_name("magnification", method, magnification.METHODS))
-    if not factor > 0:
-        raise ConfigError(f"The factor of magnification must be positive, found {factor}.")
-    if method == "none" or factor == 1:
+    method, factor = how.method, how.factor
+    if method in ("none", "flow_scale") or (factor == 1 and method != "magnet"):
         return frames
+    if method == "magnet":
+        return _by_network(reference, frames, how)
     first = reference.astype(np.float32) / 255
     out = []
     for frame in frames:
@@ -144,3 +174,34 @@ def magnified(
         moved = magnification.magnify(first, frame.astype(np.float32) / 255, factor, method=method)
         out.append(np.round(np.asarray(moved) * 255).astype(np.uint8))
     return np.stack(out)
+
+
+def _by_network(reference: np.ndarray, frames: np.ndarray, how: Magnifier) -> np.ndarray:
+    """`magnified` by MagNet; gray frames go through it in three channels."""
+    from mexjax.nn.magnet import MULTIPLE_PX, gain_of
+
+    run, variables = _network(how.weights)
+    height, width = frames.shape[1:3]
+    pad = ((0, -height % MULTIPLE_PX), (0, -width % MULTIPLE_PX), (0, 0))
+    is_color = frames.shape[-1] == 3
+
+    def prepared(frame: np.ndarray) -> np.ndarray:
+        colored = np.pad(with_channels(frame[None], True)[0], pad, mode="symmetric")
+        return colored[None].astype(np.float32) / 127.5 - 1
+
+    gain = np.float32(gain_of(how.factor, how.gain))
+    out = []
+    for frame in frames:
+        moved = np.asarray(run(variables, prepared(reference), prepared(frame), gain))[0]
+        levels = np.clip(np.round((moved[:height, :width] + 1) * 127.5), 0, 255).astype(np.uint8)
+        out.append(with_channels(levels[None], is_color)[0])
+    return np.stack(out)
+
+
+@functools.lru_cache(maxsize=1)
+def _network(path: str) -> tuple[Any, Any]:
+    """A MagNet that is compiled once for each image size, and its variables."""
+    from mexjax.interop.api import from_torch
+
+    module, variables = from_torch("magnet", path)
+    return jax.jit(module.apply), jax.device_put(variables)

@@ -9,7 +9,8 @@
     landmark_tokens  image patches of each action unit    i32[A, 6]        Micro-AU CLIP
 
 S is `size_px`, C is 3 with `is_color` and 1 without. Shapes and dtypes depend on the parameters
-only. Motion is magnified, and flow computed, at the resolution as stored; then it is resized.
+only. Motion is magnified (`magnify`, `factor`, `weights` and `gain` are those of
+`view_frames.Magnifier`), and flow computed, at the resolution as stored; then it is resized.
 `compute_view` makes a view of a whole prepared dataset, once, and keeps it on disk.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +34,7 @@ from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.landmark_tokens import landmark_tokens
 from mexjax.data.sampling import sample_indices
 from mexjax.data.view_frames import (
+    Magnifier,
     annotated,
     chosen_places,
     magnified,
@@ -58,6 +61,8 @@ def uniform(
     is_color: bool = True,
     magnify: str = "none",
     factor: float = 3.0,
+    weights: str = "",
+    gain: str = "port",
 ) -> np.ndarray:
     """u8[T, S, S, C]: `num_frames` of the frames from onset to offset, see `sampling`.
 
@@ -68,7 +73,8 @@ def uniform(
     chosen = sample_indices(len(places), num_frames, rule=rule, offset=offset, short=short)
     frames = with_channels(clip.frames[places[chosen]], is_color)
     onset = with_channels(clip.frames[places[:1]], is_color)[0]
-    return resized(magnified(onset, frames, method=magnify, factor=factor), size_px)
+    how = Magnifier(magnify, factor, weights, gain)
+    return resized(magnified(onset, frames, how), size_px)
 
 
 def key_frames(
@@ -83,6 +89,8 @@ def key_frames(
     is_color: bool = True,
     magnify: str = "none",
     factor: float = 3.0,
+    weights: str = "",
+    gain: str = "port",
 ) -> np.ndarray:
     """u8[3, S, S, C]: onset, apex, offset; only the apex is magnified.
 
@@ -91,7 +99,7 @@ def key_frames(
     """
     rule = keyframes.Rule(window, lambda_rise, lambda_fall, difference)
     frames = with_channels(clip.frames[list(chosen_places(clip, choice, rule, is_color))], is_color)
-    apex = magnified(frames[0], frames[1:2], method=magnify, factor=factor)
+    apex = magnified(frames[0], frames[1:2], Magnifier(magnify, factor, weights, gain))
     return resized(np.concatenate([frames[:1], apex, frames[2:]]), size_px)
 
 
@@ -103,13 +111,16 @@ def difference(
     is_color: bool = True,
     magnify: str = "none",
     factor: float = 3.0,
+    weights: str = "",
+    gain: str = "port",
 ) -> np.ndarray:
     """i16[S, S, C], -255 to 255: the apex minus the onset (`rise`) or minus the offset (`fall`).
 
     Frames are resized first and subtracted then, as in the released code of TSFmicro and GAMDSS.
     Divided by 255 and the standard deviation of each channel it is what those networks take.
     """
-    reference, apex = _pair(clip, part, is_color, magnify, factor)
+    how = Magnifier(magnify, factor, weights, gain)
+    reference, apex = _pair(clip, part, is_color, how)
     pair = resized(np.stack([reference, apex]), size_px).astype(np.int16)
     return pair[1] - pair[0]
 
@@ -156,6 +167,8 @@ def flow(
     size_px: int = 224,
     magnify: str = "none",
     factor: float = 3.0,
+    weights: str = "",
+    gain: str = "port",
 ) -> np.ndarray:
     """f32[S, S, len(channels)]: flow from onset (`rise`) or offset (`fall`) to the apex.
 
@@ -164,7 +177,8 @@ def flow(
     for channel in channels:
         if channel not in FLOW_CHANNELS:
             raise ConfigError(unknown_name("flow channel", channel, FLOW_CHANNELS))
-    field = _flow_field(clip, part, method, size_px, magnify, factor)
+    how = Magnifier(magnify, factor, weights, gain)
+    field = _flow_field(clip, part, method, size_px, how)
     made = {
         "u": lambda: field[..., 0],
         "v": lambda: field[..., 1],
@@ -184,14 +198,18 @@ def flow_image(
     size_px: int = 224,
     magnify: str = "phase",
     factor: float = 3.0,
+    weights: str = "",
+    gain: str = "port",
 ) -> np.ndarray:
     """f32[S, S, 3] in [0, 1]: the flow as `mexjax.ops.flow.flow_image` draws it.
 
     Each image is scaled by itself, or with `is_scale_fixed` all alike: 4 px of a 224 px image fill
     the range at factor 3, proportionally less without magnification and in smaller images. The
-    defaults are our reading of Micro-AU CLIP.
+    defaults are our reading of Micro-AU CLIP. Magnification by `flow_scale` multiplies the flow,
+    which needs a fixed scale to be seen.
     """
-    field = _flow_field(clip, part, method, size_px, magnify, factor)
+    how = Magnifier(magnify, factor, weights, gain)
+    field = _flow_field(clip, part, method, size_px, how)
     scale = None
     if is_scale_fixed:
         scale = _FIXED_SCALE * (1.0 if magnify == "none" else factor) * size_px / 224
@@ -199,20 +217,21 @@ def flow_image(
 
 
 def _pair(
-    clip: ClipFrames, part: str, is_color: bool, magnify: str, factor: float
+    clip: ClipFrames, part: str, is_color: bool, how: Magnifier
 ) -> tuple[np.ndarray, np.ndarray]:
     """u8[H, W, C] twice: the reference frame and the apex, magnified against it."""
     pair = with_channels(clip.frames[list(pair_places(clip, part))], is_color)
-    return pair[0], magnified(pair[0], pair[1:], method=magnify, factor=factor)[0]
+    return pair[0], magnified(pair[0], pair[1:], how)[0]
 
 
 def _flow_field(
-    clip: ClipFrames, part: str, method: str, size_px: int, magnify: str, factor: float
+    clip: ClipFrames, part: str, method: str, size_px: int, how: Magnifier
 ) -> np.ndarray:
     """f32[S, S, 2]."""
-    reference, apex = _pair(clip, part, False, magnify, factor)
+    reference, apex = _pair(clip, part, False, how)
     field = optical.dense_flow(reference[..., 0], apex[..., 0], method=method)
-    return optical.resize_flow(field, (size_px, size_px))
+    field = optical.resize_flow(field, (size_px, size_px))
+    return field * np.float32(how.factor) if how.method == "flow_scale" else field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,12 +329,23 @@ def compute_view(
         raise ConfigError(unknown_name("view", name, VIEWS))
     view = VIEWS[name]
     complete = view.complete(params or {})
+    about: dict[str, Any] = {"version": view.version, "params": complete}
+    if complete.get("weights"):
+        about["weights_sha256"] = _sha256(Path(complete["weights"]))
     return view_cache.cached(
         Path(root),
         manifest,
         name,
-        {"version": view.version, "params": complete},
+        about,
         lambda row: view.function(records.load_clip(root, row), **complete),
         progress=progress,
         num_workers=num_workers or records.num_cores(),
     )
+
+
+def _sha256(path: Path) -> str:
+    """Of a file of weights: another file under the same name is another view."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"Cannot read the weights {path}: {error.strerror or error}.") from None

@@ -17,6 +17,7 @@ SOURCES = {
     "clip": "mexjax.interop.clip",
     "fdp": "mexjax.interop.fdp",
     "gamdss": "mexjax.interop.gamdss",
+    "magnet": "mexjax.interop.magnet",
     "tsfmicro": "mexjax.interop.tsfmicro",
 }
 
@@ -33,7 +34,7 @@ def from_torch(
     """A model with the weights of a PyTorch state dict.
 
     Args:
-      name: of the model, as in `list_models`, or `clip`.
+      name: of the model, as in `list_models`; or `clip`, `magnet`.
       state: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
         `.npz`, `.pt`, `.pth` or `.bin` file (see `mexjax.interop.common.read_state`).
       **kwargs: for the model's own file, for example `preset="official"` or, for tsfmicro,

@@ -115,7 +115,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
                 return {name: file[name] for name in file.files}
         except (ValueError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not an .npz of plain arrays: {error}") from error
-    if path.suffix in (".pt", ".pth", ".bin"):
+    if path.suffix in (".pt", ".pth", ".bin", ".tar"):
         return _read_pickled(path)
     raise DataError(
         f"Cannot read weights from {path}: expected .safetensors, .npz, .pt, .pth or .bin; "

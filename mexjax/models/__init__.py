@@ -10,6 +10,7 @@ from mexjax.errors import ConfigError, unknown_name
 MODELS = {
     "fdp": "mexjax.models.fdp",
     "gamdss": "mexjax.models.gamdss",
+    "micro_au_clip": "mexjax.models.micro_au_clip",
     "tsfmicro": "mexjax.models.tsfmicro",
 }
 
@@ -26,7 +27,14 @@ def get_model(name: str) -> ModuleType:
     values of `data.view` and of `protocol.task` that it takes. It may have
     `fold_arrays(dataset, folds, model_config) -> {name: array [F, ...]}`: what a fold's own
     training clips give, numbers of units or subjects for instance; entries of every training batch
-    of the fold, and of the batch that initialises.
+    of the fold, and of the batch that initialises. And, each on its own:
+
+    * `of_protocol(protocol) -> dict`: further arguments of `make`;
+    * `clip_views(config) -> {view: parameters}` and `clip_arrays(labels, config) -> {name: array
+      [N, ...]}`: what it takes of each clip beside the view, entries of every batch;
+    * `rate_factor(path, model_config) -> float`: learning rate of a parameter over the usual one;
+    * `start(model_config) -> tree`, `is_frozen(path, model_config) -> bool` and
+      `may_draw_frozen(model_config) -> bool`: see `mexjax.frozen`.
 
     Raises:
       ConfigError: no model of that name; the message lists them.

@@ -1,0 +1,215 @@
+"""Where the clips of `mexjax.data.arrays` come from: the embedded dataset and prepared ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import Progress
+
+from mexjax.data import keyframes, synthetic
+from mexjax.data.synthetic.clip_views import compute_views
+from mexjax.data.view_frames import Magnifier, magnified
+from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.models import get_model
+from mexjax.ops import flow_frames
+from mexjax.ops.flow import MIN_SIDE_PX
+from mexjax.runtime import num_cores
+
+
+def other_views(config: ConfigDict, table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The views beside data.view that the model takes, of every clip of the table."""
+    wanted = get_model(config.model.name).clip_views(config)
+    if config.data.name == "synthetic":
+        return _synthetic_views(config, wanted)
+    return {name: _prepared_view(config, table, name, params) for name, params in wanted.items()}
+
+
+def _magnifier(config: ConfigDict) -> dict[str, Any]:
+    """The parameters of views that say how motion is magnified."""
+    data = config.data
+    return {
+        "magnify": data.magnify,
+        "factor": data.magnify_factor,
+        "weights": data.magnify_weights,
+        "gain": data.magnify_gain,
+    }
+
+
+def _flow_params(config: ConfigDict) -> dict[str, Any]:
+    """The parameters of the view flow_image."""
+    data = config.data
+    return _magnifier(config) | {
+        "method": data.flow_method,
+        "style": data.flow_style,
+        "is_scale_fixed": data.is_flow_scale_fixed,
+        "size_px": data.image_size_px,
+    }
+
+
+def _as_clips(images: np.ndarray) -> np.ndarray:
+    """f32[N,S,S,3] in [0, 1] -> u8[N,1,S,S,3]."""
+    out = np.empty((len(images), 1, *images.shape[1:]), np.uint8)
+    for row, image in enumerate(images):
+        out[row, 0] = np.round(image * 255)
+    return out
+
+
+def with_flow(clips: np.ndarray, config: ConfigDict) -> np.ndarray:
+    """Key frames and the flow between them, computed once.
+
+    Raises:
+      ConfigError: an unknown method, images too small for it, or a treatment of pixels that flow
+        does not allow.
+    """
+    data = config.data
+    if data.image_size_px < MIN_SIDE_PX:
+        raise ConfigError(
+            f"model.feature=flow needs images of at least {MIN_SIDE_PX} pixels; found"
+            f" data.image_size_px={data.image_size_px}."
+        )
+    for key, value in (
+        ("augment.gain_std", config.augment.gain_std),
+        ("data.split_scale", data.split_scale),
+    ):
+        if value not in (0, "none"):
+            raise ConfigError(
+                f"{key}={value} changes the brightness of pixels; with model.feature=flow some are"
+                " no images. Set it to 0 or none."
+            )
+    return flow_frames.with_flow(clips, data.flow_method, num_cores())
+
+
+def _load_synthetic(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
+    data = config.data
+    settings = _settings(config)
+    if data.view == "flow_image":
+        images = _synthetic_views(config, {"flow_image": _flow_params(config)})["flow_image"]
+        return synthetic.make_table(synthetic.make_plan(settings)), _as_clips(images)
+    table, clips = synthetic.generate(settings, view=data.view, choice=choice, rule=_rule(config))
+    how = Magnifier(*_magnifier(config).values())
+    # Of key frames the apex alone, as of prepared clips.
+    part = slice(1, 2) if data.view == "key_frames" else slice(None)
+    if how.method != "none":
+        for clip in clips:
+            clip[part] = magnified(clip[0], clip[part], how)
+    return table, clips
+
+
+def _settings(config: ConfigDict) -> synthetic.SyntheticConfig:
+    data = config.data
+    try:
+        return synthetic.SyntheticConfig(
+            num_frames=data.num_frames,
+            resolution_px=data.image_size_px,
+            is_color=data.is_color and data.view != "flow_image",
+            **dict(data.synthetic.items()),
+        )
+    except ValueError as error:
+        raise ConfigError(f"data.synthetic: {error}") from error
+
+
+def _synthetic_views(config: ConfigDict, wanted: dict[str, Any]) -> dict[str, np.ndarray]:
+    data = config.data
+    with _view_bar(config.has_progress) as progress:
+        return compute_views(
+            _settings(config),
+            wanted,
+            size_px=data.flow_source_px,
+            is_still=data.control == "static",
+            num_workers=num_cores(),
+            progress=progress,
+        )
+
+
+def _load_prepared(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """The clips of `python -m mexjax.prepare`, each as `num_frames` frames from onset to offset.
+
+    The frames of every clip are sampled and scaled once and kept below the prepared folder, so the
+    next run with the same frame count, size and colour maps a file.
+
+    Raises:
+      ConfigError: no root, or `data.datasets` names one that is not in it.
+      DataError: the folder was not prepared, or is damaged.
+    """
+    data = config.data
+    table = _manifest(config)
+    params = {"size_px": data.image_size_px, "is_color": data.is_color, **_magnifier(config)}
+    if data.view == "uniform":
+        params |= {"num_frames": data.num_frames, "rule": data.sampling}
+    if data.view == "flow_image":
+        images = _prepared_view(config, table, "flow_image", _flow_params(config))
+        return table, _as_clips(images)
+    if data.view == "key_frames":
+        params |= {"choice": choice, **dataclasses.asdict(_rule(config))}
+    return table, _prepared_view(config, table, data.view, params)
+
+
+def _manifest(config: ConfigDict) -> pd.DataFrame:
+    """The rows of the prepared datasets that are wanted."""
+    # Imported here: the readers of records take a second, and the embedded dataset needs none.
+    from mexjax.data.manifest import COLUMNS, read_manifest
+    from mexjax.data.records import MANIFEST, RECORD
+
+    data = config.data
+    if not data.root:
+        raise ConfigError(
+            "data.name=prepared needs the folder that python -m mexjax.prepare wrote: add"
+            " --config.data.root=FOLDER."
+        )
+    root = Path(data.root)
+    if (root / RECORD).is_file() and not (root / MANIFEST).is_file():
+        raise DataError(
+            f"The preparation of {root} was not finished: there is no {MANIFEST}. Run the same"
+            " python -m mexjax.prepare command again; it goes on from what is there."
+        )
+    table = read_manifest(root / MANIFEST, required=COLUMNS)
+    known = list(dict.fromkeys(table["dataset"]))
+    for name in data.datasets:
+        if name not in known:
+            raise ConfigError(unknown_name("dataset in data.datasets", str(name), known))
+    if data.datasets:
+        table = table[table["dataset"].isin(list(data.datasets))].reset_index(drop=True)
+    return table
+
+
+def _prepared_view(
+    config: ConfigDict, table: pd.DataFrame, name: str, params: dict[str, Any]
+) -> np.ndarray:
+    from mexjax.data import views
+
+    is_pair = name in ("flow_image", "landmark_tokens")
+    if is_pair and config.data.control == "static":
+        table = table.assign(apex=table["onset"])
+    with _view_bar(config.has_progress) as progress:
+        return views.compute_view(Path(config.data.root), table, name, params, progress=progress)
+
+
+def _rule(config: ConfigDict) -> keyframes.Rule:
+    keys = config.data.key_frames
+    return keyframes.Rule(keys.window, keys.lambda_rise, keys.lambda_fall, keys.difference)
+
+
+@contextmanager
+def _view_bar(is_shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on a terminal while frames are sampled; nothing where they were before."""
+    console = Console()
+    if not (is_shown and console.is_terminal):
+        yield None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("sampling clips", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+SOURCES: dict[str, Callable[[ConfigDict, str], tuple[pd.DataFrame, np.ndarray]]] = {
+    "prepared": _load_prepared,
+    "synthetic": _load_synthetic,
+}
