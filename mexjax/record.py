@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax import protocols, runtime
+from mexjax import protocols, runtime, unit_record
 from mexjax.data.arrays import Dataset
 from mexjax.models import get_model
 from mexjax.protocols import Fold
@@ -35,7 +35,7 @@ def read_rows(fold_ids: Sequence[int], folder: Workdir) -> Rows | None:
 
 
 def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, Any]) -> None:
-    """Write `folds.json`, `predictions.npz`, `sheet.npz` and, last, `run.json`.
+    """Write `folds.json`, `predictions.npz`, `sheet.npz`, `features.npz` and, last, `run.json`.
 
     Args:
       study: the run.
@@ -44,6 +44,7 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
       timing: `compile_s` and `total_s` of this process; the rest comes from `rows`.
     """
     dataset, config = study.dataset, study.config
+    paper = get_model(config.model.name)
     # The files list folds in the protocol's order, whatever order they were trained in.
     order = np.argsort(study.fold_ids)
     folds = [study.folds[i] for i in order]
@@ -77,6 +78,16 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
             for row, fold in zip(rows, folds, strict=True)
         ]
         folder.save_arrays(folder.path / "sheet.npz", _sheet(study, where, np.concatenate(images)))
+    extras = {
+        name.removeprefix("extra_"): np.concatenate(
+            [row[name][: len(fold.test)] for row, fold in zip(rows, folds, strict=True)]
+        )
+        for name in rows[0]
+        if name.startswith("extra_") and name != "extra_dynamic_image"
+    }
+    if unit_record.has_features(extras):
+        found = unit_record.features(config, dataset, where, extras)
+        folder.save_arrays(folder.path / "features.npz", found)
     train_s, eval_s, clips = np.sum([row["seconds"] for row in rows], axis=0)
     folder.save_json(
         "run.json",
@@ -91,6 +102,7 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
             "classes": list(dataset.class_names),
             "seed": config.seed,
             "num_params": int(rows[0]["num_params"]),
+            "notices": paper.notices(config) if hasattr(paper, "notices") else [],
             "timing": {
                 "compile_s": timing["compile_s"],
                 "train_s": float(train_s),

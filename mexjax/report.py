@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mexjax import figures, figures_units
+from mexjax import figures, figures_features, figures_units
 from mexjax.errors import MexjaxError, WorkdirError
 from mexjax.report_compare import compare, print_comparison
 from mexjax.report_files import Run, read_run
@@ -111,6 +111,8 @@ def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
             "Training loss, and held-out metrics at every evaluation",
             figures.curves_figure(run.curves["loss"], results["curves"], oracle, title, shown),
         )
+    if run.features is not None:
+        made |= _feature_figures(run, results, title)
     if run.sheet is not None:
         made["dynamic_images.png"] = (
             "Held-out clips: frames, their dynamic image, and the one the model constructs",
@@ -124,6 +126,51 @@ def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
     for name, (_, figure) in made.items():
         figures.save_figure(figure, folder / name)
     return {caption: f"figures/{name}" for name, (caption, _) in made.items()}
+
+
+def _feature_figures(run: Run, results: dict[str, Any], title: str) -> dict[str, tuple[str, Any]]:
+    """Pictures of features.npz: file name -> caption and figure."""
+    kept, units = run.features or {}, run.classes.tolist()
+    made = {
+        "similarities.png": (
+            "Cosines of held-out clips (rows) with the sentence that is right for each clip"
+            " (columns), for each action unit; clips without the unit first",
+            figures_features.similarity_figure(kept["cosines"], run.label, units, title),
+        )
+    }
+    if "zero_shot" in results:
+        found = results["zero_shot"]
+        made["emotions.png"] = (
+            "Emotions without emotion labels: confusion matrix of held-out clips",
+            figures.confusion_figure(np.array(found["confusion"]), found["classes"], title),
+        )
+    if "attention" in kept:
+        rows = kept["face_row"]
+        grid = int(run.config.get("model", {}).get("grid", 7))
+        made["attention.png"] = (
+            "Patches that each action unit is read from, and their weights; framed: units that the"
+            " clip shows",
+            figures_features.attention_figure(
+                kept["face"],
+                kept["landmark_tokens"][rows],
+                kept["attention"][rows],
+                run.label[rows],
+                units,
+                run.clip[rows].tolist(),
+                grid,
+            ),
+        )
+    if "features" in kept:
+        names, counts = np.unique(run.fold, return_counts=True)
+        rows = run.fold == names[counts.argmax()]
+        made["features.png"] = (
+            f"t-SNE of the action units' features in the held-out clips of {names[counts.argmax()]}"
+            " (one model)",
+            figures_features.feature_map_figure(
+                kept["features"][rows], run.label[rows], units, title
+            ),
+        )
+    return made
 
 
 def _write(path: Path, text: str) -> None:

@@ -29,6 +29,16 @@ _ARRAYS = {
     "fold_names": ("U", 1),
 }
 _SHEET = {"frames": ("u", 4), "target": ("f", 3), "constructed": ("f", 3), "title": ("U", 1)}
+_FEATURES = {
+    "emotion_scores": ("f", 2),
+    "score_emotion": ("U", 1),
+    "emotion": ("i", 1),
+    "emotion_classes": ("U", 1),
+    "cosines": ("f", 3),
+    "landmark_tokens": ("i", 3),
+    "face": ("u", 4),
+    "face_row": ("i", 1),
+}
 _RUN_TEXTS = ("model", "preset", "dataset", "protocol", "control")
 # Entry of predictions.npz with the scores on inner subjects, by task.
 _VALIDATION = {"emotion": "validation_accuracy", "au": "validation_f1"}
@@ -55,6 +65,7 @@ class Run:
       validation_score: f32[F, E] accuracy, or mean F1 of the units, on the inner subjects; None
         without inner subjects.
       sheet: arrays of sheet.npz, or None.
+      features: arrays of features.npz, or None.
     """
 
     path: Path
@@ -72,6 +83,7 @@ class Run:
     curves: dict[str, np.ndarray]
     validation_score: np.ndarray | None
     sheet: dict[str, np.ndarray] | None
+    features: dict[str, np.ndarray] | None = None
 
     @property
     def task(self) -> str:
@@ -118,7 +130,7 @@ def read_run(workdir: str | Path) -> Run:
     validation = arrays.get(_VALIDATION[task])
     if validation is not None and not np.isfinite(validation).all():
         validation = None
-    sheet = path / "sheet.npz"
+    sheet, features = path / "sheet.npz", path / "features.npz"
     run = Run(
         path=path,
         config=config,
@@ -127,6 +139,7 @@ def read_run(workdir: str | Path) -> Run:
         curves=curves,
         validation_score=validation,
         sheet=_read_arrays(sheet, _SHEET) if sheet.is_file() else None,
+        features=_read_arrays(features, _FEATURES) if features.is_file() else None,
         **{name: arrays[name] for name in _ARRAYS},
     )
     _check_shapes(run, source)
@@ -134,6 +147,8 @@ def read_run(workdir: str | Path) -> Run:
     _check_clips(run, source)
     if run.sheet is not None:
         _check_sheet(run.sheet, sheet)
+    if run.features is not None:
+        _check_features(run, features)
     return run
 
 
@@ -289,3 +304,24 @@ def _check_sheet(sheet: dict[str, np.ndarray], source: Path) -> None:
             raise DataError(
                 f"{source}: {name!r} has shape {array.shape}, but there are {rows} clips."
             )
+
+
+def _check_features(run: Run, source: Path) -> None:
+    found = run.features or {}
+    clips, units = len(run.clip), len(run.classes)
+    expected = {
+        "emotion_scores": (clips, len(found["score_emotion"])),
+        "emotion": (clips,),
+        "cosines": (clips, units, 2),
+        "landmark_tokens": (clips, units, found["landmark_tokens"].shape[-1]),
+        "face": (len(found["face_row"]), *found["face"].shape[1:]),
+    }
+    for name, shape in expected.items():
+        if found[name].shape != shape:
+            raise DataError(
+                f"{source}: {name!r} has shape {found[name].shape}, but {clips} clips and {units}"
+                f" action units ask for {shape}. The files are from different runs."
+            )
+    for name, limit in (("emotion", len(found["emotion_classes"])), ("face_row", clips)):
+        if found[name].size and (found[name].min() < -1 or found[name].max() >= limit):
+            raise DataError(f"{source}: {name!r} must be below {limit}, found {found[name].max()}.")

@@ -24,6 +24,7 @@ import pandas as pd
 from mexjax import metrics, stats
 from mexjax.report_files import Run
 from mexjax.scoring import evaluation_scores, scoring_of
+from mexjax.zero_shot import zero_shot_results
 
 SCHEMA_VERSION = 1
 ORACLE_NOTE = "best epoch on the test subjects; selected on the test subjects, not comparable"
@@ -100,6 +101,12 @@ def compute_results(run: Run) -> dict[str, Any]:
     paper = paper_results(run)
     if paper:
         results["paper_results"] = paper
+    if info.get("notices"):
+        results["notices"] = list(info["notices"])
+    if run.features is not None:
+        texts = run.config.get("model", {}).get("mer_text", "combinations")
+        found = zero_shot_results(run.features, run.subject, texts)
+        results |= {"zero_shot": found} if found else {}
     return to_json_value(results)
 
 

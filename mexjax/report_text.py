@@ -19,6 +19,7 @@ from mexjax.report_tables import (
     subject_rows,
     unit_rows,
 )
+from mexjax.zero_shot import zero_shot_rows
 
 CONTROLS = {
     "static": "CONTROL RUN: every frame is the onset frame, so there is no motion to see."
@@ -48,6 +49,7 @@ def notices(results: Results) -> list[str]:
             " (data.split_scale=per_split), as the released code does: statistics of the test"
             " subject were used."
         )
+    out += results.get("notices", [])
     if results["is_partial"]:
         out.append(
             f"partial: {results['num_folds']} of {results['num_folds_of_protocol']} folds. Not"
@@ -88,6 +90,8 @@ def print_results(results: Results, *, console: Console | None = None) -> None:
         console.print(rich_table(*dataset_rows(results)))
     if is_units(results):
         console.print(rich_table(*unit_rows(results)))
+        if "zero_shot" in results:
+            console.print(rich_table(*zero_shot_rows(results["zero_shot"])))
     else:
         console.print(rich_table(*subject_rows(results), dim="oracle"))
     if time_line(results):
@@ -109,6 +113,11 @@ def report_markdown(results: Results, figures: Mapping[str, str]) -> str:
         parts += ["### By dataset", markdown_table(*dataset_rows(results))]
     if is_units(results):
         parts += ["### By action unit (last evaluation)", markdown_table(*unit_rows(results))]
+        if "zero_shot" in results:
+            found = results["zero_shot"]
+            about = f"{found['num_clips']} clips of {', '.join(found['classes'])}: {found['note']}."
+            parts += ["### Emotions, without emotion labels", about]
+            parts += [markdown_table(*zero_shot_rows(found))]
     else:
         parts += ["### By class (last evaluation)", markdown_table(*class_rows(results))]
         parts += ["### By subject", markdown_table(*subject_rows(results)), _ABOUT_SUBJECTS]

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mexjax.data import keyframes, synthetic
-from mexjax.data.synthetic.clip_views import compute_views
+from mexjax.data.synthetic.clip_views import clip_frames, compute_views
 from mexjax.data.view_frames import Magnifier, magnified
+from mexjax.data.views import key_frames
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.models import get_model
 from mexjax.ops import flow_frames
@@ -195,6 +196,25 @@ def _prepared_view(
 def _rule(config: ConfigDict) -> keyframes.Rule:
     keys = config.data.key_frames
     return keyframes.Rule(keys.window, keys.lambda_rise, keys.lambda_fall, keys.difference)
+
+
+def apex_frames(config: ConfigDict, table: pd.DataFrame) -> np.ndarray:
+    """u8[M,S,S,C]: the apex of some clips as it is seen, at 112 px, for pictures.
+
+    Args:
+      config: the whole configuration.
+      table: M rows of the dataset's table.
+    """
+    params = {"size_px": 112, "is_color": False}
+    if config.data.name == "synthetic":
+        plan = synthetic.make_plan(_settings(config))
+        names = [clip.name for clip in plan.clips]
+        clips = [clip_frames(plan, names.index(name), size_px=112) for name in table["clip"]]
+    else:
+        from mexjax.data import records
+
+        clips = [records.load_clip(Path(config.data.root), row) for row in table.to_dict("records")]
+    return np.stack([key_frames(clip, **params)[1] for clip in clips])
 
 
 @contextmanager

@@ -33,6 +33,7 @@ def get_model(name: str) -> ModuleType:
     * `clip_views(config) -> {view: parameters}` and `clip_arrays(labels, config) -> {name: array
       [N, ...]}`: what it takes of each clip beside the view, entries of every batch;
     * `rate_factor(path, model_config) -> float`: learning rate of a parameter over the usual one;
+    * `notices(config) -> [text]`: what a reader must know before the numbers;
     * `start(model_config) -> tree`, `is_frozen(path, model_config) -> bool` and
       `may_draw_frozen(model_config) -> bool`: see `mexjax.frozen`.
 

@@ -133,6 +133,23 @@ def clip_arrays(labels: np.ndarray, config: ConfigDict) -> dict[str, np.ndarray]
     return {"joined_ids": prompts.joined_ids(ids, labels, comma=texts.comma)}
 
 
+def notices(config: ConfigDict) -> list[str]:
+    """What a reader of the report must know before the numbers."""
+    model, out = resolve(config.model), []
+    if model["weights"] in ("", RANDOM):
+        out.append(
+            "Not a CLIP: no weights were given (model.weights), so both towers are small ones that"
+            " were trained from nothing on this dataset. It shows that the method runs, not what"
+            " CLIP's knowledge adds."
+        )
+    if config.data.magnify not in ("none", "magnet"):
+        out.append(
+            f"Motion was magnified without a learned network (data.magnify={config.data.magnify}):"
+            " the paper uses one."
+        )
+    return out
+
+
 def clip_views(config: ConfigDict) -> dict[str, dict[str, Any]]:
     """Views of each clip beside the image, with their parameters."""
     grid = resolve(config.model)["grid"]
