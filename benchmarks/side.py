@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax import load_config, perf, plan, runtime
-from mexjax.study_layout import compile_group, make_study
+from mexjax.study_layout import compile_group, device_data, make_study
 
 
 def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
 def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any]:
     """The programs of a group of folds, as a run uses them."""
     study = make_study(config)
-    data = study.dataset.on_host()
+    data = device_data(study)
     start = time.perf_counter()
     compiled = compile_group(study, data, num_folds)
     compile_s = time.perf_counter() - start
@@ -75,15 +75,19 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
 def run_torch(config: ConfigDict, arguments: argparse.Namespace) -> dict[str, Any]:
     """The same in PyTorch: gather, augment, normalise, forward, backward, update."""
     import torch
-    from torch_peer import folds, training
+    from torch_peer import folds, micro_au_clip, training
 
+    sides = {"fdp": training.Side, "micro_au_clip": micro_au_clip.Side}
+    if config.model.name not in sides:
+        raise SystemExit(f"There is no PyTorch peer of {config.model.name}; of {', '.join(sides)}.")
     study = make_study(config)
     if arguments.folds > 1:
         peer = folds.FoldSide(study, arguments.layout, arguments.folds)
         peer.start()
         idx = study.plan.idx[: arguments.folds].swapaxes(0, 1)  # [S,F,B]
     else:
-        peer = training.Side(study, arguments.layout, path=arguments.peer_path)
+        side = sides[config.model.name]
+        peer = side(study, arguments.layout, path=arguments.peer_path)
         peer.start_fold(0)
         idx = study.plan.idx[0]
         if arguments.compiled == "yes":

@@ -36,8 +36,12 @@ from mexjax import runtime
 
 HERE = Path(__file__).resolve().parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-# The released FDP freezes its norms after the first epoch; both sides are timed before that.
-OFFICIAL = {"fdp": ("model.freeze_bn_after_epoch_1=False", "data.split_scale=none")}
+# The released code freezes its norms after the first epoch; both sides are timed before that.
+SETTINGS = {
+    ("fdp", "official"): "model.freeze_bn_after_epoch_1=False data.split_scale=none",
+    # Times do not depend on what the weights are.
+    ("micro_au_clip", "paper"): "model.weights=random data.synthetic.num_clips=48",
+}
 
 
 class Case(NamedTuple):
@@ -85,8 +89,8 @@ def side(name: str, case: Case, steps: int, cache: str = "", **options: Any) -> 
     command = [sys.executable, str(HERE / "side.py"), name, f"--card={case.card}"]
     command += [f"--batch={case.batch}", f"--steps={steps}"]
     command += [f"--{key}={value}" for key, value in options.items()]
-    if case.preset == "official" and case.model in OFFICIAL:
-        command += ["--set", *OFFICIAL[case.model]]
+    if (case.model, case.preset) in SETTINGS:
+        command += ["--set", *SETTINGS[case.model, case.preset].split()]
     root = str(HERE.parent)
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([root, str(HERE)]))
     if cache:

@@ -13,6 +13,7 @@ from mexjax.errors import ConfigError, MexjaxError, unknown_name
 # Name -> what it tells. A study is the module of its name in `mexjax.studies`.
 STUDIES: dict[str, str] = {
     "keyframes": "how far re-selected key frames lie from annotated ones, over lambda",
+    "magnify": "pairs of frames before and after motion magnification",
 }
 
 

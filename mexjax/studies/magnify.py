@@ -1,0 +1,167 @@
+"""Motion magnification looked at: faces before and after, and the flow between them.
+
+    python -m mexjax.study magnify                                  # embedded clips
+    python -m mexjax.study magnify --root=prepared/casme2 --methods=phase,linear
+    python -m mexjax.study magnify --methods=magnet --weights=magnet_epoch12_loss7.28e-02.pth
+
+Each row is a clip: onset, apex, and for each method the apex magnified, how it differs from the
+onset, and the flow from the onset. On embedded clips, whose motion is known, a table says how far
+each method moved the skin of what was asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from mexjax.data import synthetic
+from mexjax.data.clip_frames import ClipFrames
+from mexjax.data.synthetic.clip_views import clip_frames
+from mexjax.data.view_frames import Magnifier, magnified, pair_places, with_channels
+from mexjax.errors import DataError, MexjaxError
+from mexjax.figures import INK, MUTED, new_figure, save_figure
+from mexjax.ops.flow import dense_flow, flow_image
+from mexjax.report_tables import rich_table
+
+DIFFERENCE_GAIN = 3.0  # of the pictures of differences
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mexjax.study magnify", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("--root", type=Path, help="prepared folder; none: embedded clips")
+    parser.add_argument("--methods", default="linear,phase", help="linear, phase, magnet; commas")
+    parser.add_argument("--factor", type=float, default=3.0, help="total displacement")
+    parser.add_argument("--weights", default="", help="checkpoint of magnet")
+    parser.add_argument("--gain", default="port", help="of magnet: port or official")
+    parser.add_argument("--clips", type=int, default=4, help="rows of the picture")
+    parser.add_argument("--size-px", type=int, default=224, help="of embedded clips")
+    parser.add_argument("--amplitude", type=float, default=0.5, help="motion of embedded clips")
+    parser.add_argument("--out", type=Path, default=Path("magnify.png"))
+    options = parser.parse_args(argv)
+    console = Console()
+    try:
+        hows = [
+            Magnifier(name, options.factor, options.weights * (name == "magnet"), options.gain)
+            for name in options.methods.split(",")
+        ]
+        if options.root:
+            clips, flows = _prepared(options.root, options.clips), None
+        else:
+            clips, flows = _embedded(options.clips, options.size_px, options.amplitude)
+        pairs = [_pair(clip) for clip in clips]
+        moved = [[magnified(a, b[None], how)[0] for how in hows] for a, b in pairs]
+        figure = magnify_figure([clip.id for clip in clips], pairs, moved, hows)
+        save_figure(figure, options.out)
+        if flows is not None:
+            table = _displacements(pairs, moved, flows, hows)
+            console.print(rich_table(*table))
+        console.print(f"Written: {options.out}", highlight=False, markup=False)
+    except MexjaxError as error:
+        errors = Console(stderr=True, highlight=False)
+        errors.print(f"Error: {error}", style="bold red", markup=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+def _embedded(count: int, size_px: int, amplitude: float) -> tuple[list[ClipFrames], np.ndarray]:
+    """Clips of different classes, and the true flow from onset to apex f32[M,H,W,2]."""
+    config = synthetic.SyntheticConfig(amplitude=amplitude, resolution_px=size_px)
+    plan = synthetic.make_plan(config)
+    chosen: list[int] = []
+    for index, clip in enumerate(plan.clips):
+        if len(chosen) < count and clip.emotion not in {plan.clips[i].emotion for i in chosen}:
+            chosen.append(index)
+    chosen += [i for i in range(len(plan.clips)) if i not in chosen][: max(count - len(chosen), 0)]
+    flows = [synthetic.flow(plan, i, plan.clips[i].timing.apex) for i in chosen]
+    return [clip_frames(plan, i, size_px=size_px) for i in chosen], np.stack(flows)
+
+
+def _prepared(root: Path, count: int) -> list[ClipFrames]:
+    """Clips from all over the manifest."""
+    from mexjax.data import records
+    from mexjax.data.manifest import COLUMNS, read_manifest
+
+    table = read_manifest(root / records.MANIFEST, required=COLUMNS)
+    rows = np.unique(np.linspace(0, len(table) - 1, count).round().astype(int))
+    return [records.load_clip(root, row) for row in table.iloc[rows].to_dict("records")]
+
+
+def _pair(clip: ClipFrames) -> tuple[np.ndarray, np.ndarray]:
+    """u8[H,W,1] twice: onset and apex in gray."""
+    onset, apex = with_channels(clip.frames[list(pair_places(clip, "rise"))], False)
+    return onset, apex
+
+
+def magnify_figure(
+    names: Sequence[str],
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    moved: Sequence[Sequence[np.ndarray]],
+    hows: Sequence[Magnifier],
+) -> Figure:
+    """The picture.
+
+    Args:
+      names: of the clips.
+      pairs: onset and apex u8[H,W,1] of each clip.
+      moved: for each clip the apex magnified by each method, u8[H,W,1].
+      hows: the methods.
+    """
+    heads = ["onset", "apex", "apex - onset", "flow"]
+    for how in hows:
+        heads += [f"{how.method} x{how.factor:g}", "- onset", "flow"]
+    figure, all_axes = new_figure(
+        1.35 * len(heads) + 0.4, 1.5 * len(pairs) + 0.5, rows=len(pairs), columns=len(heads)
+    )
+    for row, (onset, apex) in enumerate(pairs):
+        # One scale for all flows of a row, so that larger is seen as larger.
+        flows = [dense_flow(onset[..., 0], x[..., 0]) for x in (apex, *moved[row])]
+        scale = max(float(np.percentile(np.linalg.norm(f, axis=-1), 99)) for f in flows)
+        tiles = [onset[..., 0], apex[..., 0]]
+        for frame, flow in zip((apex, *moved[row]), flows, strict=True):
+            difference = frame[..., 0].astype(float) - onset[..., 0]
+            picture = np.clip(128 + DIFFERENCE_GAIN * difference, 0, 255)
+            image = flow_image(flow, style="hsv", scale_px=max(scale, 0.1))
+            tiles += ([] if frame is apex else [frame[..., 0]]) + [picture, image]
+        for column, tile in enumerate(tiles):
+            axes = all_axes[row * len(heads) + column]
+            axes.imshow(tile, cmap="gray", vmin=0, vmax=255 if tile.ndim == 2 else 1)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            for spine in axes.spines.values():
+                spine.set_visible(False)
+            if row == 0:
+                axes.set_title(heads[column], fontsize=8.5, color=INK)
+            if column == 0:
+                axes.set_ylabel(names[row], fontsize=7, color=MUTED)
+    return figure
+
+
+def _displacements(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    moved: Sequence[Sequence[np.ndarray]],
+    flows: np.ndarray,
+    hows: Sequence[Magnifier],
+) -> tuple[list[str], list[list[str]]]:
+    """Measured displacement over the true one, by least squares over the pixels that move."""
+    if not len(pairs):
+        raise DataError("No clips to measure.")
+    rows = []
+    for column, name in enumerate(["apex as it is", *(how.method for how in hows)]):
+        top = bottom = 0.0
+        for (onset, apex), made, true in zip(pairs, moved, flows, strict=True):
+            frame = apex if column == 0 else made[column - 1]
+            found = dense_flow(onset[..., 0], frame[..., 0])
+            is_moving = np.linalg.norm(true, axis=-1) > 0.3
+            top += float((found * true)[is_moving].sum())
+            bottom += float(np.square(true)[is_moving].sum())
+        asked = 1.0 if column == 0 else hows[column - 1].factor
+        rows.append([name, f"{asked:g}", f"{top / max(bottom, 1e-12):.2f}"])
+    return ["method", "asked for", "measured displacement / true"], rows
