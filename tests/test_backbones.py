@@ -29,6 +29,7 @@ from st_helpers import assert_close_trees, jit, make_step
 
 import mexjax
 from mexjax.errors import ConfigError
+from mexjax.flops import forward_flops
 from mexjax.models import gamdss
 from mexjax.nn.backbones import BACKBONES
 from mexjax.nn.mode import Mode
@@ -142,6 +143,8 @@ TOTALS = {
     "resnet_shallow": 11_312_459 - UNUSED[512],
     "convnext_tiny": 42_047_339 - UNUSED[768],
 }
+# Operations of both phases in those classes, two for a multiplication and an addition.
+GIGA_FLOPS = {"resnet_shallow": 17.9, "convnext_tiny": 20.6}
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -156,6 +159,8 @@ def test_published_sizes_in_gamdss(name: str):
     assert params["head"]["classifier"]["kernel"].shape == (width, 5)
     if name in TOTALS:
         assert count(params) == TOTALS[name]
+        flops = forward_flops(lambda v, b: module.apply(v, b, train=False), shapes, batch)
+        assert flops / 1e9 == pytest.approx(GIGA_FLOPS[name], abs=0.1)
 
 
 @functools.cache

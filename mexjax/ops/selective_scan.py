@@ -11,7 +11,7 @@ of L positions takes, in either direction of differentiation,
     form         operations    steps in turn       remarks
     sequential   2 L E         L                   the definition
     associative  about 6 L E   2 log2 L            all at once; a copy of both inputs at each level
-    chunked      6 L E         2 B + L / B         chunks of B positions beside each other
+    chunked      5 L E         2 B + L / B         chunks of B positions beside each other
 
 and memory for the decays and the states, f32[L, E] twice, whatever the form: there is one backward
 pass, the same recurrence from the end. All forms are equal up to rounding.
