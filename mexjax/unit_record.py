@@ -44,7 +44,7 @@ def features(
         emotion, names = label_clips(dataset.table, 3)
     except DataError:  # words or datasets without a map to three classes
         emotion, names = np.full(len(dataset.table), -1, np.int32), ()
-    faces = _chosen(dataset.labels[where])
+    faces = _chosen(dataset.labels[where], dataset.subjects[where])
     views = {"landmark_tokens": dataset.views["landmark_tokens"][where]}
     return {
         "emotion_scores": extras["emotion_scores"].astype(np.float32),
@@ -59,12 +59,13 @@ def features(
     }
 
 
-def _chosen(labels: np.ndarray) -> np.ndarray:
-    """i[M]: clips that between them show as many units as can be; the first of equal ones."""
+def _chosen(labels: np.ndarray, subjects: np.ndarray) -> np.ndarray:
+    """i[M]: clips that between them show as many units as can be, of different people."""
     chosen: list[int] = []
     seen = np.zeros(labels.shape[1], bool)
     for _ in range(min(NUM_FACES, len(labels))):
         gain = ((labels > 0) & ~seen).sum(axis=1) + 0.1 * (labels > 0).sum(axis=1)
+        gain -= 0.5 * np.isin(subjects, subjects[chosen])
         gain[chosen] = -1
         chosen.append(int(gain.argmax()))
         seen |= labels[chosen[-1]] > 0

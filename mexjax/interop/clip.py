@@ -195,7 +195,7 @@ def find_size(
         vocabulary=vocabulary,
         embed_width=projection[1] if naming == "openai" else projection[0],
     )
-    known = next((s for s in SIZES.values() if _with_heads(size, s) == s), None)
+    known = next((found for s in SIZES.values() if (found := _with_heads(size, s))), None)
     if known is None and not (width % _HEAD_WIDTH or text_width % _HEAD_WIDTH):
         heads = (width // _HEAD_WIDTH, text_width // _HEAD_WIDTH)
         image, text = (
@@ -214,13 +214,15 @@ def find_size(
     return known
 
 
-def _with_heads(size: ClipSize, other: ClipSize) -> ClipSize:
-    """`size` with the heads of another."""
+def _with_heads(size: ClipSize, other: ClipSize) -> ClipSize | None:
+    """`size` with the heads of a known one, if it is that in all but its texts."""
     image, text = (
         dataclasses.replace(own, num_heads=their.num_heads)
         for own, their in ((size.image, other.image), (size.text, other.text))
     )
-    return dataclasses.replace(size, image=image, text=text)
+    found = dataclasses.replace(size, image=image, text=text)
+    same = {"context": other.context, "vocabulary": other.vocabulary}
+    return found if dataclasses.replace(found, **same) == other else None
 
 
 def read_beside(path: Path) -> dict[str, str]:

@@ -256,6 +256,12 @@ def make(
         )
     texts, vocabulary = make_texts(config, units)
     size, activation = make_towers(config, vocabulary)
+    depth = min(size.image.depth, size.text.depth)
+    if not 0 <= config["trainable_from"] <= depth:
+        raise ConfigError(
+            f"model.trainable_from must be 0 to {depth}, the blocks of a tower; found"
+            f" {config['trainable_from']}."
+        )
     return MicroAUClip(config, tuple(units), texts, size, activation)
 
 

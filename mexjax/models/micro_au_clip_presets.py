@@ -156,10 +156,4 @@ def resolve(model_config: Mapping[str, Any]) -> dict[str, Any]:
             " https://huggingface.co/openai/clip-vit-base-patch32), or train small towers from"
             " nothing (model.preset=tiny)."
         )
-    depth = min(config["image_depth"], config["text_depth"])
-    if not 0 <= config["trainable_from"] <= depth:
-        raise ConfigError(
-            f"model.trainable_from must be 0 to {depth}, the blocks of a tower; found"
-            f" {config['trainable_from']}."
-        )
     return config
