@@ -88,8 +88,8 @@ def make_rate(config: ConfigDict) -> Rate:
     def milestones(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
         del total
         epochs = step // jnp.maximum(epoch, 1)
-        passed = sum((epochs >= at).astype(jnp.float32) for at in config.milestones)
-        return peak * jnp.float32(config.decay_per_epoch) ** passed
+        passed = sum((jnp.float32(epochs >= at) for at in config.milestones), jnp.float32(0))
+        return peak * config.decay_per_epoch**passed
 
     rates = {
         "constant": constant,

@@ -28,6 +28,10 @@ def test_rates_at_their_landmarks():
     assert rate("one_cycle", 100, warmup_fraction=0.2) == pytest.approx(0.0, abs=1e-6)
     assert rate("epoch_decay", 29, decay_per_epoch=0.5) == pytest.approx(0.5)
     assert rate("epoch_decay", 99, decay_per_epoch=0.5, decay_epochs=3) == pytest.approx(0.25)
+    stepped = {"decay_per_epoch": 0.1, "milestones": (4, 7)}
+    found = [rate("milestones", step, **stepped) for step in (0, 39, 40, 69, 70, 99)]
+    assert found == pytest.approx([2.0, 2.0, 0.2, 0.2, 0.02, 0.02])
+    assert rate("milestones", 99) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -61,5 +65,5 @@ def test_updates_equal_those_of_optax(name, reference):
 def test_unknown_names_list_the_known():
     with pytest.raises(ConfigError, match=r"'adamm'.*Did you mean 'adam"):
         make_optimizer(small_config(train__optimizer="adamm").train)
-    with pytest.raises(ConfigError, match="Known: constant, cosine, epoch_decay, one_cycle"):
+    with pytest.raises(ConfigError, match="Known: constant, cosine, epoch_decay, milestones"):
         make_optimizer(small_config(train__schedule="steps").train)
