@@ -4,11 +4,14 @@ python -m mexjax.main --config=configs/gamdss.py[:variant]
 
 tiny      the default: a small network on the embedded dataset.
 paper     the network of the text; 200 epochs.
-official  the network and training of the released code: 199 epochs.
+official  the network and training of the released code: 199 epochs; it compares 8-bit frames
+          without a sign when it chooses key frames (its loader of SAMM with 5 classes, and that
+          one alone, does not choose: --config.data.key_frames.choice=annotated).
 
-One phase alone: --config.model.phases=rise. The released code turns training images by up to 3
-degrees and fills what it shifts in with the mean colour; here images are shifted only, and their
-edges repeated.
+paper and official choose key frames anew in training; tiny takes them as annotated, which on the
+embedded dataset is where they are. One phase alone: --config.model.phases=rise. The released code
+turns training images by up to 3 degrees and fills what it shifts in with the mean colour; here
+images are shifted only, and their edges repeated.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if preset == "official":
         config.train.num_epochs = 199
         config.seed = 2
+        config.data.key_frames.difference = "uint8_wrap"
     return config
 
 
@@ -70,3 +74,5 @@ def _published(config: ConfigDict) -> None:
     config.data.is_color = True
     config.augment.shift_px = 15
     config.augment.is_flipped = True
+    # Sec. III: in training alone, as the released code has it; lambda 0.1.
+    config.data.key_frames.choice = "reselected"
