@@ -24,6 +24,7 @@ STUDY = ("jax", "flax", "optax", "ml_collections", "orbax", "pandas", "psutil", 
 NEEDS = {
     "ops": ("jax", "numpy", "rich"),
     "step_time": STUDY,
+    "frozen": STUDY,
     "loso": (*STUDY, "torch"),
     "pipeline": (*STUDY, "grain"),
     "prepare": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),

@@ -69,11 +69,20 @@ CASES = (
     Case("fdp", "paper", 36),
     Case("fdp", "paper_14m", 36),
     Case("fdp", "", 0),
+    Case("micro_au_clip", "paper", 8),
+    Case("micro_au_clip", "", 0),
 )
 FOLD_CASES = (Case("fdp", "paper_14m", 8), Case("fdp", "", 0))
 
 
-def side(name: str, case: Case, steps: int, cache: str = "", **options: Any) -> dict[str, Any]:
+def side(
+    name: str,
+    case: Case,
+    steps: int,
+    cache: str = "",
+    settings: str = "",
+    **options: Any,
+) -> dict[str, Any]:
     """Run `side.py` in a process and read its line.
 
     Args:
@@ -81,6 +90,7 @@ def side(name: str, case: Case, steps: int, cache: str = "", **options: Any) -> 
       case: the card and its batch.
       steps: timed steps; 0 compiles only.
       cache: folder of compiled programs.
+      settings: more overrides of the card, `key=value` with blanks between.
       options: others of `side.py`.
 
     Raises:
@@ -89,8 +99,9 @@ def side(name: str, case: Case, steps: int, cache: str = "", **options: Any) -> 
     command = [sys.executable, str(HERE / "side.py"), name, f"--card={case.card}"]
     command += [f"--batch={case.batch}", f"--steps={steps}"]
     command += [f"--{key}={value}" for key, value in options.items()]
-    if (case.model, case.preset) in SETTINGS:
-        command += ["--set", *SETTINGS[case.model, case.preset].split()]
+    settings = f"{SETTINGS.get((case.model, case.preset), '')} {settings}".split()
+    if settings:
+        command += ["--set", *settings]
     root = str(HERE.parent)
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join([root, str(HERE)]))
     if cache:

@@ -45,6 +45,7 @@ def attention_figure(
     figure, all_axes = new_figure(
         1.25 * columns + 0.6, 1.45 * rows + 0.5, rows=rows, columns=columns
     )
+    image = None
     for i, axes in enumerate(all_axes):
         row, unit = divmod(i, columns)
         weights = np.zeros(grid * grid)
@@ -53,7 +54,7 @@ def attention_figure(
         gray = faces[row].mean(axis=-1)
         height, width = gray.shape
         axes.imshow(gray, cmap="gray", vmin=0, vmax=255)
-        axes.imshow(
+        image = axes.imshow(
             np.ma.masked_less_equal(weights.reshape(grid, grid), 0),
             cmap="plasma",
             vmin=0,
@@ -73,6 +74,9 @@ def attention_figure(
             axes.set_title(units[unit], fontsize=9, color=INK)
         if unit == 0:
             axes.set_ylabel(titles[row], fontsize=7.5, color=INK)
+    bar = figure.colorbar(image, ax=all_axes, fraction=0.02, pad=0.01)
+    bar.set_label("weight of the patch", color=MUTED)
+    bar.outline.set_visible(False)
     return figure
 
 
