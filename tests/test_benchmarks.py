@@ -23,12 +23,14 @@ def load(name: str):
 
 
 SCRIPTS = (
-    "all", "demo", "loso", "ops", "pictures", "pipeline", "prepare", "side", "step_time",
+    "all", "demo", "frozen", "loso", "ops", "pictures", "pipeline", "prepare", "side",
+    "step_time",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_benchmark_explains_itself(name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))  # where a script finds its neighbours
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     with pytest.raises(SystemExit) as stopped:
         load(name).main()
