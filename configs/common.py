@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
     data.flow_method = "dis"  # of any optical flow: dis | farneback | tvl1, see mexjax/ops/flow.py
     data.flow_style = "magnitude"  # of flow_image, third channel: magnitude | strain; or hsv
     data.is_flow_scale_fixed = False  # of flow_image: one scale for all clips, not each its own
+    data.may_mix_landmarks = False  # True: also landmarks that were found in several ways
     data.flow_source_px = 128  # of the embedded dataset: side of the frames flow is computed on
     # Scalar mean and maximum of a whole split applied after normalisation: none | train (from the
     # training fold, used for both) | per_split (each split its own, as one released code does).

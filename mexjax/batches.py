@@ -55,3 +55,10 @@ def network_batch(
 def clip_entries(arrays: Mapping[str, jax.Array], idx: jax.Array) -> dict[str, jax.Array]:
     """The rows idx i[B] of arrays [N, ...]."""
     return {name: array[idx] for name, array in arrays.items()}
+
+
+def prepared_batch(data: Data, idx: jax.Array) -> dict[str, jax.Array]:
+    """What the network takes of the clips idx i[B] where its frozen part was computed before."""
+    shared = data["frozen"]
+    arrays = data.get("views", {}) | shared["per_clip"]
+    return {**clip_entries(arrays, idx), **shared["constant"]}

@@ -19,7 +19,7 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from mexjax import frozen
-from mexjax.batches import clip_entries, gather, has_flow, network_batch
+from mexjax.batches import gather, has_flow, network_batch, prepared_batch
 from mexjax.data import augment
 from mexjax.ops import flow_frames
 from mexjax.optim import Optimizer
@@ -114,14 +114,6 @@ def make_fold_functions(
         own = scale if is_split_scaled else None
         return network_batch(config, paper, data, frames, idx, own)
 
-    def prepared(data: Arrays, idx: jax.Array) -> dict[str, jax.Array]:
-        """What the network takes where its frozen part was computed before."""
-        shared = data["frozen"]
-        return {
-            **clip_entries(data.get("views", {}) | shared["per_clip"], idx),
-            **shared["constant"],
-        }
-
     def whole(params: Any, data: Arrays) -> Any:
         return frozen.merge(params, data["frozen"]["kept"]) if "frozen" in data else params
 
@@ -180,7 +172,7 @@ def make_fold_functions(
             jax.random.fold_in(fold_key(plan, 1), state.step)
         )
         if is_prepared(data):
-            batch = prepared(data, idx)
+            batch = prepared_batch(data, idx)
         else:
             frames = gather(data, idx, train=True)
             frames = augment.augment(frames, key_augment, config.augment, mirror)
@@ -221,7 +213,7 @@ def make_fold_functions(
             return paper.predictions(module.apply(variables, batch, train=False))
 
         if is_prepared(data):
-            return predict(prepared(data, idx))
+            return predict(prepared_batch(data, idx))
         frames = augment.center_crop(gather(data, idx), config.augment)
         found = predict(seen(data, frames, idx, plan.scale[1]))
         if config.eval.is_flip_averaged:

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from mexjax import flops, frozen, plan, protocols
 from mexjax import folds as fold_axis
-from mexjax.batches import network_batch
-from mexjax.data import arrays
+from mexjax.batches import gather, network_batch, prepared_batch
+from mexjax.data import arrays, augment
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.folds import Programs
 from mexjax.group import Compiled, Schedule
@@ -138,22 +138,28 @@ def device_data(study: Study) -> dict[str, Any]:
     return data | ({"frozen": shared} if shared else {})
 
 
-def clip_flops(study: Study) -> int:
-    """Operations of the network's forward pass for one clip."""
-    config, data = study.config, study.dataset.on_host()
-    paper, module = get_model(config.model.name), make_module(study)
-    size = config.augment.crop_px or data["clips"].shape[2]
-    clip = jax.ShapeDtypeStruct(
-        (1, *data["clips"].shape[1:2], size, size, data["clips"].shape[4]), np.float32
-    )
+def clip_flops(study: Study, data: Arrays) -> int:
+    """Operations of the network's forward pass for one clip, without what was computed before.
 
-    def forward(clip: jax.Array) -> dict[str, jax.Array]:
-        batch = network_batch(config, paper, data, clip, np.zeros(1, np.int32))
+    Args:
+      study: the run.
+      data: from `device_data`.
+    """
+    config = study.config
+    paper, module = get_model(config.model.name), make_module(study)
+    row = np.zeros(1, np.int32)
+
+    def forward(data: Arrays) -> dict[str, jax.Array]:
+        if "per_clip" in data.get("frozen", {}):
+            batch = prepared_batch(data, row)
+        else:
+            frames = augment.center_crop(gather(data, row), config.augment)
+            batch = network_batch(config, paper, data, frames, row)
         variables = module.init(jax.random.key(0), batch, train=False)
         return module.apply(variables, batch, train=False)
 
     # Initialisation is a forward pass too.
-    return flops.forward_flops(forward, clip) // 2
+    return flops.forward_flops(forward, data) // 2
 
 
 def _select(folds: Sequence[Fold], only: Sequence[str]) -> list[int]:

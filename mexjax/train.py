@@ -143,7 +143,7 @@ def _train_groups(study: Study, folder: Workdir, stop: runtime.StopRequest) -> d
             "train_program": perf.cost(compiled.train),
             "evaluate_program": perf.cost(compiled.evaluate),
             "peak_bytes": perf.peak_bytes(),
-            **perf.utilisation(clip_flops(study), spent[2], spent[0], config.dtype, devices),
+            **perf.utilisation(clip_flops(study, host), spent[2], spent[0], config.dtype, devices),
             **timing,
         },
     )

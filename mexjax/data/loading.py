@@ -30,7 +30,20 @@ def other_views(config: ConfigDict, table: pd.DataFrame) -> dict[str, np.ndarray
     wanted = get_model(config.model.name).clip_views(config)
     if config.data.name == "synthetic":
         return _synthetic_views(config, wanted)
+    if "landmark_tokens" in wanted:
+        _check_landmarks(config, table)
     return {name: _prepared_view(config, table, name, params) for name, params in wanted.items()}
+
+
+def _check_landmarks(config: ConfigDict, table: pd.DataFrame) -> None:
+    """Refuse landmarks that were found in several ways: clips would differ by how, not by what."""
+    counts = table["landmark_source"].value_counts()
+    if len(counts) > 1 and not config.data.may_mix_landmarks:
+        found = ", ".join(f"{name} ({count} clips)" for name, count in counts.items())
+        raise DataError(
+            f"The landmarks of these clips come from several sources: {found}. Prepare the dataset"
+            " again with one that finds every face, or set data.may_mix_landmarks=True."
+        )
 
 
 def _magnifier(config: ConfigDict) -> dict[str, Any]:
@@ -95,7 +108,7 @@ def _load_synthetic(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.n
         images = _synthetic_views(config, {"flow_image": _flow_params(config)})["flow_image"]
         return synthetic.make_table(synthetic.make_plan(settings)), _as_clips(images)
     table, clips = synthetic.generate(settings, view=data.view, choice=choice, rule=_rule(config))
-    how = Magnifier(*_magnifier(config).values())
+    how = Magnifier(data.magnify, data.magnify_factor, data.magnify_weights, data.magnify_gain)
     # Of key frames the apex alone, as of prepared clips.
     part = slice(1, 2) if data.view == "key_frames" else slice(None)
     if how.method != "none":

@@ -147,7 +147,7 @@ class Magnifier:
         if (self.method == "magnet") != bool(self.weights):
             raise ConfigError(
                 f"Magnification {self.method!r} with weights={self.weights!r}: a checkpoint belongs"
-                " to the method magnet, and magnet needs one (docs/datasets.md says which)."
+                " to the method magnet, and magnet needs one (docs/micro_au_clip.md says which)."
             )
 
 

@@ -197,8 +197,8 @@ class MicroAUClip(nn.Module):
 
     def _tokens(
         self, batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, np.ndarray | None, jax.Array]:
-        """What `UnitFeatures` takes, and the class token f[B,d]."""
+    ) -> tuple[jax.Array, np.ndarray | None, jax.Array | None]:
+        """What `UnitFeatures` takes, and the class token f[B,d] where something asks for it."""
         c = self.config
         slots, index, mask = token_slots(self.units)
         places = batch["landmark_tokens"]
@@ -207,21 +207,27 @@ class MicroAUClip(nn.Module):
                 f"Micro-AU CLIP with {len(self.units)} action units takes landmark_tokens"
                 f" [B, {index.shape[0]}, {index.shape[1]}]; found {places.shape}."
             )
-        # Of the last block only these tokens are computed; the class token is the first of all.
-        wanted = jnp.zeros((len(places), 1), jnp.int32)
+        # Of the last block only the tokens are computed that something asks for.
+        wanted = []
         if c["branches"] != "global":
-            here = places[:, slots[:, 0], slots[:, 1]] + 1
-            wanted = jnp.concatenate([wanted, here.astype(jnp.int32)], axis=1)
-        x = self.image.rest(batch["image_tokens"], c["trainable_from"], wanted)
+            # Patches count from 0, tokens have the class token before them.
+            wanted.append(places[:, slots[:, 0], slots[:, 1]].astype(jnp.int32) + 1)
+        if "global" in (c["branches"], c["contrast"]):
+            wanted.append(jnp.zeros((len(places), 1), jnp.int32))
+        x = self.image.rest(
+            batch["image_tokens"], c["trainable_from"], jnp.concatenate(wanted, axis=1)
+        )
         x = self.image.norm(x)
         if c["token_space"] == "joint":
             x = self.image.project(x)
         if c["branches"] == "global":
             return x[:, 0], None, x[:, 0]
         # A product with ones and zeros: its gradient is another, where a gather's is a scatter.
-        pick = jnp.asarray(np.eye(x.shape[1])[index + 1], x.dtype)  # (N, J, Q + 1)
-        tokens = jnp.einsum("njq,bqd->bnjd", pick, x, precision=jax.lax.Precision.HIGHEST)
-        return tokens, mask, x[:, 0]
+        pick = jnp.asarray(np.eye(len(slots))[index], x.dtype)  # (N, J, Q)
+        tokens = jnp.einsum(
+            "njq,bqd->bnjd", pick, x[:, : len(slots)], precision=jax.lax.Precision.HIGHEST
+        )
+        return tokens, mask, x[:, -1] if len(wanted) > 1 else None
 
     def _encoded(self, tokens: jax.Array, ids: tuple[tuple[int, ...], ...]) -> jax.Array:
         return self.text.rest(tokens, jnp.array(ids, jnp.int32), self._text_from)
