@@ -19,7 +19,7 @@ from mexjax import frozen, plan
 from mexjax.errors import ConfigError
 from mexjax.interop import clip as clip_names
 from mexjax.nn.clip import SIZES, Clip
-from mexjax.study import compile_group, device_data, make_module, make_study
+from mexjax.study_layout import compile_group, device_data, make_module, make_study
 
 CARD = ROOT / "configs" / "micro_au_clip.py"
 SMALL = {

@@ -21,7 +21,7 @@ from mexjax.interop import clip as clip_names
 from mexjax.models import micro_au_clip
 from mexjax.models.micro_au_clip import MicroAUClip
 from mexjax.nn.clip import IMAGE_MEAN, IMAGE_STD, ClipSize, TowerSize
-from mexjax.study import Study, make_module
+from mexjax.study_layout import Study, make_module
 from torch_peer import training
 
 
