@@ -80,6 +80,7 @@ def _tiny(config: ConfigDict) -> None:
     config.train.schedule = "one_cycle"
     config.train.weight_decay = 2e-2
     config.augment.shift_px = 2
+    config.augment.gain_std = 0.25
     config.augment.is_flipped = True
     config.eval.every_epochs = 4
     config.eval.is_flip_averaged = True
