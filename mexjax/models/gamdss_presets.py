@@ -46,7 +46,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The network of the text is that of the code: what the text leaves open was taken from there.
     "official": dict(_PAPER),
     # For frames of 64x64.
-    "tiny": {**_PAPER, **st_unit.TINY_UNIT, "backbone_size": "small"},
+    "tiny": {
+        **_PAPER,
+        **st_unit.TINY_UNIT,
+        "backbone_size": "small",
+        # Two views of one expression: .777 instead of .763 UF1 on the embedded dataset.
+        "inference": "mean",
+    },
 }
 
 _CHOICES = {
