@@ -98,5 +98,5 @@ def test_scale_is_mean_then_maximum():
 
 
 def test_unknown_center_lists_the_known():
-    with pytest.raises(ConfigError, match=r"clip_mean, none, onset"):
+    with pytest.raises(ConfigError, match=r"clip_mean, imagenet, none, onset"):
         augment.normalise(clips(), "onsett")
