@@ -28,6 +28,8 @@ NEEDS = {
     "loso": (*STUDY, "torch"),
     "pipeline": (*STUDY, "grain"),
     "prepare": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
+    "reselection": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
+    "key_frames": STUDY,
 }
 
 
