@@ -141,3 +141,17 @@ def test_fft_apex_is_where_blocks_change_fastest():
     onset, apex, offset = chosen_frames(plan, 0, "fft_apex")
     when = dataclasses.astuple(plan.clips[0].timing)[2:]
     assert (onset, offset) == (when[0], when[2]) and onset < apex < offset
+
+
+def test_reselection_comes_nearer_to_the_true_apex_until_lambda_is_too_large():
+    plan = synthetic.make_plan(synthetic.preset("keyframes"))
+    true = np.array([clip.timing.rise for clip in plan.clips])
+
+    def error_ms(choice, share=0.0):
+        rule = keyframes.Rule("eq2", share, 0.0, "same_light")
+        found = [chosen_frames(plan, clip.index, choice, rule)[1] for clip in plan.clips]
+        return 1000 * np.abs(np.array(found) - true).mean() / plan.config.fps
+
+    fitting = error_ms("reselected", 0.2)
+    assert fitting < 2 / 3 * error_ms("annotated")
+    assert error_ms("reselected", 0.5) > 1.3 * fitting
