@@ -24,7 +24,8 @@ def get_config() -> ConfigDict:
     data.name = "synthetic"  # mexjax.list_datasets() gives the names
     data.root = ""  # folder that python -m mexjax.prepare wrote; the embedded dataset needs none
     data.datasets = ()  # of data.name=prepared: only these, for example ("casme2",); (): all
-    data.sampling = "linspace"  # of data.name=prepared: a rule of mexjax/data/sampling.py
+    # Of data.name=prepared and synthetic_sets: a rule of mexjax/data/sampling.py.
+    data.sampling = "linspace"
     # What is seen of a clip: uniform (num_frames of onset to offset) | key_frames (onset, apex and
     # offset as annotated; num_frames=3) | flow_image (motion from onset to apex as a colour image;
     # num_frames=1, is_color=True).
@@ -59,6 +60,12 @@ def get_config() -> ConfigDict:
     # Scalar mean and maximum of a whole split applied after normalisation: none | train (from the
     # training fold, used for both) | per_split (each split its own, as one released code does).
     data.split_scale = "none"
+    # Of data.name=synthetic_sets: which sets (mexjax/data/synthetic/collection.py), and the share
+    # of the clips and subjects of the public sets they imitate. Fields of data.synthetic that
+    # differ from their defaults hold for all of them.
+    data.collection = ConfigDict(
+        {"sets": ("casme", "casme2", "samm", "fourd", "mmew", "casme3a"), "scale": 0.25}
+    )
     # Any field of mexjax.data.synthetic.SyntheticConfig, which documents units; the frame
     # count, resolution and colour follow the three keys above.
     synthetic = dataclasses.asdict(SyntheticConfig())
@@ -81,6 +88,13 @@ def get_config() -> ConfigDict:
     augment.crop_px = 0  # random crop in training, centre crop in evaluation; 0: whole image
     augment.shift_px = 0  # random translation of at most this many pixels, edges repeated
     augment.is_flipped = False  # random horizontal flip
+    augment.rotation_deg = 0.0  # random rotation of at most this, edges repeated
+    # Colour jitter: factors from 1 - x to 1 + x; hue a part of a turn from -x to x. Results are cut
+    # to what an image can hold. Gray images have no saturation and no hue.
+    augment.brightness = 0.0
+    augment.contrast = 0.0
+    augment.saturation = 0.0
+    augment.hue = 0.0
     augment.gain_std = 0.0  # standard deviation of the log of a random contrast
 
     config.train = train = ConfigDict()
@@ -95,6 +109,8 @@ def get_config() -> ConfigDict:
     train.decay_epochs = 0  # of epoch_decay: epochs after which the factor stays; 0: all
     train.milestones = ()  # of milestones: epochs, counted from 0, from which the factor applies
     train.weight_decay = 0.0  # adam, sgd: L2 in the gradient; adamw: decoupled
+    # True: no decay of biases, norms, positions and prototypes.
+    train.decays_kernels_only = False
     train.momentum = 0.9  # of sgd
     train.beta1 = 0.9  # of adam and adamw
     train.beta2 = 0.999  # of adam and adamw
@@ -117,6 +133,10 @@ def get_config() -> ConfigDict:
     evaluation.every_epochs = 1  # held-out logits are kept at each of these and at the end
     evaluation.batch_size = 64  # clips
     evaluation.is_flip_averaged = False  # mean of the logits of a clip and of its mirror image
+
+    # Also keep what the network made of each held-out clip at the end (features.npz), where it is
+    # large and the model keeps it on request only: for python -m mexjax.study.
+    evaluation.keeps_features = False
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_epochs = 10  # 0: only when interrupted

@@ -1,7 +1,8 @@
 """Networks whose first part is frozen: what it makes of the data is computed once, for all folds.
 
-A paper that freezes parameters says so with `is_frozen(path, model_config)`, and with
-`start(model_config)` which weights it starts from. Its module has `frozen_part(batch)`, what the
+A paper says with `start(model_config)` which weights it starts from, with
+`start_statistics(model_config)` which batch statistics, and with `is_frozen(path, model_config)`
+which of its parameters stay as they are. Its module has `frozen_part(batch)`, what the
 frozen part makes of clips, and `frozen_constants()`, what it makes of what no clip changes: entries
 that stand for those of the batch they are computed from. Without augmentation they depend on the
 clip alone, so they are a view of the dataset like any other: computed once, on the device, shared
@@ -58,8 +59,7 @@ def started(params: Tree, start: Tree) -> Tree:
 
 def is_cached(config: ConfigDict, kept: Tree) -> bool:
     """Whether the frozen part is computed once: it exists, and every epoch sees the same images."""
-    augment = config.augment
-    is_augmented = augment.crop_px or augment.shift_px or augment.is_flipped or augment.gain_std
+    is_augmented = any(value for _, value in config.augment.items())
     if not kept or not config.train.is_frozen_part_cached:
         return False
     is_scaled = config.data.split_scale != "none"
@@ -88,13 +88,14 @@ def shared_arrays(
 
     Returns:
       Nothing, where the network keeps no parameters and starts from none; else `kept` and `start`,
-      parts of the tree of parameters, and, if the frozen part is computed once, `per_clip`
-      {name: [N, ...]}, with the paper's targets, and `constant` {name: array}.
+      parts of the tree of parameters, `start_statistics`, of that of batch statistics, and, if the
+      frozen part is computed once, `per_clip` {name: [N, ...]}, with the paper's targets, and
+      `constant` {name: array}.
 
     Raises:
       ConfigError: parameters that are kept but that nothing gives.
     """
-    if not hasattr(paper, "is_frozen"):
+    if not hasattr(paper, "start"):
         return {}
     start = paper.start(config.model)
 
@@ -126,6 +127,8 @@ def shared_arrays(
     given = _only(merge(jax.device_get(drawn), start), set(_flat(shapes)))
     trained, kept = split(given, paper, config.model)
     shared: dict[str, Any] = {"kept": kept, "start": trained}
+    if hasattr(paper, "start_statistics"):
+        shared["start_statistics"] = paper.start_statistics(config.model)
     if not is_cached(config, kept):
         return shared
     variables = jax.device_put({"params": kept})
@@ -164,6 +167,7 @@ def _check_shapes(shapes: Tree, start: Tree) -> None:
     ]
     if wrong:
         raise ConfigError(
-            f"The weights are not of this network: {', '.join(wrong[:4])}. Check model.weights, and"
-            " data.image_size_px against the image size the weights were trained with."
+            f"The weights are not of this network: {', '.join(wrong[:4])}. Check model.weights or"
+            " model.pretrained, and data.image_size_px and data.is_color against the images the"
+            " weights were trained with."
         )

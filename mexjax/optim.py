@@ -42,7 +42,9 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
     parts = []
     if config.grad_clip_norm > 0:
         parts.append(optax.clip_by_global_norm(config.grad_clip_norm))
-    decay = optax.add_decayed_weights(config.weight_decay) if config.weight_decay > 0 else None
+    decay, by_name = None, config.decays_kernels_only
+    if config.weight_decay > 0:
+        decay = optax.add_decayed_weights(config.weight_decay, _are_kernels if by_name else None)
     adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
     momentum = optax.trace(decay=config.momentum)
     # L2 enters the gradient before the moments; decoupled decay comes after them.
@@ -50,10 +52,20 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
     if config.optimizer not in orders:
         raise ConfigError(unknown_name("train.optimizer", config.optimizer, orders))
     parts += [part for part in orders[config.optimizer] if part is not None]
+    if config.is_update_fused and by_name:
+        # One vector has no names: what goes by name stays a tree.
+        parts = [part if part is decay else optax.flatten(part) for part in parts]
     transform = optax.chain(*parts)
-    if config.is_update_fused:
+    if config.is_update_fused and not by_name:
         transform = optax.flatten(transform)
     return Optimizer(transform, make_rate(config))
+
+
+def _are_kernels(params: optax.Params) -> optax.Params:
+    """A tree of bool: whether a leaf is a matrix that inputs are multiplied with."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: str(path[-1].key).endswith("kernel"), params
+    )
 
 
 def make_rate(config: ConfigDict) -> Rate:

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax import protocols, runtime, unit_record
+from mexjax import protocols, runtime
 from mexjax.data.arrays import Dataset
 from mexjax.models import get_model
 from mexjax.protocols import Fold
@@ -85,8 +85,8 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
         for name in rows[0]
         if name.startswith("extra_") and name != "extra_dynamic_image"
     }
-    if unit_record.has_features(extras):
-        found = unit_record.features(config, dataset, where, extras)
+    found = paper.features(config, dataset, where, extras) if hasattr(paper, "features") else {}
+    if found:
         folder.save_arrays(folder.path / "features.npz", found)
     train_s, eval_s, clips = np.sum([row["seconds"] for row in rows], axis=0)
     folder.save_json(

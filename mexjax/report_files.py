@@ -65,7 +65,7 @@ class Run:
       validation_score: f32[F, E] accuracy, or mean F1 of the units, on the inner subjects; None
         without inner subjects.
       sheet: arrays of sheet.npz, or None.
-      features: arrays of features.npz, or None.
+      features: arrays of features.npz of a model that compares units with texts, or None.
     """
 
     path: Path
@@ -139,7 +139,7 @@ def read_run(workdir: str | Path) -> Run:
         curves=curves,
         validation_score=validation,
         sheet=_read_arrays(sheet, _SHEET) if sheet.is_file() else None,
-        features=_read_arrays(features, _FEATURES) if features.is_file() else None,
+        features=_read_features(features),
         **{name: arrays[name] for name in _ARRAYS},
     )
     _check_shapes(run, source)
@@ -196,6 +196,13 @@ def _read_arrays(path: Path, wanted: dict[str, tuple[str, int]]) -> dict[str, np
         if kind == "i":
             arrays[name] = array.astype(np.int64)
     return arrays
+
+
+def _read_features(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of features.npz where the report makes something of them."""
+    if not path.is_file() or "emotion_scores" not in _read_arrays(path, {}):
+        return None
+    return _read_arrays(path, _FEATURES)
 
 
 def _check_shapes(run: Run, source: Path) -> None:

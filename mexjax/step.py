@@ -130,9 +130,11 @@ def make_fold_functions(
         params, _ = frozen.split(variables["params"], paper, config.model)
         if "frozen" in data:
             params = frozen.started(params, data["frozen"]["start"])
+        statistics = variables.get("batch_stats", {})
+        given = data.get("frozen", {}).get("start_statistics", {})
         return FoldState(
             params=params,
-            batch_stats=variables.get("batch_stats", {}),
+            batch_stats=frozen.started(statistics, given),
             opt_state=optimizer.transform.init(params),
             step=jnp.zeros((), jnp.int32),
         )
@@ -210,7 +212,9 @@ def make_fold_functions(
         variables = {"params": whole(state.params, data), "batch_stats": state.batch_stats}
 
         def predict(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            return paper.predictions(module.apply(variables, batch, train=False))
+            found = paper.predictions(module.apply(variables, batch, train=False))
+            left_out = () if config.eval.keeps_features else getattr(paper, "ON_REQUEST", ())
+            return {name: value for name, value in found.items() if name not in left_out}
 
         if is_prepared(data):
             return predict(prepared_batch(data, idx))

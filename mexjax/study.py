@@ -12,6 +12,8 @@ from mexjax.errors import ConfigError, MexjaxError, unknown_name
 
 # Name -> what it tells. A study is the module of its name in `mexjax.studies`.
 STUDIES: dict[str, str] = {
+    "ac4au_tables": "the ablations and the sweep of gamma of AC4AU, beside the paper's",
+    "au": "action units of a dataset, and what the features of a finished run know",
     "keyframes": "how far re-selected key frames lie from annotated ones, over lambda",
     "magnify": "pairs of frames before and after motion magnification",
 }
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("--help", "-h"):
         print("Usage: python -m mexjax.study NAME [options]; NAME --help explains the options.\n")
         for name, about in STUDIES.items():
-            print(f"  {name:12}{about}")
+            print(f"  {name:14}{about}")
         return 0 if arguments else 2
     try:
         name = arguments[0]

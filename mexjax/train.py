@@ -22,6 +22,7 @@ from mexjax.checkpoint import GroupCheckpoints
 from mexjax.configuration import check_values
 from mexjax.errors import OutOfMemoryError
 from mexjax.group import Compiled, GroupTrainer
+from mexjax.models import get_model
 from mexjax.ops import conv
 from mexjax.progress import TrainProgress
 from mexjax.record import has_record, read_rows, write_record
@@ -192,7 +193,9 @@ def _run_group(
     curves = recorded.pop("curves")
     for i, name in enumerate(compiled.programs.log_names):
         recorded[f"curve_{name}"] = curves[..., i]
+    unused = getattr(get_model(study.config.model.name), "TRAINING_ONLY", ())
     params = compiled.carry_shape.states.params
+    params = {name: part for name, part in params.items() if name not in unused}
     num_params = count_params(params) // width + count_params(
         data.get("frozen", {}).get("kept", {})
     )

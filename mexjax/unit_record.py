@@ -19,11 +19,6 @@ NUM_FACES = 4  # clips whose faces are kept for the picture of attention
 _KEPT = {"cosines": np.float32, "attention": np.float32, "features": np.float16}
 
 
-def has_features(extras: dict[str, np.ndarray]) -> bool:
-    """Whether the model compares units with texts."""
-    return "emotion_scores" in extras
-
-
 def features(
     config: ConfigDict, dataset: Dataset, where: np.ndarray, extras: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -34,7 +29,12 @@ def features(
       dataset: the clips.
       where: i[N], the row of each held-out clip, in the order of `predictions.npz`.
       extras: what the model's `predictions` gave of the held-out clips, [N, ...].
+
+    Returns:
+      Nothing, where the network has no texts to compare with.
     """
+    if "emotion_scores" not in extras:
+        return {}
     paper = get_model(config.model.name)
     units = paper.of_protocol(config.protocol)["units"]
     members = paper.combination_members(units)

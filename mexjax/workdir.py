@@ -22,7 +22,7 @@ from mexjax.errors import WorkdirError
 INDIFFERENT = ("has_progress", "checkpoint.", "report.")
 # All that a run writes into its folder.
 RUN_FOLDERS = ("groups", "checkpoints", "figures")
-RUN_FILES = ("*.json", "predictions.*", "sheet.npz", "report.md")
+RUN_FILES = ("*.json", "predictions.*", "sheet.npz", "features.npz", "report.md")
 
 
 @contextmanager

@@ -100,3 +100,69 @@ def test_scale_is_mean_then_maximum():
 def test_unknown_center_lists_the_known():
     with pytest.raises(ConfigError, match=r"clip_mean, imagenet, none, onset"):
         augment.normalise(clips(), "onsett")
+
+
+def colour_config(**changes):
+    still = {"augment__shift_px": 0, "augment__is_flipped": False, "augment__gain_std": 0.0}
+    return small_config(**still, **{f"augment__{key}": value for key, value in changes.items()})
+
+
+JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
+
+
+def test_rotation_and_jitter_are_drawn_once_a_clip():
+    config = colour_config(rotation_deg=10.0, **JITTER).augment
+    frame = jax.random.uniform(jax.random.key(0), (4, 1, 16, 16, 3))
+    y = augment.augment(jnp.repeat(frame, 8, axis=1), jax.random.key(1), config)
+    for t in range(1, 8):
+        np.testing.assert_array_equal(y[:, 0], y[:, t])
+    changes = np.abs(y[:, :1] - frame).mean(axis=(1, 2, 3, 4))
+    assert (changes > 0.01).all() and len(np.unique(changes)) == 4
+
+
+def test_rotation_turns_about_the_middle():
+    config = colour_config(rotation_deg=30.0).augment
+    y, x = np.mgrid[:33, :33] - 16.0
+    spots = np.exp(-((x - 8) ** 2 + y**2) / 4) + np.exp(-(x**2 + y**2) / 4)
+    clip = jnp.asarray(np.broadcast_to(spots, (40, 2, 33, 33))[..., None], jnp.float32)
+    turned = np.asarray(augment.augment(clip, jax.random.key(0), config))[:, 0, :, :, 0]
+    assert np.all(turned[:, 16, 16] > 0.95), "the middle stays"
+    outer = np.hypot(x, y) > 5
+    places = np.array([np.unravel_index((t * outer).argmax(), t.shape) for t in turned]) - 16.0
+    angles = np.rad2deg(np.arctan2(places[:, 0], places[:, 1]))
+    np.testing.assert_allclose(np.hypot(*places.T), 8, atol=0.8)
+    assert np.abs(angles).max() < 34 and angles.max() > 15 and angles.min() < -15
+
+
+def test_jitter_of_each_kind():
+    gray = jnp.full((30, 1, 4, 4, 3), 0.5)
+    key = jax.random.key(0)
+    np.testing.assert_allclose(
+        augment.augment(gray, key, colour_config(saturation=0.5, hue=0.1).augment), 0.5, atol=1e-5
+    )
+    y = augment.augment(gray, key, colour_config(brightness=0.2).augment)
+    levels = np.asarray(y[:, 0, 0, 0, 0])
+    assert 0.4 <= levels.min() < 0.43 and 0.57 < levels.max() <= 0.6
+    x = jax.random.uniform(jax.random.key(1), (30, 2, 8, 8, 3), minval=0.4, maxval=0.6)
+    y = augment.augment(x, key, colour_config(contrast=0.2).augment)
+    factors = np.asarray(y.std(axis=(1, 2, 3, 4)) / x.std(axis=(1, 2, 3, 4)))
+    assert 0.79 < factors.min() < 0.85 and 1.15 < factors.max() < 1.21
+    luma = np.array(augment.LUMA)
+    y = augment.augment(x, key, colour_config(hue=0.05, saturation=0.2).augment)
+    np.testing.assert_allclose(y @ luma, x @ luma, atol=2e-3)  # the matrix is published rounded
+    assert np.abs(y - x).max() > 0.01
+
+
+def test_jitter_keeps_what_an_image_can_hold_and_leaves_gray_images_gray():
+    config = colour_config(brightness=0.9, contrast=0.9, saturation=0.9, hue=0.4).augment
+    y = augment.augment(clips(batch=20), jax.random.key(2), config)
+    assert y.shape == (20, 3, 12, 12, 1)
+    assert float(y.min()) >= 0 and float(y.max()) <= 1
+
+
+def test_what_is_not_asked_for_changes_no_other_draw():
+    moved = small_config(augment__shift_px=2)
+    x, key = clips(), jax.random.key(5)
+    plain = augment.augment(x, key, moved.augment)
+    moved.augment.contrast = 1e-7
+    np.testing.assert_allclose(augment.augment(x, key, moved.augment), plain, atol=1e-5)

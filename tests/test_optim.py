@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -60,6 +61,48 @@ def test_updates_equal_those_of_optax(name, reference):
         updates, other = reference.update(grads, other, params)
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(mine["w"], params["w"], rtol=1e-6)
+
+
+PARAMS = {
+    "backbone": {"conv": {"kernel": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}},
+    "head": {"fc1_kernel": jnp.ones(3), "fc1_bias": jnp.ones(3)},
+}
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_decay_of_kernels_alone(name, is_fused):
+    config = small_config(
+        train__optimizer=name,
+        train__weight_decay=0.1,
+        train__decays_kernels_only=True,
+        train__is_update_fused=is_fused,
+    ).train
+    transform = make_optimizer(config).transform
+    grads = jax.tree.map(lambda p: jnp.full_like(p, 0.01), PARAMS)
+    updates, _ = transform.update(grads, transform.init(PARAMS), PARAMS)
+    # Adam's first step is the sign of what it is given; decoupled decay comes on top.
+    decayed = 1.1 if name == "adamw" else 1.0
+    wanted = {
+        "backbone": {"conv": {"kernel": decayed}, "norm": {"scale": 1.0}},
+        "head": {"fc1_kernel": decayed, "fc1_bias": 1.0},
+    }
+    for path, found in jax.tree_util.tree_flatten_with_path(updates)[0]:
+        value = wanted
+        for key in path:
+            value = value[key.key]
+        np.testing.assert_allclose(found, value, rtol=1e-4)
+
+
+def test_coupled_decay_enters_the_moments():
+    """What torch.optim.Adam does: without a gradient the decayed kernel still moves by the rate."""
+    config = small_config(train__weight_decay=0.1, train__decays_kernels_only=True).train
+    config.optimizer = "adam"
+    transform = make_optimizer(config).transform
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    updates, _ = transform.update(zeros, transform.init(PARAMS), PARAMS)
+    np.testing.assert_allclose(updates["backbone"]["conv"]["kernel"], 1.0, rtol=1e-5)
+    assert not updates["backbone"]["norm"]["scale"].any()
 
 
 def test_unknown_names_list_the_known():

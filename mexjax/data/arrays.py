@@ -77,9 +77,9 @@ def load(config: ConfigDict) -> Dataset:
     if data.name not in SOURCES:
         raise ConfigError(unknown_name("dataset", data.name, SOURCES))
     for key in ("root", "datasets"):
-        if data[key] and data.name == "synthetic":
+        if data[key] and data.name != "prepared":
             raise ConfigError(
-                f"data.{key}={data[key]!r} is for prepared datasets; data.name=synthetic takes"
+                f"data.{key}={data[key]!r} is for prepared datasets; data.name={data.name} takes"
                 " none. Add --config.data.name=prepared."
             )
     paper = get_model(config.model.name)

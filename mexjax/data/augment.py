@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax.errors import ConfigError, unknown_name
@@ -16,6 +18,8 @@ CENTERS = ("none", "imagenet", "onset", "clip_mean")
 # gray values are their luma (ITU-R BT.601).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
+# From red, green, blue to luma and two axes of colour (YIQ), in whose plane hue is an angle.
+_YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 
 
 def mirror(clips: jax.Array) -> jax.Array:
@@ -29,7 +33,9 @@ def augment(
     config: ConfigDict,
     mirror: Callable[[jax.Array], jax.Array] = mirror,
 ) -> jax.Array:
-    """Randomly crop, shift, flip and re-contrast each clip; all its frames alike.
+    """Randomly rotate, crop, shift, flip and recolour each clip; all its frames alike.
+
+    A draw for each frame would add change over time where there is none.
 
     Args:
       clips: f32[B, T, H, W, C] in [0, 1].
@@ -44,6 +50,10 @@ def augment(
     size = config.crop_px or clips.shape[2]
     margin = clips.shape[2] - size
     reach = 2 * config.shift_px
+    # Streams of their own: settings that do without them draw as if they did not exist.
+    turns, colours = (jax.vmap(jax.random.fold_in, (0, None))(keys, purpose) for purpose in (3, 4))
+    if config.rotation_deg > 0:
+        clips = jax.vmap(functools.partial(_rotate, largest_deg=config.rotation_deg))(clips, turns)
     if config.shift_px:
         pad = (config.shift_px, config.shift_px)
         clips = jnp.pad(clips, ((0, 0), (0, 0), pad, pad, (0, 0)), mode="edge")
@@ -60,7 +70,61 @@ def augment(
             clip = 0.5 + (clip - 0.5) * jnp.exp(config.gain_std * jax.random.normal(gain))
         return clip
 
-    return jax.vmap(one)(clips, keys)
+    clips = jax.vmap(one)(clips, keys)
+    amounts = [config[name] for name in ("brightness", "contrast", "saturation", "hue")]
+    if any(amounts):
+        clips = jax.vmap(lambda clip, key: _jitter(clip, key, *amounts))(clips, colours)
+    return clips
+
+
+def _rotate(clip: jax.Array, key: jax.Array, *, largest_deg: float) -> jax.Array:
+    """f32[T, H, W, C] turned about its middle by one angle, bilinear, edges repeated."""
+    frames, height, width, channels = clip.shape
+    angle = jnp.deg2rad(jax.random.uniform(key, (), minval=-largest_deg, maxval=largest_deg))
+    y, x = jnp.meshgrid(
+        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+    )
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    rows = jnp.clip(cos * y + sin * x + (height - 1) / 2, 0, height - 1)
+    columns = jnp.clip(cos * x - sin * y + (width - 1) / 2, 0, width - 1)
+    top = jnp.minimum(jnp.floor(rows).astype(jnp.int32), height - 2)
+    left = jnp.minimum(jnp.floor(columns).astype(jnp.int32), width - 2)
+    down, right = (rows - top).reshape(-1, 1), (columns - left).reshape(-1, 1)
+    # All frames and channels of a pixel side by side: four gathers of rows, not of numbers.
+    pixels = clip.transpose(1, 2, 0, 3).reshape(height * width, frames * channels)
+    start = (top * width + left).reshape(-1)
+
+    def at(step: int) -> jax.Array:
+        return jnp.take(pixels, start + step, axis=0)
+
+    upper = at(0) * (1 - right) + at(1) * right
+    lower = at(width) * (1 - right) + at(width + 1) * right
+    turned = upper * (1 - down) + lower * down
+    return turned.reshape(height, width, frames, channels).transpose(2, 0, 1, 3)
+
+
+def _jitter(
+    clip: jax.Array,
+    key: jax.Array,
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+) -> jax.Array:
+    """f32[T, H, W, C] with other colours, in [0, 1]; in this order, one draw for all frames."""
+    draws = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
+    clip *= 1 + brightness * draws[0]
+    is_color = clip.shape[-1] == 3
+    mean = (clip.mean(axis=(0, 1, 2)) @ jnp.array(LUMA)) if is_color else clip.mean()
+    clip = mean + (clip - mean) * (1 + contrast * draws[1])
+    if is_color and (saturation or hue):
+        # Both are linear in colour: one 3 x 3 matrix.
+        angle = 2 * np.pi * hue * draws[3]
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        plane = (1 + saturation * draws[2]) * jnp.array([[cos, -sin], [sin, cos]])
+        turn = jnp.zeros((3, 3)).at[0, 0].set(1.0).at[1:, 1:].set(plane)
+        clip = clip @ (jnp.array(np.linalg.inv(_YIQ)) @ turn @ jnp.array(_YIQ)).T
+    return jnp.clip(clip, 0.0, 1.0)
 
 
 def center_crop(clips: jax.Array, config: ConfigDict) -> jax.Array:

@@ -143,6 +143,63 @@ def _synthetic_views(config: ConfigDict, wanted: dict[str, Any]) -> dict[str, np
         )
 
 
+def _load_sets(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """Several embedded datasets, one after the other."""
+    data = config.data
+    if data.magnify != "none":
+        raise ConfigError(f"data.name={data.name} does not magnify: set data.magnify=none.")
+    return synthetic.generate_collection(
+        data.collection.sets,
+        _collection(data),
+        view=data.view,
+        choice=choice,
+        rule=_rule(config),
+        sampling=data.sampling,
+        is_color=data.is_color,
+        num_workers=num_cores(),
+    )
+
+
+def _collection(data: ConfigDict) -> list[synthetic.SyntheticConfig]:
+    """Settings of each set; what differs from its default in `data.synthetic` rules."""
+    default = dataclasses.asdict(synthetic.SyntheticConfig())
+    # A configuration read back from a file has lists where there were tuples.
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data.synthetic.items()}
+    given = {key: value for key, value in fields.items() if value != default[key]}
+    for key in synthetic.FIXED:
+        if key in given:
+            raise ConfigError(
+                f"data.synthetic.{key} is fixed by each set of data.name={data.name};"
+                " data.collection says which sets there are and how large they are."
+            )
+    size = {"num_frames": data.num_frames, "resolution_px": data.image_size_px}
+    try:
+        return synthetic.make_collection(
+            data.collection.sets,
+            scale=data.collection.scale,
+            is_color=data.is_color,
+            **{**given, **size},
+        )
+    except ValueError as error:
+        raise ConfigError(f"data.synthetic: {error}") from error
+
+
+def load_table(config: ConfigDict) -> pd.DataFrame:
+    """The table of all clips of `config.data`, without any image.
+
+    Raises:
+      ConfigError, DataError: as of `mexjax.data.arrays.load`.
+    """
+    data = config.data
+    if data.name == "prepared":
+        return _manifest(config)
+    if data.name == "synthetic_sets":
+        return synthetic.collection_table(_collection(data))
+    if data.name == "synthetic":
+        return synthetic.make_table(synthetic.make_plan(_settings(config)))
+    raise ConfigError(unknown_name("dataset", data.name, SOURCES))
+
+
 def _load_prepared(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
     """The clips of `python -m mexjax.prepare`, each as `num_frames` frames from onset to offset.
 
@@ -245,4 +302,5 @@ def _view_bar(is_shown: bool) -> Iterator[Callable[[int, int], None] | None]:
 SOURCES: dict[str, Callable[[ConfigDict, str], tuple[pd.DataFrame, np.ndarray]]] = {
     "prepared": _load_prepared,
     "synthetic": _load_synthetic,
+    "synthetic_sets": _load_sets,
 }

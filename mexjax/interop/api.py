@@ -18,6 +18,7 @@ SOURCES = {
     "fdp": "mexjax.interop.fdp",
     "gamdss": "mexjax.interop.gamdss",
     "magnet": "mexjax.interop.magnet",
+    "mobilefacenet": "mexjax.interop.mobilefacenet",
     "tsfmicro": "mexjax.interop.tsfmicro",
 }
 
@@ -34,7 +35,7 @@ def from_torch(
     """A model with the weights of a PyTorch state dict.
 
     Args:
-      name: of the model, as in `list_models`; or `clip`, `magnet`.
+      name: of the model, as in `list_models`; or `clip`, `magnet`, `mobilefacenet`.
       state: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
         `.npz`, `.pt`, `.pth` or `.bin` file (see `mexjax.interop.common.read_state`).
       **kwargs: for the model's own file, for example `preset="official"` or, for tsfmicro,

@@ -8,6 +8,7 @@ from types import ModuleType
 from mexjax.errors import ConfigError, unknown_name
 
 MODELS = {
+    "ac4au": "mexjax.models.ac4au",
     "fdp": "mexjax.models.fdp",
     "gamdss": "mexjax.models.gamdss",
     "micro_au_clip": "mexjax.models.micro_au_clip",
@@ -34,8 +35,12 @@ def get_model(name: str) -> ModuleType:
       [N, ...]}`: what it takes of each clip beside the view, entries of every batch;
     * `rate_factor(path, model_config) -> float`: learning rate of a parameter over the usual one;
     * `notices(config) -> [text]`: what a reader must know before the numbers;
-    * `start(model_config) -> tree`, `is_frozen(path, model_config) -> bool` and
-      `may_draw_frozen(model_config) -> bool`: see `mexjax.frozen`.
+    * `TRAINING_ONLY`: names of parameters that no prediction needs;
+    * `ON_REQUEST`: names of predictions that are kept only where `eval.keeps_features` asks;
+    * `features(config, dataset, where, extras) -> {name: array}`: what of its predictions is
+      written to features.npz;
+    * `start(model_config) -> tree`, `start_statistics(model_config) -> tree`, `is_frozen(path,
+      model_config) -> bool` and `may_draw_frozen(model_config) -> bool`: see `mexjax.frozen`.
 
     Raises:
       ConfigError: no model of that name; the message lists them.

@@ -43,6 +43,7 @@ from mexjax.nn.clip import IMAGE_MEAN, IMAGE_STD, ClipSize, ImageTower, TextTowe
 from mexjax.nn.layers import Dropout
 from mexjax.nn.mode import Mode
 from mexjax.ops import au_losses
+from mexjax.unit_record import features
 
 __all__ = [
     "PRESETS",
@@ -53,6 +54,7 @@ __all__ = [
     "clip_views",
     "combination_emotions",
     "combination_members",
+    "features",
     "inputs",
     "is_frozen",
     "loss",

@@ -26,6 +26,7 @@ __all__ = [
     "Dropout",
     "Mlp",
     "Mode",
+    "PReLU",
     "PatchConv",
     "avg_pool_2x2",
     "max_pool",
@@ -169,6 +170,17 @@ class Mlp(nn.Module):
             return nn.Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
 
         return dense(x.shape[-1], "fc2")(gelu(dense(self.width, "fc1")(x)))
+
+
+class PReLU(nn.Module):
+    """x where positive, else a learnt slope times x, one slope a channel (He et al. 2015)."""
+
+    initial: float = 0.25
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        slope = self.param("slope", nn.initializers.constant(self.initial), x.shape[-1:])
+        return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
 
 
 class DropPath(nn.Module):

@@ -19,6 +19,7 @@ _INIT = truncated_normal(0.02)
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
     "quick_gelu": quick_gelu,
+    "relu": nn.relu,
 }
 
 
@@ -58,6 +59,7 @@ class Attention(nn.Module):
     Attributes:
       num_heads: they divide the channels.
       is_causal: a token sees itself and those before it.
+      out_init: of the last kernel; None: as the others.
     """
 
     num_heads: int
@@ -66,10 +68,20 @@ class Attention(nn.Module):
     dtype: jnp.dtype = jnp.float32
     is_causal: bool = False
     kernel_init: Initializer = _INIT
+    out_init: Initializer | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, mode: Mode, places: jax.Array | None = None) -> jax.Array:
-        """f[N,L,C] -> f[N,L,C], or f[N,Q,C] of the tokens at `places` i32[N,Q] alone."""
+    def __call__(
+        self,
+        x: jax.Array,
+        mode: Mode,
+        places: jax.Array | None = None,
+        is_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """f[N,L,C] -> f[N,L,C], or f[N,Q,C] of the tokens at `places` i32[N,Q] alone.
+
+        `is_key` bool[N,L] is false for tokens that no token looks at.
+        """
         n, length, c = x.shape
         if c % self.num_heads:
             raise ConfigError(f"Attention: {self.num_heads} heads do not divide {c} channels.")
@@ -83,10 +95,13 @@ class Attention(nn.Module):
             at = jnp.arange(length)[None] if places is None else places
             is_seen = jnp.arange(length) <= at[:, None, :, None]  # (N or 1, 1, Q, L)
             scores = jnp.where(is_seen, scores, -jnp.inf)
+        if is_key is not None:
+            scores = jnp.where(is_key[:, None, None], scores, -jnp.inf)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         weights = Dropout(self.dropout_rate)(weights, mode)
         y = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, -1, c)
-        return nn.Dense(c, dtype=self.dtype, kernel_init=self.kernel_init, name="proj")(y)
+        init = self.out_init or self.kernel_init
+        return nn.Dense(c, dtype=self.dtype, kernel_init=init, name="proj")(y)
 
 
 class Block(nn.Module):
@@ -95,6 +110,9 @@ class Block(nn.Module):
     Attributes:
       activation: of the MLP, a key of `ACTIVATIONS`.
       epsilon: of the layer norms.
+      is_post_norm: norm(x + attention(x)), then norm(x + mlp(x)).
+      out_init: of the last kernel of attention and of MLP; None: as the others. Zeros make a block
+        that is not `is_post_norm` begin as the identity.
     """
 
     num_heads: int
@@ -107,18 +125,31 @@ class Block(nn.Module):
     epsilon: float = 1e-6
     is_causal: bool = False
     kernel_init: Initializer = _INIT
+    is_post_norm: bool = False
+    out_init: Initializer | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, mode: Mode, places: jax.Array | None = None) -> jax.Array:
-        """f[N,L,C] -> f[N,L,C], or f[N,Q,C] of the tokens at `places` i32[N,Q] alone."""
+    def __call__(
+        self,
+        x: jax.Array,
+        mode: Mode,
+        places: jax.Array | None = None,
+        is_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """f[N,L,C] -> f[N,L,C]; `places` and `is_key` as of `Attention`."""
         if self.activation not in ACTIVATIONS:
             raise ConfigError(unknown_name("activation", self.activation, ACTIVATIONS))
 
         def norm(name: str) -> nn.LayerNorm:
             return nn.LayerNorm(self.epsilon, dtype=self.dtype, name=name)
 
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
+        out_init = self.out_init or self.kernel_init
+
+        def mlp(x: jax.Array) -> jax.Array:
+            options = {"dtype": self.dtype, "name": "fc1", "kernel_init": self.kernel_init}
+            y = ACTIVATIONS[self.activation](nn.Dense(self.mlp_width, **options)(x))
+            options |= {"name": "fc2", "kernel_init": out_init}
+            return dropout(nn.Dense(x.shape[-1], **options)(dropout(y, mode)), mode)
 
         drop_path, dropout = DropPath(self.drop_path_rate), Dropout(self.dropout_rate)
         attention = Attention(
@@ -128,13 +159,16 @@ class Block(nn.Module):
             self.dtype,
             self.is_causal,
             self.kernel_init,
+            out_init,
             name="attention",
         )
-        mixed = dropout(attention(norm("norm1")(x), mode, places), mode)
+        if self.is_post_norm:
+            mixed = dropout(attention(x, mode, places, is_key), mode)
+            x = norm("norm1")(at_places(x, places) + drop_path(mixed, mode))
+            return norm("norm2")(x + drop_path(mlp(x), mode))
+        mixed = dropout(attention(norm("norm1")(x), mode, places, is_key), mode)
         x = at_places(x, places) + drop_path(mixed, mode)
-        y = ACTIVATIONS[self.activation](dense(self.mlp_width, "fc1")(norm("norm2")(x)))
-        y = dense(x.shape[-1], "fc2")(dropout(y, mode))
-        return x + drop_path(dropout(y, mode), mode)
+        return x + drop_path(mlp(norm("norm2")(x)), mode)
 
 
 class VisionTransformer(nn.Module):

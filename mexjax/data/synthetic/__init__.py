@@ -10,10 +10,17 @@ the class: only motion does. Intensities, key frames, landmarks and flow are kno
     render_clip(plan, 0, [0, 26]), truth(plan, 0, [0, 26])
 """
 
+from mexjax.data.synthetic.collection import (
+    CAMERAS,
+    Camera,
+    collection_table,
+    generate_collection,
+    make_collection,
+)
 from mexjax.data.synthetic.config import PRESETS, SyntheticConfig, make_config, preset
 from mexjax.data.synthetic.dataset import default_view, generate, make_table
 from mexjax.data.synthetic.emotions import AUS, TABLES, EmotionTable, bayes
-from mexjax.data.synthetic.flavours import FLAVOURS, flavour
+from mexjax.data.synthetic.flavours import FIXED, FLAVOURS, flavour
 from mexjax.data.synthetic.frames import render_clip
 from mexjax.data.synthetic.plan import Clip, Plan, make_plan
 from mexjax.data.synthetic.timing import Timing, sample_frames
@@ -21,9 +28,12 @@ from mexjax.data.synthetic.truth import Truth, flow, truth
 
 __all__ = [
     "AUS",
+    "CAMERAS",
+    "FIXED",
     "FLAVOURS",
     "PRESETS",
     "TABLES",
+    "Camera",
     "Clip",
     "EmotionTable",
     "Plan",
@@ -31,10 +41,13 @@ __all__ = [
     "Timing",
     "Truth",
     "bayes",
+    "collection_table",
     "default_view",
     "flavour",
     "flow",
     "generate",
+    "generate_collection",
+    "make_collection",
     "make_config",
     "make_plan",
     "make_table",

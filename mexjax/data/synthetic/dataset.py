@@ -10,6 +10,7 @@ import pandas as pd
 
 from mexjax.data import keyframes
 from mexjax.data.apex_spotting import spot_apex
+from mexjax.data.sampling import sample_indices
 from mexjax.data.synthetic.config import SyntheticConfig
 from mexjax.data.synthetic.frames import render_clip
 from mexjax.data.synthetic.plan import Plan, make_plan
@@ -58,11 +59,16 @@ def make_table(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def default_view(plan: Plan, index: int) -> np.ndarray:
-    """u8[num_frames, H, W, C]: clip `index`, evenly from its annotated onset to its offset."""
-    when = plan.clips[index].timing
-    frames = sample_frames(when.onset, when.offset, plan.config.num_frames)
-    return render_clip(plan, index, frames)
+def default_view(plan: Plan, index: int, sampling: str = "") -> np.ndarray:
+    """u8[num_frames, H, W, C]: clip `index`, evenly from its annotated onset to its offset.
+
+    `sampling` is a rule of `mexjax.data.sampling`; by default the nearest to even spacing.
+    """
+    when, count = plan.clips[index].timing, plan.config.num_frames
+    if sampling:
+        length = when.offset - when.onset + 1
+        return render_clip(plan, index, when.onset + sample_indices(length, count, rule=sampling))
+    return render_clip(plan, index, sample_frames(when.onset, when.offset, count))
 
 
 def key_frames_view(
@@ -124,6 +130,7 @@ def generate(
     view: str = "uniform",
     choice: str = "annotated",
     rule: keyframes.Rule | None = None,
+    sampling: str = "",
     num_workers: int = 1,
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, np.ndarray]:
@@ -133,6 +140,7 @@ def generate(
       config: settings.
       view: which frames of each clip: uniform | key_frames.
       choice, rule: of key_frames, see `chosen_frames`.
+      sampling: of uniform, see `default_view`.
       num_workers: threads. The bytes do not depend on it.
       progress: called with (clips done, clips in all).
 
@@ -154,7 +162,7 @@ def generate(
         if view == "key_frames":
             clips[i] = key_frames_view(plan, i, choice, rule)
         else:
-            clips[i] = default_view(plan, i)
+            clips[i] = default_view(plan, i, sampling)
 
     # Threads: the work is in numpy and OpenCV, which release the interpreter's lock, and a
     # process that holds JAX must not fork.

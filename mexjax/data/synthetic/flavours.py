@@ -84,6 +84,8 @@ _FLAVOURS: dict[str, dict[str, object]] = {
     },
 }
 FLAVOURS = tuple(_FLAVOURS)
+# What a flavour says of itself.
+FIXED = ("num_subjects", "num_clips", "class_counts", "au_counts", "emotion_table", "name")
 
 
 def flavour(name: str, *, scale: float = 1.0, seed: int = 0, **changes: object) -> SyntheticConfig:

@@ -1,0 +1,65 @@
+"""A stack of transformer blocks over tokens that learn where, or when, they are."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mexjax.errors import ConfigError, unknown_name
+from mexjax.nn.layers import truncated_normal
+from mexjax.nn.mode import Mode
+from mexjax.nn.vit import Block
+
+# How blocks are built: norms before the branches, or as PyTorch's encoder layer is unless told
+# otherwise.
+STYLES: dict[str, dict[str, object]] = {
+    "pre_norm": {},
+    "torch_default": {"is_post_norm": True, "activation": "relu", "epsilon": 1e-5},
+}
+
+
+class TokenEncoder(nn.Module):
+    """f[N,L,C] -> f[N,L,C]: position code, blocks and, if asked for, a last layer norm.
+
+    Attributes:
+      depth: number of blocks; with 0 and no code nothing is done.
+      has_position: whether a learnt code f[1,L,C] is added; without it the tokens have no order.
+      has_last_norm: whether a layer norm follows the blocks.
+      style: a key of `STYLES`.
+      starts_as_identity: of `pre_norm`: branches end with zeros at the start.
+    """
+
+    depth: int
+    num_heads: int
+    mlp_width: int
+    dropout_rate: float = 0.0
+    style: str = "pre_norm"
+    has_position: bool = True
+    has_last_norm: bool = False
+    starts_as_identity: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mode: Mode, is_seen: jax.Array | None = None) -> jax.Array:
+        """Runs on tokens; none looks at those where `is_seen` bool[N,L] is false."""
+        if self.style not in STYLES:
+            raise ConfigError(unknown_name("style of a transformer", self.style, STYLES))
+        x = x.astype(self.dtype)
+        if self.has_position:
+            position = self.param("position", truncated_normal(0.02), (1, *x.shape[1:]))
+            x += position.astype(self.dtype)
+        for i in range(self.depth):
+            block = Block(
+                self.num_heads,
+                self.mlp_width,
+                dropout_rate=self.dropout_rate,
+                dtype=self.dtype,
+                out_init=nn.initializers.zeros if self.starts_as_identity else None,
+                name=f"block_{i}",
+                **STYLES[self.style],
+            )
+            x = block(x, mode, is_key=is_seen)
+        if self.has_last_norm:
+            x = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+        return x

@@ -1,0 +1,234 @@
+"""The ablations and the sweep of gamma of AC4AU, in the form of the paper's tables.
+
+    python -m mexjax.study ac4au_tables --out=runs/ac4au_tables [--card=configs/ac4au.py[:variant]]
+        [--tables ablation gamma controls] [--only "no FRD" ...] [--seeds 0 1] [--set key=value]
+
+Each row is a whole run in a folder of its own: a study that was stopped goes on where it was, and
+rows that are finished are read. The paper's numbers stand beside ours; on the embedded data they
+are of other faces, so what can be compared is which rows lose and which win.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from mexjax import runtime, stats, train
+from mexjax.configuration import flat, load_config
+from mexjax.errors import ConfigError, MexjaxError, WorkdirError, unknown_name
+from mexjax.report_results import to_json_value
+from mexjax.report_tables import markdown_table, percent, rich_table
+from mexjax.workdir import atomic
+
+
+class Row(NamedTuple):
+    """A run of a table.
+
+    Attributes:
+      name: as printed, and of its folder.
+      overrides: keys that differ from the card.
+      paper: mean F1 in percent, or None where the paper has none.
+      needs: a value of a key of the card without which the row is the full model.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    paper: float | None = None
+    needs: tuple[str, Any] | None = None
+
+
+FULL = 40.508
+TABLES: dict[str, tuple[Row, ...]] = {
+    # Table 2. What "no FRD" and "no AUsER" leave is not said; each has a second reading.
+    "ablation": (
+        Row("no pre-training", ("model.is_pretrained=False",), 22.270, ("is_pretrained", True)),
+        Row("no FRD", ("model.frd=none", "model.gamma=0.0"), 27.226),
+        Row("no FRD, subject loss kept", ("model.frd=none",)),
+        Row("no AUsER: one linear layer", ("model.head=linear",), 29.647),
+        Row("no AUsER: expert k is unit k", ("model.head=no_gate",)),
+        Row("no focal loss", ("model.au_loss=bce",), 32.046),
+        Row("full", (), FULL),
+    ),
+    # Table 3; gamma = 0 is ours.
+    "gamma": (
+        Row("gamma 0", ("model.gamma=0.0",)),
+        Row("gamma 0.1", ("model.gamma=0.1",), FULL),
+        Row("gamma 0.2", ("model.gamma=0.2",), 36.839),
+        Row("gamma 0.3", ("model.gamma=0.3",), 35.192),
+        Row("gamma 0.5", ("model.gamma=0.5",), 34.528),
+        Row("gamma 0.7", ("model.gamma=0.7",), 30.598),
+    ),
+    "controls": (
+        Row("full", (), FULL),
+        Row("frames as they are", ("data.center=none",), None, ("center", "clip_mean")),
+        Row("static: every frame the onset", ("data.control=static",)),
+        Row("shuffled labels", ("data.control=shuffled_labels",)),
+        Row("equation 3 as printed", ("model.frd=eq3",)),
+    ),
+}
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mexjax.study ac4au_tables", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the tables")
+    parser.add_argument("--card", default="configs/ac4au.py", help="recipe card, with variant")
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), help=", ".join(TABLES))
+    parser.add_argument("--only", nargs="+", default=[], help="rows, by name")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--set", nargs="*", default=[], help="overrides for every row, key=value")
+    options = parser.parse_args(argv)
+    console = Console()
+    runtime.use_compilation_cache()
+    try:
+        results = study(
+            options.out,
+            card=options.card,
+            tables=options.tables,
+            only=options.only,
+            seeds=options.seeds,
+            overrides=options.set,
+            console=console,
+        )
+    except MexjaxError as error:
+        errors = Console(stderr=True, highlight=False)
+        errors.print(f"Error: {error}", style="bold red", markup=False, soft_wrap=True)
+        return 2
+    for name in results["tables"]:
+        console.print(f"[bold]{name}[/]")
+        console.print(rich_table(*table_rows(results, name)))
+    console.print(f"Written: {options.out}/tables.md", highlight=False, markup=False)
+    return 0
+
+
+def study(
+    out: Path,
+    *,
+    card: str = "configs/ac4au.py",
+    tables: Sequence[str] = tuple(TABLES),
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (0,),
+    overrides: Sequence[str] = (),
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run every row of the tables for every seed, and write tables.json and tables.md.
+
+    Args:
+      out: folder of the runs, one below it a row and seed, and of the tables.
+      card: recipe card, with its variant.
+      tables: of `TABLES`.
+      only: names of rows; (): all.
+      seeds: of the runs.
+      overrides: `key=value` for all rows.
+      console: where progress is told.
+
+    Returns:
+      `{"card", "seeds", "tables": {name: [{"row", "f1": {mean, sd, n}, "f1_always", "paper",
+      "note"}]}}`; fractions, of the paper too.
+
+    Raises:
+      ConfigError: an unknown table or row.
+      MexjaxError: a run that cannot be made.
+    """
+    for name in tables:
+        if name not in TABLES:
+            raise ConfigError(unknown_name("table", name, TABLES))
+    known = {row.name for name in tables for row in TABLES[name]}
+    for name in only:
+        if name not in known:
+            raise ConfigError(unknown_name("row", name, known))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"Cannot make {out}: {error.strerror or error}.") from error
+    results: dict[str, Any] = {"card": card, "seeds": list(seeds), "tables": {}}
+    done: dict[tuple[tuple[str, ...], int], dict[str, Any]] = {}
+    for name in tables:
+        entries = []
+        for row in TABLES[name]:
+            if only and row.name not in only:
+                continue
+            entry = _row(out, card, row, seeds, overrides, done, console)
+            entries.append(entry)
+        results["tables"][name] = entries
+    results = to_json_value(results)
+    parts = [f"# AC4AU, {card}, seeds {', '.join(map(str, seeds))}"]
+    for name in results["tables"]:
+        parts += [f"## {name}", markdown_table(*table_rows(results, name))]
+    for name, text in (
+        ("tables.json", json.dumps(results, indent=1) + "\n"),
+        ("tables.md", "\n\n".join(parts) + "\n"),
+    ):
+        with atomic(out / name) as file:
+            file.write(text)
+    return results
+
+
+def _row(
+    out: Path,
+    card: str,
+    row: Row,
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    done: dict[tuple[tuple[str, ...], int], dict[str, Any]],
+    console: Console | None,
+) -> dict[str, Any]:
+    paper = None if row.paper is None else row.paper / 100
+    found, note = [], ""
+    for seed in seeds:
+        config = load_config(card, [*overrides, f"seed={seed}", *row.overrides])
+        base = load_config(card, [*overrides])
+        if row.needs is not None and _value(base, row.needs[0]) != row.needs[1]:
+            note = f"the card has {row.needs[0]}={_value(base, row.needs[0])!r}: this is its full"
+            break
+        # Two tables have rows that are the same run.
+        key = (_settings(config, base), seed)
+        if key not in done:
+            if console is not None:
+                console.print(f"{row.name}, seed {seed}", highlight=False, markup=False)
+            folder = out / f"{re.sub(r'[^a-z0-9.]+', '_', row.name.lower())}_{seed}"
+            done[key] = train.run(config, folder).results
+        found.append(done[key])
+    entry: dict[str, Any] = {"row": row.name, "paper": paper, "note": note}
+    if not found:
+        return entry | {"f1": None, "f1_always": None}
+    last = [results["metrics"]["last"] for results in found]
+    spread = stats.over_seeds([{"f1": entry["f1"]} for entry in last])["f1"]
+    return entry | {"f1": spread, "f1_always": float(np.mean([e["f1_always"] for e in last]))}
+
+
+def _value(config: ConfigDict, key: str) -> Any:
+    return config.data[key] if key in config.data else config.model[key]
+
+
+def _settings(config: ConfigDict, base: ConfigDict) -> tuple[str, ...]:
+    """What the configuration has that the card's does not, apart from the seed."""
+    mine, theirs = flat(config), flat(base)
+    return tuple(f"{k}={v!r}" for k, v in mine.items() if k != "seed" and v != theirs[k])
+
+
+def table_rows(results: dict[str, Any], name: str) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a table, in percent."""
+    head = ["row", "mean F1, ours", "sd over seeds", "always present", "paper (its own data)"]
+    rows = []
+    for entry in results["tables"][name]:
+        f1 = entry["f1"] or {"mean": None, "sd": None}
+        cells = [percent(f1["mean"]), percent(f1["sd"]), percent(entry["f1_always"])]
+        title = entry["row"] + (f" ({entry['note']})" if entry["note"] else "")
+        rows.append([title, *cells, percent(entry["paper"])])
+    return head, rows
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,256 @@
+"""Action units of a dataset, and what the features of a finished run know.
+
+    python -m mexjax.study au --root=PREPARED [--units=cd6me]     from the manifest alone
+    python -m mexjax.study au --run=RUN                           its dataset, and its features
+
+Of a dataset: correlations of units as clustered heat maps and as a network, overall and for each
+dataset, and the length of clips. Of a run with `eval.keeps_features`: maps (t-SNE) of F_AC coloured
+by the units of a clip and of F_DC by subject, a linear probe for the subject on both, and what the
+gates do. No model and no image is read. Figures 4, 6 and 7 of AC4AU show the same of its data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from mexjax.data.au_labels import label_aus, numbers_of
+from mexjax.data.loading import load_table
+from mexjax.data.manifest import read_manifest
+from mexjax.data.records import MANIFEST
+from mexjax.errors import DataError, MexjaxError, WorkdirError
+from mexjax.figures import save_figure
+from mexjax.nn.experts import gate_statistics
+from mexjax.report_files import Run, read_run
+from mexjax.report_results import to_json_value
+from mexjax.report_tables import markdown_table, percent, rich_table
+from mexjax.studies import au_figures, au_statistics
+from mexjax.workdir import atomic
+
+RESULTS, TEXT = "au_study.json", "au_study.md"
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mexjax.study au", description=__doc__.split("\n\n")[0]
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, help="folder of a finished run of task au")
+    source.add_argument("--root", type=Path, help="folder that python -m mexjax.prepare wrote")
+    parser.add_argument("--units", default="cd6me", help="with --root: a set, or 1,2,4")
+    parser.add_argument("--out", type=Path, help="folder to write; default: below what is read")
+    parser.add_argument("--seed", type=int, default=0, help="of t-SNE and of the probe's split")
+    options = parser.parse_args(argv)
+    console = Console()
+    try:
+        results = study(
+            run=options.run,
+            root=options.root,
+            units=options.units,
+            out=options.out,
+            seed=options.seed,
+        )
+    except MexjaxError as error:
+        errors = Console(stderr=True, highlight=False)
+        errors.print(f"Error: {error}", style="bold red", markup=False, soft_wrap=True)
+        return 2
+    for title, head, rows in tables(results):
+        console.print(f"[bold]{title}[/]", highlight=False)
+        console.print(rich_table(head, rows))
+    console.print(f"Written: {results['folder']}/{TEXT}", highlight=False, markup=False)
+    return 0
+
+
+def study(
+    *,
+    run: Path | None = None,
+    root: Path | None = None,
+    units: str = "cd6me",
+    out: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compute everything and write au_study.json, au_study.md and the figures.
+
+    Args:
+      run: a finished run of task `au`; or
+      root: a prepared folder.
+      units: with `root`: a set of `AU_SETS`, or numbers.
+      out: folder to write; by default `au_study` in `run` or `root`.
+      seed: of t-SNE and of the probe's split.
+
+    Returns:
+      The content of au_study.json.
+
+    Raises:
+      DataError: no units, or files that contradict each other.
+      WorkdirError: a folder that cannot be read or written.
+    """
+    found: Run | None = None
+    unsure = True
+    if run is not None:
+        found = read_run(run)
+        if found.task != "au":
+            raise DataError(f"{run} is not a run of action units (protocol.task=au).")
+        config = ConfigDict(found.config)
+        table = load_table(config)
+        units, unsure = config.protocol.units, config.protocol.is_unsure_present
+    else:
+        table = read_manifest(root / MANIFEST)
+    labels = label_aus(table, units, unsure_is_present=unsure)
+    names = [f"AU{number}" for number in numbers_of(units)]
+    folder = out or (run or root) / "au_study"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"Cannot make {folder}: {error.strerror or error}.") from error
+    results = {"folder": str(folder), "units": names, **_of_dataset(table, labels, names, folder)}
+    if found is not None:
+        results |= _of_features(found, names, folder, seed)
+    results = to_json_value(results)
+    parts = ["# Action units"]
+    for title, head, rows in tables(results):
+        parts += [f"## {title}", markdown_table(head, rows)]
+    parts += [f"![{path.stem}]({path.name})" for path in sorted(folder.glob("*.png"))]
+    for name, text in (
+        (RESULTS, json.dumps(results, indent=1) + "\n"),
+        (TEXT, "\n\n".join(parts) + "\n"),
+    ):
+        with atomic(folder / name) as file:
+            file.write(text)
+    return results
+
+
+def _of_dataset(
+    table: pd.DataFrame, labels: np.ndarray, names: list[str], folder: Path
+) -> dict[str, Any]:
+    datasets = table["dataset"].to_numpy(str)
+    known = list(dict.fromkeys(datasets.tolist()))
+    matrices = {"all clips": au_statistics.correlations(labels)}
+    if len(known) > 1:
+        matrices |= {n: au_statistics.correlations(labels[datasets == n]) for n in known}
+    figures = {
+        "correlation": au_figures.correlation_figure(matrices, names),
+        "network": au_figures.network_figure(matrices["all clips"], labels.sum(axis=0), names),
+        "lengths": au_figures.lengths_figure(table),
+    }
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+    counts = {"all clips": labels.sum(axis=0)}
+    counts |= {name: labels[datasets == name].sum(axis=0) for name in known}
+    return {
+        "counts": {
+            name: dict(zip(names, row.tolist(), strict=True)) for name, row in counts.items()
+        },
+        "correlation": {name: matrix for name, matrix in matrices.items()},
+        "lengths": au_statistics.clip_lengths(table).to_dict("records"),
+    }
+
+
+def _of_features(run: Run, names: list[str], folder: Path, seed: int) -> dict[str, Any]:
+    """What the saved features of held-out clips know; nothing if the run kept none."""
+    path = run.path / "features.npz"
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    if arrays.pop("clip").tolist() != run.clip.tolist():
+        raise DataError(f"{path} is of other clips than the predictions beside it.")
+    results: dict[str, Any] = {}
+    if {"f_dc", "f_ac"} <= set(arrays):
+        results["subject_probe"] = {
+            name: au_statistics.subject_probe(arrays[name], run.subject, run.fold, seed=seed)
+            for name in ("f_dc", "f_ac")
+        }
+        # Networks of different folds have nothing in common: the largest fold has the most points.
+        fold, sizes = np.unique(run.fold, return_counts=True)
+        rows = run.fold == fold[sizes.argmax()]
+        patterns = [_pattern(row, names) for row in run.label[rows]]
+        figure = au_figures.scatter_figure(
+            [
+                (
+                    f"F_AC of {fold[sizes.argmax()]}, by units",
+                    au_statistics.embed(arrays["f_ac"][rows], seed=seed),
+                    patterns,
+                ),
+                (
+                    f"F_DC of {fold[sizes.argmax()]}, by subject",
+                    au_statistics.embed(arrays["f_dc"][rows], seed=seed),
+                    run.subject[rows].tolist(),
+                ),
+            ]
+        )
+        save_figure(figure, folder / "features.png")
+    if "gates" in arrays:
+        gates = {k: np.asarray(v) for k, v in gate_statistics(arrays["gates"]).items()}
+        save_figure(
+            au_figures.gates_figure(gates["matrix"], gates["load"], names), folder / "gates.png"
+        )
+        results["gates"] = gates
+    return results
+
+
+def _pattern(row: np.ndarray, names: Sequence[str]) -> str:
+    """The units of a clip as a coder writes them: "4+7"; "none"."""
+    shown = [name.removeprefix("AU") for name, is_shown in zip(names, row, strict=True) if is_shown]
+    return "+".join(shown) or "none"
+
+
+def tables(results: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, head and rows of what is printed, from the content of au_study.json."""
+    names = results["units"]
+    counts = [
+        [name, *(str(row[unit]) for unit in names)] for name, row in results["counts"].items()
+    ]
+    out = [("Clips with each unit", ["dataset", *names], counts)]
+    pairs = _strongest(np.array(results["correlation"]["all clips"], float), names)
+    out.append(("Strongest correlations, all clips", ["units", "r"], pairs))
+    head = ["dataset", "clips", "median frames", "5 to 95 %", "shorter than 8", "median seconds"]
+    rows = [
+        [
+            entry["dataset"],
+            str(entry["clips"]),
+            f"{entry['median_frames']:.0f}",
+            f"{entry['frames_5']:.0f} to {entry['frames_95']:.0f}",
+            str(entry["shorter_than_8"]),
+            "-" if entry["median_seconds"] is None else f"{entry['median_seconds']:.2f}",
+        ]
+        for entry in results["lengths"]
+    ]
+    out.append(("Length of clips", head, rows))
+    if "subject_probe" in results:
+        rows = [
+            [key, percent(entry["accuracy"]), percent(entry["chance"]), str(entry["clips"])]
+            for key, entry in results["subject_probe"].items()
+        ]
+        head = ["features", "accuracy (%)", "most frequent subject (%)", "clips"]
+        out.append(("Linear probe for the subject, held-out clips", head, rows))
+    if "gates" in results:
+        gates = results["gates"]
+        rows = [
+            [name, str(int(np.argmax(row)) + 1), percent(max(row)), f"{entropy:.2f}"]
+            for name, row, entropy in zip(names, gates["matrix"], gates["entropy"], strict=True)
+        ]
+        head = ["unit", "heaviest expert", "its weight (%)", "entropy (1: all alike)"]
+        out.append(("Gates", head, rows))
+    return out
+
+
+def _strongest(matrix: np.ndarray, names: Sequence[str], *, count: int = 8) -> list[list[str]]:
+    i, j = np.triu_indices(len(names), 1)
+    values = matrix[i, j]
+    order = [k for k in np.argsort(-np.abs(np.nan_to_num(values))) if np.isfinite(values[k])]
+    return [[f"{names[i[k]]} and {names[j[k]]}", f"{values[k]:+.2f}"] for k in order[:count]]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
