@@ -10,8 +10,7 @@ official  the network and training of the released code: 199 epochs; it compares
 
 paper and official choose key frames anew in training; tiny takes them as annotated, which on the
 embedded dataset is where they are. One phase alone: --config.model.phases=rise. The released code
-turns training images by up to 3 degrees and fills what it shifts in with the mean colour; here
-images are shifted only, and their edges repeated.
+fills what it turns and shifts into a training image with the mean colour; here edges are repeated.
 """
 
 from __future__ import annotations
@@ -74,6 +73,7 @@ def _published(config: ConfigDict) -> None:
     config.data.center = "imagenet"
     config.data.is_color = True
     config.augment.shift_px = 15
+    config.augment.rotation_deg = 3.0
     config.augment.is_flipped = True
     # Sec. III: in training alone, as the released code has it; lambda 0.1.
     config.data.key_frames.choice = "reselected"

@@ -10,9 +10,8 @@ official  the network and training of the released code, by its script for five 
           official_fusion_casme2_5, official_fusion_casme2_3, official_fusion_samm_5,
           official_fusion_samm_3.
 
-Other fusions of any variant: --config.model.fusion=early. The released code turns training images
-by up to 3 (SAMM 3: 4) degrees and fills what it shifts in with the mean colour; here images are
-shifted only, and their edges repeated.
+Other fusions of any variant: --config.model.fusion=early. The released code fills what it turns and
+shifts into a training image with the mean colour; here edges are repeated.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from configs import common
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.models import tsfmicro
 
-# What the released scripts set for their datasets: batch, weight decay, shift in pixels, epochs,
-# seed, classes, and the lambda by which their loaders choose onset and apex anew in training (0:
-# they do not), of which the text says nothing.
+# What the released scripts set for their datasets: batch, weight decay, shift in pixels, rotation
+# in degrees, epochs, seed, classes, and the lambda by which their loaders choose onset and apex
+# anew in training (0: they do not), of which the text says nothing.
 _COLUMNS = (
-    "train.batch_size", "train.weight_decay", "augment.shift_px", "train.num_epochs", "seed",
-    "protocol.classes", "data.key_frames.lambda_rise",
+    "train.batch_size", "train.weight_decay", "augment.shift_px", "augment.rotation_deg",
+    "train.num_epochs", "seed", "protocol.classes", "data.key_frames.lambda_rise",
 )  # fmt: skip
 SCRIPTS: dict[str, tuple[float, ...]] = {
-    "casme2_5": (32, 0.6, 15, 174, 2, 5, 0.0375),
-    "casme3_7": (32, 0.6, 15, 199, 2, 7, 0.0375),
-    "casme3_4": (32, 0.6, 15, 199, 2, 4, 0.0375),
-    "samm_5": (32, 0.6, 15, 199, 0, 5, 0.1),
-    "samm_3": (32, 0.7, 4, 199, 0, 3, 0.0),
-    "fusion_casme2_5": (32, 0.6, 15, 199, 2, 5, 0.0375),
-    "fusion_casme2_3": (32, 0.7, 4, 199, 112, 3, 0.0375),
-    "fusion_samm_5": (32, 0.6, 15, 199, 0, 5, 0.1),
-    "fusion_samm_3": (32, 0.7, 4, 199, 0, 3, 0.1),
+    "casme2_5": (32, 0.6, 15, 3.0, 174, 2, 5, 0.0375),
+    "casme3_7": (32, 0.6, 15, 3.0, 199, 2, 7, 0.0375),
+    "casme3_4": (32, 0.6, 15, 3.0, 199, 2, 4, 0.0375),
+    "samm_5": (32, 0.6, 15, 3.0, 199, 0, 5, 0.1),
+    "samm_3": (32, 0.7, 4, 4.0, 199, 0, 3, 0.0),
+    "fusion_casme2_5": (32, 0.6, 15, 3.0, 199, 2, 5, 0.0375),
+    "fusion_casme2_3": (32, 0.7, 4, 4.0, 199, 112, 3, 0.0375),
+    "fusion_samm_5": (32, 0.6, 15, 3.0, 199, 0, 5, 0.1),
+    "fusion_samm_3": (32, 0.7, 4, 4.0, 199, 0, 3, 0.1),
 }
 VARIANTS = (*tsfmicro.PRESETS, *(f"official_{script}" for script in SCRIPTS))
 
@@ -100,4 +99,5 @@ def _published(config: ConfigDict) -> None:
     config.data.center = "imagenet"
     config.data.is_color = True
     config.augment.shift_px = 15
+    config.augment.rotation_deg = 3.0
     config.augment.is_flipped = True

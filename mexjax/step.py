@@ -103,6 +103,7 @@ def make_fold_functions(
     """
     is_split_scaled = config.data.split_scale != "none"
     mirror = flow_frames.mirror if has_flow(config) else augment.mirror
+    num_images = flow_frames.NUM_IMAGES if has_flow(config) else None
     freezes = bool(config.model.get("freeze_bn_after_epoch_1", False))
 
     def fold_key(plan: FoldPlan, purpose: int) -> jax.Array:
@@ -177,7 +178,7 @@ def make_fold_functions(
             batch = prepared_batch(data, idx)
         else:
             frames = gather(data, idx, train=True)
-            frames = augment.augment(frames, key_augment, config.augment, mirror)
+            frames = augment.augment(frames, key_augment, config.augment, mirror, num_images)
             batch = seen(data, frames, idx, plan.scale[0]) | paper.targets(frames, config.model)
         batch |= {
             "label": data["labels"][idx],

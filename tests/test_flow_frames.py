@@ -133,7 +133,7 @@ def test_a_study_of_flow_has_it_in_its_arrays():
     ("changes", "words"),
     [
         ({"data.image_size_px": 16}, "at least 32 pixels"),
-        ({"augment.gain_std": 0.1}, "gain_std"),
+        ({"data.split_scale": "train"}, "split_scale"),
         ({"data.flow_method": "horn"}, "farneback"),
         ({"model.feature": "optical"}, "difference"),
     ],
@@ -143,3 +143,13 @@ def test_what_flow_does_not_allow_is_said(changes: dict, words: str):
     with pytest.raises(ConfigError, match=words):
         study = make_study(config)
         trace_step(study, study.dataset.on_host())
+
+
+def test_only_images_change_their_brightness():
+    changes = {"gain_std": 0.5, "brightness": 0.4, "shift_px": 0, "is_flipped": False}
+    overrides = {f"augment.{key}": value for key, value in changes.items()}
+    config = mexjax.load_config(CARD, SMALL_STUDY | overrides)
+    clips = jnp.asarray(np.random.default_rng(0).random((2, 5, 8, 8, 1)), jnp.float32)
+    found = augment.augment(clips, jax.random.key(0), config.augment, num_images=3)
+    np.testing.assert_array_equal(found[:, 3:], clips[:, 3:])
+    assert (jnp.abs(found - clips)[:, :3].max(axis=(1, 2, 3, 4)) > 0.01).all()

@@ -32,6 +32,7 @@ def augment(
     key: jax.Array,
     config: ConfigDict,
     mirror: Callable[[jax.Array], jax.Array] = mirror,
+    num_images: int | None = None,
 ) -> jax.Array:
     """Randomly rotate, crop, shift, flip and recolour each clip; all its frames alike.
 
@@ -42,6 +43,8 @@ def augment(
       key: one key; each clip has its own derived from it and its place in the batch.
       config: the `augment` section of the configuration.
       mirror: what flips a clip f32[T, H', W', C].
+      num_images: how many frames, the first ones, are images, whose brightness may change; None:
+        all.
 
     Returns:
       f32[B, T, H', W', C], H' = `crop_px` or H.
@@ -67,13 +70,18 @@ def augment(
         if config.is_flipped:
             clip = jnp.where(jax.random.bernoulli(flip), mirror(clip), clip)
         if config.gain_std > 0:
-            clip = 0.5 + (clip - 0.5) * jnp.exp(config.gain_std * jax.random.normal(gain))
+            factor = jnp.exp(config.gain_std * jax.random.normal(gain))
+            images = 0.5 + (clip[:num_images] - 0.5) * factor
+            clip = images if num_images is None else clip.at[:num_images].set(images)
         return clip
 
     clips = jax.vmap(one)(clips, keys)
     amounts = [config[name] for name in ("brightness", "contrast", "saturation", "hue")]
     if any(amounts):
-        clips = jax.vmap(lambda clip, key: _jitter(clip, key, *amounts))(clips, colours)
+        images = jax.vmap(lambda clip, key: _jitter(clip, key, *amounts))(
+            clips[:, :num_images], colours
+        )
+        clips = images if num_images is None else clips.at[:, :num_images].set(images)
     return clips
 
 

@@ -89,15 +89,11 @@ def with_flow(clips: np.ndarray, config: ConfigDict) -> np.ndarray:
             f"model.feature=flow needs images of at least {MIN_SIDE_PX} pixels; found"
             f" data.image_size_px={data.image_size_px}."
         )
-    for key, value in (
-        ("augment.gain_std", config.augment.gain_std),
-        ("data.split_scale", data.split_scale),
-    ):
-        if value not in (0, "none"):
-            raise ConfigError(
-                f"{key}={value} changes the brightness of pixels; with model.feature=flow some are"
-                " no images. Set it to 0 or none."
-            )
+    if data.split_scale != "none":
+        raise ConfigError(
+            f"data.split_scale={data.split_scale} changes the brightness of pixels; with"
+            " model.feature=flow some are no images. Set it to none."
+        )
     return flow_frames.with_flow(clips, data.flow_method, num_cores())
 
 
