@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fdp_helpers import jit
 from small import ROOT
 
 from mexjax.data import prompts
@@ -58,7 +59,7 @@ def make_batch(module, count: int = 6, seed: int = 0):
 
 
 def init(module, batch, seed: int = 0):
-    run = jax.jit(lambda key: module.init(key, batch, train=False))
+    run = jit(lambda key: module.init(key, batch, train=False))
     return run(jax.random.key(seed))
 
 
@@ -67,7 +68,7 @@ def main():
     module = make()
     batch = make_batch(module)
     variables = init(module, batch)
-    run = jax.jit(lambda variables, batch: module.apply(variables, batch, train=False))
+    run = jit(lambda variables, batch: module.apply(variables, batch, train=False))
     return module, variables, batch, run, run(variables, batch)
 
 
@@ -145,37 +146,41 @@ def test_padding_changes_nothing(main):
     assert mean(mixed | {"weight": weight}) == pytest.approx(mean(batch | {"weight": weight}))
 
 
+# Every reading and every row of the paper's tables, several in a network where they do not meet.
 VARIANTS = {
-    "paper's main": {},
-    "outgoing": {"fc_mode": "outgoing", "gd_target": "normalised"},
-    "flatten": {"fc_mode": "flatten", "contrast": "softmax_multihot"},
-    "local": {"branches": "local", "beta": 0.0, "pooling": "mean"},
+    "flatten, own space": {
+        **{"fc_mode": "flatten", "token_space": "width", "is_contrast_scale_learnt": True},
+        "has_unit_projection": True,
+    },
+    "outgoing, sentences": {
+        **{"fc_mode": "outgoing", "gd_target": "normalised", "mer_text": "sentence"},
+        "contrast": "softmax_multihot",
+    },
+    "local": {"branches": "local", "pooling": "mean", "contrast": "softmax_normalised"},
     "global": {"branches": "global", "contrast": "global"},
-    "cat": {"fusion": "cat_mlp", "pooling": "max", "contrast": "none"},
-    "add": {"fusion": "add_mlp", "has_unit_projection": True, "contrast": "diagonal"},
-    "width": {"token_space": "width", "is_contrast_scale_learnt": True},
-    "sentence": {"mer_text": "sentence", "contrast": "softmax_normalised"},
+    "concatenated": {"fusion": "cat_mlp", "pooling": "max", "contrast": "none"},
+    "added": {"fusion": "add_mlp", "contrast": "diagonal"},
 }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_learns(name: str):
-    """Four updates on one batch: the loss falls, and the gradient reaches what it should."""
-    module = make(**VARIANTS[name])
-    batch = make_batch(module)
+    """Three updates on one batch: the loss falls, and the gradient reaches what it should."""
+    module = make(**VARIANTS[name], image_depth=1, text_depth=1)
+    batch = make_batch(module, count=4)
     params = init(module, batch)["params"]
 
-    @jax.jit
+    @jit
     def step(params):
         def loss(params):
             outputs = module.apply({"params": params}, batch, train=True)
             return micro_au_clip.loss(outputs, batch, module.config)[0].mean()
 
         value, grads = jax.value_and_grad(loss)(params)
-        return jax.tree.map(lambda p, g: p - 0.05 * g, params, grads), value, grads
+        return jax.tree.map(lambda p, g: p - 0.02 * g, params, grads), value, grads
 
     losses = []
-    for _ in range(4):
+    for _ in range(3):
         params, value, grads = step(params)
         losses.append(float(value))
     assert (np.diff(losses) < 0).all(), losses
@@ -250,7 +255,7 @@ def test_the_peer_is_the_same_network():
     batch = make_batch(module)
     params = init(module, batch)["params"]
 
-    @jax.jit
+    @jit
     def gradients(params):
         def loss(params):
             outputs = module.apply({"params": params}, batch, train=True)
