@@ -75,10 +75,10 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
 def run_torch(config: ConfigDict, arguments: argparse.Namespace) -> dict[str, Any]:
     """The same in PyTorch: gather, augment, normalise, forward, backward, update."""
     import torch
-    from torch_peer import folds, micro_au_clip, peers, training
+    from torch_peer import ac4au, folds, micro_au_clip, peers, training
 
     sides = {name: training.Side for name in peers.PEERS}
-    sides |= {"micro_au_clip": micro_au_clip.Side}
+    sides |= {"ac4au": ac4au.Side, "micro_au_clip": micro_au_clip.Side}
     if config.model.name not in sides:
         raise SystemExit(f"There is no PyTorch peer of {config.model.name}; of {', '.join(sides)}.")
     study = make_study(config)

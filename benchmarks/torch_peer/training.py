@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mexjax.data.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA
+from mexjax.data.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA, YIQ
 from mexjax.models import get_model
 from mexjax.study_layout import Study
 from torch_peer import released
@@ -129,10 +129,53 @@ def prepare_torch(config: ConfigDict) -> str:
 
 
 def augment(frames: Tensor, config: ConfigDict, rng: np.random.Generator) -> Tensor:
+    """Rotate, crop or shift, flip and recolour each clip f32[B,T,C,H,W] by its own draw."""
+    shift, crop = config.augment.shift_px, config.augment.crop_px
+    if config.augment.rotation_deg:
+        frames = rotate(frames, config.augment.rotation_deg, rng)
+    if shift or crop or config.augment.is_flipped:
+        frames = move(frames, config, rng)
+    amounts = [config.augment[name] for name in ("brightness", "contrast", "saturation", "hue")]
+    return jitter(frames, amounts, rng) if any(amounts) else frames
+
+
+def rotate(frames: Tensor, largest_deg: float, rng: np.random.Generator) -> Tensor:
+    """Turn each clip f32[B,T,C,H,W] about its middle, bilinear, edges repeated."""
+    b, t, c, h, w = frames.shape
+    angle = torch.from_numpy(np.deg2rad(rng.uniform(-largest_deg, largest_deg, b))).to(frames)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    turn = torch.stack([torch.stack([cos, -sin, zero], -1), torch.stack([sin, cos, zero], -1)], 1)
+    grid = functional.affine_grid(turn, [b, t * c, h, w], align_corners=True)
+    flat = frames.reshape(b, t * c, h, w)
+    turned = functional.grid_sample(flat, grid, padding_mode="border", align_corners=True)
+    return turned.reshape(frames.shape)
+
+
+def jitter(frames: Tensor, amounts: list[float], rng: np.random.Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue of each clip f32[B,T,C,H,W], in [0, 1]."""
+    b, _, channels = frames.shape[:3]
+    draws = torch.from_numpy(rng.uniform(-1, 1, (4, b, 1, 1, 1, 1))).to(frames)
+    brightness, contrast, saturation, hue = (a * d for a, d in zip(amounts, draws, strict=True))
+    frames = frames * (1 + brightness)
+    luma = torch.tensor(LUMA).to(frames)
+    mean = frames.mean((1, 3, 4))
+    mean = (mean @ luma if channels == 3 else mean[:, 0]).view(b, 1, 1, 1, 1)
+    frames = mean + (frames - mean) * (1 + contrast)
+    if channels == 3 and (amounts[2] or amounts[3]):
+        yiq = torch.tensor(YIQ).to(frames)
+        angle, factor = 2 * np.pi * hue.flatten(), 1 + saturation.flatten()
+        turn = torch.zeros(b, 3, 3).to(frames)
+        turn[:, 0, 0] = 1
+        turn[:, 1, 1] = turn[:, 2, 2] = factor * angle.cos()
+        turn[:, 1, 2], turn[:, 2, 1] = -factor * angle.sin(), factor * angle.sin()
+        colours = torch.linalg.inv(yiq) @ turn @ yiq
+        frames = torch.einsum("bij,btjhw->btihw", colours, frames)
+    return frames.clamp(0, 1)
+
+
+def move(frames: Tensor, config: ConfigDict, rng: np.random.Generator) -> Tensor:
     """Crop or shift, and flip, each clip f32[B,T,C,H,W] by its own draw."""
     shift, crop = config.augment.shift_px, config.augment.crop_px
-    if not (shift or crop or config.augment.is_flipped):
-        return frames
     b, t, c, h, w = frames.shape
     if shift:
         padded = functional.pad(frames.reshape(b, t * c, h, w), (shift,) * 4, mode="replicate")

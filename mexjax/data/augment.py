@@ -19,7 +19,7 @@ CENTERS = ("none", "imagenet", "onset", "clip_mean")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
 # From red, green, blue to luma and two axes of colour (YIQ), in whose plane hue is an angle.
-_YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 
 
 def mirror(clips: jax.Array) -> jax.Array:
@@ -131,7 +131,7 @@ def _jitter(
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         plane = (1 + saturation * draws[2]) * jnp.array([[cos, -sin], [sin, cos]])
         turn = jnp.zeros((3, 3)).at[0, 0].set(1.0).at[1:, 1:].set(plane)
-        clip = clip @ (jnp.array(np.linalg.inv(_YIQ)) @ turn @ jnp.array(_YIQ)).T
+        clip = clip @ (jnp.array(np.linalg.inv(YIQ)) @ turn @ jnp.array(YIQ)).T
     return jnp.clip(clip, 0.0, 1.0)
 
 
