@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from torch_peer import ac4au as peer  # noqa: E402
 from torch_peer import training  # noqa: E402
 
+EXTRAS = ("unit_share", "is_training_subject")
 SMALL = {
     "preset": "scratch",
     "backbone_divisor": 8,
@@ -77,9 +78,7 @@ def test_the_peer_is_the_same_network():
     theirs = network(clip)
     for name in ("log_p", "log_not_p", "subject_cosines"):
         np.testing.assert_allclose(outputs[name], theirs[name].detach(), atol=1e-4, err_msg=name)
-    others = [
-        torch.from_numpy(np.asarray(batch[key])) for key in ("unit_share", "is_training_subject")
-    ]
+    others = [torch.from_numpy(np.asarray(batch[key])) for key in EXTRAS]
     label, subject = (
         torch.from_numpy(np.asarray(batch[key]).astype(np.int64)) for key in ("label", "subject")
     )

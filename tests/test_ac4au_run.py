@@ -1,4 +1,4 @@
-"""AC4AU on three small embedded sets: the whole run, its folds, its studies; the sets themselves."""
+"""AC4AU on three small embedded sets: the whole run, its folds, its studies; and the sets."""
 
 from __future__ import annotations
 
@@ -169,16 +169,14 @@ def test_sets_differ_in_what_real_ones_differ_in():
     pd.testing.assert_frame_equal(load_table(config), table)
     assert dataset.clips.dtype == np.uint8 and dataset.clips.shape[1:] == (8, 32, 32, 3)
     by_set = table.groupby("dataset", sort=False)
-    assert by_set["fps"].first().nunique() == 5
+    assert by_set["fps"].first().nunique() == 4
     assert by_set.size().nunique() >= 5
     for name, rows in by_set.indices.items():
         clips = dataset.clips[rows].astype(int)
         is_gray = (np.ptp(clips, axis=-1) == 0).all()
         assert is_gray == name.removeprefix("synthetic_").startswith(("samm", "fourd"))
-        shares = dataset.labels[rows].mean(axis=0)
-        assert shares.max() > 1.3 * dataset.labels.mean(axis=0)[shares.argmax()] or name.endswith(
-            "3a"
-        )
+    shares = [dataset.labels[rows].mean(axis=0) for rows in by_set.indices.values()]
+    assert np.ptp(shares, axis=0).max() > 0.15, "of some unit"
     shared = table.groupby("subject")["dataset"].nunique()
     assert (shared == 1).all()
     gray = arrays.load(small_config(data__is_color=False))
