@@ -42,16 +42,23 @@ RULE = keyframes.Rule()
 def reread(folder: Path, onset: int, apex: int, offset: int, rule: keyframes.Rule) -> list[int]:
     """What one sample costs in the released pattern: each candidate's frames are read again."""
 
-    def norm(a: int, b: int) -> float:
-        images = [cv2.imread(str(folder / f"{place}.png")).astype(np.int32) for place in (a, b)]
-        return float(np.linalg.norm((images[0] - images[1]).ravel()))
+    def read(place: int) -> np.ndarray:
+        return cv2.imread(str(folder / f"{place}.png")).astype(np.int32)
 
-    best = max(
-        keyframes.pairs(onset, apex, offset, offset + 1, rule),
-        key=lambda pair: norm(pair[1], pair[0]),
-    )
+    def score(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.linalg.norm((a - b).ravel()))
+
+    near = keyframes.reach(rule.lambda_rise, onset, apex)
+    peak, scores = read(apex), {}
+    for first in range(onset, onset + near + 1):
+        image = read(first)
+        scores[first, apex] = score(peak, image)
+        for last in range(apex - near, apex):  # each anew, for every onset
+            scores[first, last] = score(read(last), image)
+    best = max(scores, key=scores.__getitem__)
+    peak = read(best[1])
     later = keyframes.offsets(apex, offset, best[1], offset + 1, rule)
-    chosen = [*best, max(later, key=lambda place: norm(best[1], place))]
+    chosen = [*best, max(later, key=lambda place: score(peak, read(place)))]
     for place in chosen:  # and once more, as the sample
         cv2.resize(cv2.imread(str(folder / f"{place}.png")), (224, 224))
     return chosen

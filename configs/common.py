@@ -42,7 +42,9 @@ def get_config() -> ConfigDict:
     # signed | uint8_wrap (as one released code subtracts) | same_light (frames of one mean).
     key_frames.difference = "signed"
     data.control = "none"  # none | static (every frame is the onset) | shuffled_labels
-    data.center = "none"  # none | onset | clip_mean: what is subtracted from each frame in time
+    # What is subtracted from each frame: none (0.5, the middle of the range) | imagenet (the mean
+    # of photographs, by channel) | onset | clip_mean (in time: motion is left).
+    data.center = "none"
     data.num_frames = 8  # frames a clip
     data.image_size_px = 64  # side of the square face image kept on the device
     data.is_color = False  # True: 3 channels, False: 1 (luma)

@@ -87,7 +87,8 @@ def _tiny(config: ConfigDict) -> None:
 
 
 def _published(config: ConfigDict) -> None:
-    # AdamW, 8e-4 and a batch of 32 are in the text; decay, schedule and shifts in the code alone.
+    # AdamW, 8e-4, a batch of 32, flips and crops are in the text; decay, schedule, rotation and how
+    # far is shifted are in the code alone.
     config.train.optimizer = "adamw"
     config.train.learning_rate = 8e-4
     config.train.weight_decay = 0.6  # of every parameter, norms, biases and positions included

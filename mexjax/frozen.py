@@ -129,7 +129,7 @@ def shared_arrays(
     shared: dict[str, Any] = {"kept": kept, "start": trained}
     if hasattr(paper, "start_statistics"):
         shared["start_statistics"] = paper.start_statistics(config.model)
-    if not is_cached(config, kept):
+    if not is_cached(config, kept) or "train_clips" in data:  # other frames in training
         return shared
     variables = jax.device_put({"params": kept})
     first = jax.jit(lambda *arguments: module.apply(*arguments, method="frozen_part"))

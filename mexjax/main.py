@@ -61,8 +61,8 @@ def _run(overrides: list[str]) -> int:
 
     runtime.use_compilation_cache()
     config = load_config(_CONFIG.value, overrides)
-    card = _CONFIG.value.rpartition("/")[2].partition(":")[0].removesuffix(".py")
-    workdir = _WORKDIR.value or f"runs/{card}_{config.model.preset}"
+    card, _, variant = _CONFIG.value.rpartition("/")[2].partition(":")
+    workdir = _WORKDIR.value or f"runs/{card.removesuffix('.py')}_{variant or config.model.preset}"
     console = Console()
     devices = jax.local_devices()
     console.print(

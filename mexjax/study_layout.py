@@ -60,7 +60,8 @@ def make_study(config: ConfigDict) -> Study:
     # Longest folds first: groups of like folds have the fewest steps to sit out.
     fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))
     chosen = [all_folds[i] for i in fold_ids]
-    layout = plan.make_plan(chosen, fold_ids, dataset.clips, config)
+    seen = dataset.clips if dataset.train_clips is None else dataset.train_clips
+    layout = plan.make_plan(chosen, fold_ids, seen, config)
     paper = get_model(config.model.name)
     if hasattr(paper, "fold_arrays"):
         layout = layout.replace(extras=paper.fold_arrays(dataset, chosen, config.model))

@@ -23,8 +23,8 @@ def load(name: str):
 
 
 SCRIPTS = (
-    "all", "demo", "frozen", "loso", "ops", "pictures", "pipeline", "prepare", "side",
-    "step_time",
+    "all", "demo", "frozen", "key_frames", "loso", "ops", "pictures", "pipeline", "prepare",
+    "reselection", "side", "step_time",
 )  # fmt: skip
 
 

@@ -17,7 +17,9 @@ from mexjax.studies.annotated_clips import AnnotatedClip
 
 
 def test_deviation_of_the_worked_example():
-    example = AnnotatedClip("d", "s", "c", 200.0, clip(A), (0, 20, 50), truth=(2, 18, 50))
+    example = AnnotatedClip(
+        "d", "s", "c", 200.0, clip(A), (0, 20, 50), tuple(range(len(A))), truth=(2, 18, 50)
+    )
     row = subject.deviations([example], [keyframes.Rule()]).iloc[0]
     assert [row[f"new_{key}"] for key in subject.KEYS] == [1, 19, 47]
     percents = [row[f"D_{key}_percent"] for key in subject.KEYS]
@@ -52,7 +54,8 @@ def test_bad_input_ends_in_one_message(tmp_path, capsys):
         (["keyframe"], "keyframes"),
         (["keyframes", f"--root={tmp_path}"], "mexjax.prepare"),
         (["keyframes", "--preset=big", f"--out={tmp_path}"], "default"),
-        (["keyframes", "--lambdas=0.1,x"], "numbers"),
+        (["keyframes", "--lambdas=0.1,x"], "numbers with commas"),
+        (["keyframes", "--clips=-3"], "whole number"),
         (["keyframes", "--lambdas=7"], "0 to 1"),
     ]:
         assert study.main(arguments) == 2

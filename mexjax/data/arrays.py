@@ -16,6 +16,8 @@ from mexjax.models import get_model
 
 CONTROLS = ("none", "static", "shuffled_labels")
 SPLITS = ("train", "all")
+# Of data.key_frames: of embedded datasets, whose key frames are known, and of prepared ones.
+CHOICES = (("annotated", "reselected", "fft_apex", "true"), ("annotated", "reselected", "fft_apex"))
 # Views with a number of frames of their own: what data.num_frames must be.
 FRAMES = {"key_frames": (3, "onset, apex and offset"), "flow_image": (1, "one image")}
 
@@ -93,6 +95,9 @@ def load(config: ConfigDict) -> Dataset:
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
     choice, splits = data.key_frames.choice, data.key_frames.splits
+    known = CHOICES[data.name == "prepared"]
+    if choice not in known:
+        raise ConfigError(unknown_name(f"data.key_frames.choice of {data.name}", choice, known))
     if splits not in SPLITS:
         raise ConfigError(unknown_name("data.key_frames.splits", splits, SPLITS))
     if choice != "annotated" and data.view != "key_frames":

@@ -103,7 +103,9 @@ def _load_synthetic(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.n
     if data.view == "flow_image":
         images = _synthetic_views(config, {"flow_image": _flow_params(config)})["flow_image"]
         return synthetic.make_table(synthetic.make_plan(settings)), _as_clips(images)
-    table, clips = synthetic.generate(settings, view=data.view, choice=choice, rule=_rule(config))
+    table, clips = synthetic.generate(
+        settings, view=data.view, choice=choice, rule=_rule(config), num_workers=num_cores()
+    )
     how = Magnifier(data.magnify, data.magnify_factor, data.magnify_weights, data.magnify_gain)
     # Of key frames the apex alone, as of prepared clips.
     part = slice(1, 2) if data.view == "key_frames" else slice(None)
@@ -144,6 +146,11 @@ def _load_sets(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarra
     data = config.data
     if data.magnify != "none":
         raise ConfigError(f"data.name={data.name} does not magnify: set data.magnify=none.")
+    if data.view not in synthetic.VIEWS or hasattr(get_model(config.model.name), "clip_views"):
+        raise ConfigError(
+            f"data.name={data.name} has frames alone, {' or '.join(synthetic.VIEWS)}; data.view="
+            f"{data.view} of {config.model.name} takes more. Set data.name=synthetic."
+        )
     return synthetic.generate_collection(
         data.collection.sets,
         _collection(data),
@@ -215,7 +222,9 @@ def _load_prepared(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.nd
         images = _prepared_view(config, table, "flow_image", _flow_params(config))
         return table, _as_clips(images)
     if data.view == "key_frames":
-        params |= {"choice": choice, **dataclasses.asdict(_rule(config))}
+        params |= {"choice": choice}
+        if choice == "reselected":
+            params |= dataclasses.asdict(_rule(config))
     return table, _prepared_view(config, table, data.view, params)
 
 

@@ -12,8 +12,8 @@ of L = H * W pixels with C = heads * d channels,
     decomposed  2 L (H + W) C multiplications, L * max(H, W) scores a head at a time; another
                 function
 
-and in the backward pass 2.5 times the multiplications, because the scores are made again instead
-of kept.
+and in the backward pass twice the multiplications of full and decomposed, which keep the weights of
+the forward pass, and 2.5 times those of chunked, which makes them again.
 
 Retention without a softmax, which has linear forms, is in `retention_linear`.
 """
@@ -90,8 +90,8 @@ def _attend(
     """softmax(q k^T + decay) v: f[...,heads,L,d] twice, f[...,heads,L,dv] -> f[...,heads,L,dv].
 
     `size` is (L,) for a line and (H, W), L = H * W, for a plane. The derivative is written by
-    hand: it keeps no array of all pairs, but makes the scores again, and divides by the sum of the
-    weights where they have been summed up.
+    hand: of all pairs it keeps the weights alone, not yet divided by their sum, and divides where
+    they have been summed up.
     """
     return _attend_fwd(size, log_decay, q, k, v)[0]
 
@@ -108,7 +108,13 @@ def _products(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
 
 
-def _attend_fwd(size, log_decay, q, k, v) -> tuple[jax.Array, Any]:
+def _attend_fwd(
+    size: tuple[int, ...],
+    log_decay: tuple[float, ...],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     scores = _products("...qd,...kd->...qk", q, k) + _decay(size, log_decay)
     weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
     total = weights.sum(axis=-1, keepdims=True)
@@ -117,7 +123,13 @@ def _attend_fwd(size, log_decay, q, k, v) -> tuple[jax.Array, Any]:
     return y, (q, k, v, y, weights, total)
 
 
-def _attend_bwd(size, log_decay, saved, dy):
+def _attend_bwd(
+    size: tuple[int, ...],
+    log_decay: tuple[float, ...],
+    saved: tuple[jax.Array, ...],
+    dy: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    del size, log_decay
     q, k, v, y, weights, total = saved
     dy = dy.astype(jnp.float32) / total
     # The part of the softmax gradient that is the same for every key of a query.

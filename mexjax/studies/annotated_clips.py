@@ -24,9 +24,8 @@ class AnnotatedClip:
       fps: frames per second.
       frames: u8[T, H, W, C].
       places: annotated onset, apex and offset in `frames`.
-      truth: true onset, apex and offset counted from the same frame, where known; they may lie
-        outside.
-      numbers: what each of `frames` is called in pictures.
+      numbers: frame numbers, rising; missing frames leave gaps.
+      truth: true onset, apex and offset as frame numbers, where known; they may lie outside.
     """
 
     dataset: str
@@ -35,12 +34,12 @@ class AnnotatedClip:
     fps: float
     frames: np.ndarray
     places: Places
+    numbers: tuple[int, ...]
     truth: Places | None = None
-    numbers: tuple[int, ...] = ()
 
     def only(self, places: Sequence[int]) -> AnnotatedClip:
         """A clip that has the frames at `places` alone, in this order."""
-        numbers = tuple(self.numbers[p] if self.numbers else p for p in places)
+        numbers = tuple(self.numbers[place] for place in places)
         return dataclasses.replace(self, frames=self.frames[list(places)].copy(), numbers=numbers)
 
 
@@ -115,7 +114,7 @@ def embedded_clips(
                 fps=plan.config.fps,
                 frames=synthetic.render_clip(plan, clip.index, numbers),
                 places=_from(when.onset, annotated),
-                truth=_from(when.onset, true),
+                truth=true,
                 numbers=tuple(numbers),
             )
 

@@ -10,7 +10,6 @@ error of the annotation and of every rule is told too.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from rich.progress import track
 
 from mexjax.data import keyframes
 from mexjax.data.keyframes import Rule
-from mexjax.errors import ConfigError, DataError
+from mexjax.errors import DataError
 from mexjax.report_tables import markdown_table, rich_table
 from mexjax.studies import keyframes_figures as figures
 from mexjax.studies.annotated_clips import AnnotatedClip, embedded_clips, prepared_clips
@@ -49,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--preset", default="keyframes", help="of the embedded dataset: default | keyframes")
     add("--seed", type=int, default=0, help="of the embedded dataset")
-    add("--clips", type=int, default=0, help="only so many clips of each dataset; 0: all")
+    add("--clips", type=_count, default=0, help="only so many clips of each dataset; 0: all")
     add("--lambdas", type=_numbers, default=LAMBDAS, help="with commas, each from 0 to 1")
     add("--window", choices=keyframes.WINDOWS, default="inward")
     add("--difference", choices=keyframes.DIFFERENCES, default="signed")
@@ -105,7 +104,7 @@ def deviations(clips: Iterable[AnnotatedClip], rules: Sequence[Rule]) -> pd.Data
     """One row a clip and rule.
 
     Columns: dataset, subject, clip, fps, L (frames), lambda; onset, apex, offset (annotated) and
-    new_onset ... (places from the first frame given); D_onset_percent ... (Eq. 15), D_onset_ms ...
+    new_onset ... (frame numbers); D_onset_percent ... (Eq. 15), D_onset_ms ...
     (Eq. 16), D_mean_ms (Eq. 17); where the truth is known annotated_error_onset_ms ... and
     error_onset_ms ..., absolute.
 
@@ -118,9 +117,11 @@ def deviations(clips: Iterable[AnnotatedClip], rules: Sequence[Rule]) -> pd.Data
     """
     rows: list[dict[str, Any]] = []
     for clip in clips:
-        length = clip.places[2] - clip.places[0] + 1
+        numbers = np.array(clip.numbers)
+        annotated = numbers[list(clip.places)]
+        length = annotated[2] - annotated[0] + 1
         for rule in rules:
-            new = keyframes.reselect(clip.frames, *clip.places, rule)
+            new = numbers[list(keyframes.reselect(clip.frames, *clip.places, rule))]
             row: dict[str, Any] = {
                 "dataset": clip.dataset,
                 "subject": clip.subject,
@@ -129,17 +130,17 @@ def deviations(clips: Iterable[AnnotatedClip], rules: Sequence[Rule]) -> pd.Data
                 "L": length,
                 "lambda": rule.lambda_rise,
             }
-            row |= dict(zip(KEYS, clip.places, strict=True))
-            row |= {f"new_{key}": place for key, place in zip(KEYS, new, strict=True)}
-            shift = np.abs(np.subtract(new, clip.places))
+            row |= dict(zip(KEYS, annotated.tolist(), strict=True))
+            row |= {f"new_{key}": n for key, n in zip(KEYS, new.tolist(), strict=True)}
+            shift = np.abs(new - annotated)
             row |= {
                 f"D_{key}_percent": 100 * s / length for key, s in zip(KEYS, shift, strict=True)
             }
             row |= {f"D_{key}_ms": 1000 * s / clip.fps for key, s in zip(KEYS, shift, strict=True)}
             row["D_mean_ms"] = 1000 * float(shift.mean()) / clip.fps
             if clip.truth is not None:
-                for name, places in (("annotated_error", clip.places), ("error", new)):
-                    missed = 1000 * np.abs(np.subtract(places, clip.truth)) / clip.fps
+                for name, found in (("annotated_error", annotated), ("error", new)):
+                    missed = 1000 * np.abs(found - np.array(clip.truth)) / clip.fps
                     row |= {f"{name}_{key}_ms": m for key, m in zip(KEYS, missed, strict=True)}
             rows.append(row)
     if not rows:
@@ -226,12 +227,15 @@ def write(path: Path, text: str) -> None:
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         values = tuple(float(item) for item in text.split(",") if item.strip())
-    except ValueError as error:
-        raise ConfigError(f"--lambdas takes numbers with commas, found {text!r}.") from error
+    except ValueError:
+        values = ()
     if not values or len(set(values)) != len(values):
-        raise ConfigError(f"--lambdas takes distinct numbers with commas, found {text!r}.")
+        # Not a ValueError, of which argparse would show the name of this function alone.
+        raise argparse.ArgumentTypeError(f"takes distinct numbers with commas, found {text!r}")
     return tuple(sorted(values))
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"takes a whole number, 0 for all, found {text!r}")
+    return int(text)

@@ -18,7 +18,7 @@ from mexjax.data.synthetic.collection import (
     make_collection,
 )
 from mexjax.data.synthetic.config import PRESETS, SyntheticConfig, make_config, preset
-from mexjax.data.synthetic.dataset import default_view, generate, make_table
+from mexjax.data.synthetic.dataset import VIEWS, default_view, generate, make_table
 from mexjax.data.synthetic.emotions import AUS, TABLES, EmotionTable, bayes
 from mexjax.data.synthetic.flavours import FIXED, FLAVOURS, flavour
 from mexjax.data.synthetic.frames import render_clip
@@ -33,6 +33,7 @@ __all__ = [
     "FLAVOURS",
     "PRESETS",
     "TABLES",
+    "VIEWS",
     "Camera",
     "Clip",
     "EmotionTable",

@@ -18,6 +18,7 @@ from mexjax.data.synthetic.timing import sample_frames
 from mexjax.errors import ConfigError, unknown_name
 
 Progress = Callable[[int, int], None]
+VIEWS = ("uniform", "key_frames")
 CHOICES = ("annotated", "reselected", "fft_apex", "true")
 
 
@@ -149,9 +150,12 @@ def generate(
 
     Raises:
       ValueError: `num_workers` is less than 1.
+      ConfigError: an unknown view or choice.
     """
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, found {num_workers}.")
+    if view not in VIEWS:
+        raise ConfigError(unknown_name("view", view, VIEWS))
     plan = make_plan(config)
     total = len(plan.clips)
     size, channels = config.resolution_px, 3 if config.is_color else 1
