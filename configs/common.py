@@ -91,12 +91,12 @@ def get_config() -> ConfigDict:
     augment.shift_px = 0  # random translation of at most this many pixels, edges repeated
     augment.is_flipped = False  # random horizontal flip
     augment.rotation_deg = 0.0  # random rotation of at most this, edges repeated
-    # Colour jitter: factors from 1 - x to 1 + x; hue a part of a turn from -x to x. Results are cut
-    # to what an image can hold. Gray images have no saturation and no hue.
-    augment.brightness = 0.0
-    augment.contrast = 0.0
-    augment.saturation = 0.0
-    augment.hue = 0.0
+    # Colour jitter; results are cut to what an image can hold, and gray images have no saturation
+    # and no hue.
+    augment.brightness = 0.0  # factor from 1 - x to 1 + x
+    augment.contrast = 0.0  # factor from 1 - x to 1 + x, about the mean
+    augment.saturation = 0.0  # factor from 1 - x to 1 + x
+    augment.hue = 0.0  # part of a turn from -x to x
     augment.gain_std = 0.0  # standard deviation of the log of a random contrast
 
     config.train = train = ConfigDict()

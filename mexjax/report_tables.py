@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mexjax.scoring import scoring_of
+
+WIDE = 200  # characters
 
 Results = Mapping[str, Any]
 ORACLE_HEAD = "oracle (best epoch on the test subject; not comparable)"
@@ -139,6 +142,12 @@ def rich_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, dim: str =
     for row in rows:
         table.add_row(*map(escape, row))
     return table
+
+
+def table_console() -> Console:
+    """A console for wide tables: in a file or a pipe no column is cut to fit 80 characters."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import jax
+import pytest
 
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 4)
@@ -15,3 +16,10 @@ _CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
 )
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file():
+    """Compiled programs of a file are dropped after it: all of them together take many GiB."""
+    yield
+    jax.clear_caches()

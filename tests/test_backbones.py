@@ -166,7 +166,7 @@ def test_published_sizes_in_gamdss(name: str):
 @functools.cache
 def small_step(name: str, phases: str = "full"):
     """The small network, the compiled step and the shapes of its variables."""
-    config = {"preset": "tiny", "backbone": name, "phases": phases}
+    config = {"preset": "tiny", "backbone": name, "phases": phases, "inference": "rise"}
     module = gamdss.make(config, num_classes=3)
     batch = small_batch(0)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))

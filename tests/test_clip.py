@@ -202,8 +202,8 @@ def test_what_does_not_fit_is_named(tiny):
         DataError, match=r"2 missing: text_model\.encoder\.layers\.1\.mlp\.fc2\.bias"
     ):
         mexjax.from_torch("clip", short, activation="gelu")
-    with pytest.raises(ConfigError, match="relu"):
-        mexjax.from_torch("clip", state, activation="relu")
+    with pytest.raises(ConfigError, match="swish"):
+        mexjax.from_torch("clip", state, activation="swish")
     odd = state | {"text_projection.weight": np.zeros((15, 32), np.float32)}
     with pytest.raises(DataError, match=r"text_projection\.weight \(expected \(16, 32\)"):
         mexjax.from_torch("clip", odd, activation="gelu")

@@ -141,7 +141,7 @@ def test_the_recommended_command_runs(tmp_path, capsys):
 
 
 def test_prepared_is_listed():
-    assert mexjax.list_datasets() == ["prepared", "synthetic"]
+    assert mexjax.list_datasets() == ["prepared", "synthetic", "synthetic_sets"]
 
 
 def test_loading_samples_and_scales(prepared):

@@ -26,7 +26,7 @@ from mexjax import runtime, stats, train
 from mexjax.configuration import flat, load_config
 from mexjax.errors import ConfigError, MexjaxError, WorkdirError, unknown_name
 from mexjax.report_results import to_json_value
-from mexjax.report_tables import markdown_table, percent, rich_table
+from mexjax.report_tables import markdown_table, percent, rich_table, table_console
 from mexjax.workdir import atomic
 
 
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--set", nargs="*", default=[], help="overrides for every row, key=value")
     options = parser.parse_args(argv)
-    console = Console()
+    console = table_console()
     runtime.use_compilation_cache()
     try:
         results = study(

@@ -32,7 +32,7 @@ from mexjax.figures import save_figure
 from mexjax.nn.experts import gate_statistics
 from mexjax.report_files import Run, read_run
 from mexjax.report_results import to_json_value
-from mexjax.report_tables import markdown_table, percent, rich_table
+from mexjax.report_tables import markdown_table, percent, rich_table, table_console
 from mexjax.studies import au_figures, au_statistics
 from mexjax.workdir import atomic
 
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder to write; default: below what is read")
     parser.add_argument("--seed", type=int, default=0, help="of t-SNE and of the probe's split")
     options = parser.parse_args(argv)
-    console = Console()
+    console = table_console()
     try:
         results = study(
             run=options.run,

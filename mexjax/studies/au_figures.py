@@ -97,7 +97,9 @@ def lengths_figure(table: pd.DataFrame, *, num_frames: int = 8) -> Figure:
     frames = [np.maximum(table.loc[table["dataset"] == n, "n_frames"].to_numpy(), 1) for n in names]
     logs = [np.log10(f) for f in frames]
     drawn = [log if np.ptp(log) > 0 else log + np.linspace(-1e-3, 1e-3, len(log)) for log in logs]
-    parts = axes.violinplot(drawn, vert=False, widths=0.85, showextrema=False, showmedians=True)
+    parts = axes.violinplot(
+        drawn, orientation="horizontal", widths=0.85, showextrema=False, showmedians=True
+    )
     for body in parts["bodies"]:
         body.set(facecolor=BLUE, alpha=0.5)
     parts["cmedians"].set(color=INK)

@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.progress import track
 
 from mexjax.data import keyframes
 from mexjax.data.keyframes import Rule
 from mexjax.errors import DataError
-from mexjax.report_tables import markdown_table, rich_table
+from mexjax.report_tables import markdown_table, rich_table, table_console
 from mexjax.studies import keyframes_figures as figures
 from mexjax.studies.annotated_clips import AnnotatedClip, embedded_clips, prepared_clips
 from mexjax.workdir import atomic
@@ -73,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         most = max(*arguments.lambdas, arguments.strip_lambda)
         total, clips = embedded_clips(arguments.preset, arguments.seed, arguments.clips, reach=most)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False)
+    console = table_console()
     shown = track(
         clips, "clips", total=total, console=console, transient=True,
         disable=not console.is_terminal,
