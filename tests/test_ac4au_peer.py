@@ -78,7 +78,7 @@ def test_the_peer_is_the_same_network():
     theirs = network(clip)
     for name in ("log_p", "log_not_p", "subject_cosines"):
         np.testing.assert_allclose(outputs[name], theirs[name].detach(), atol=1e-4, err_msg=name)
-    others = [torch.from_numpy(np.asarray(batch[key])) for key in EXTRAS]
+    others = [torch.from_numpy(np.array(batch[key])) for key in EXTRAS]
     label, subject = (
         torch.from_numpy(np.asarray(batch[key]).astype(np.int64)) for key in ("label", "subject")
     )
