@@ -122,7 +122,7 @@ def _normalise(
     hand because it keeps x alone and needs two sums, where autodiff keeps and sums more.
     """
     factor = scale * jax.lax.rsqrt(var + eps)
-    return (x - mean[:, None]) * factor[:, None] + bias
+    return x * factor[:, None] + (bias - mean * factor)[:, None]
 
 
 def _normalise_fwd(eps, x, scale, bias, mean, var, share):
@@ -132,14 +132,13 @@ def _normalise_fwd(eps, x, scale, bias, mean, var, share):
 def _normalise_bwd(eps, residuals, dy):
     x, scale, mean, var, share = residuals
     rate = jax.lax.rsqrt(var + eps)
-    centred = x - mean[:, None]
     sum_dy = dy.sum(axis=(0, 2))  # (T, C)
-    sum_dy_normal = rate * (dy * centred).sum(axis=(0, 2))
+    sum_dy_normal = rate * (dy * (x - mean[:, None])).sum(axis=(0, 2))
     # dx = (dy - share * (sum_dy + normal * sum_dy_normal)) * factor, all that is per row at once.
     factor = scale * rate
     slope = share[..., None] * (sum_dy_normal * rate * factor)  # (B, T, C)
-    offset = share[..., None] * (sum_dy * factor)
-    dx = dy * factor[:, None] - centred * slope[:, :, None] - offset[:, :, None]
+    offset = share[..., None] * (sum_dy * factor) - slope * mean
+    dx = dy * factor[:, None] - x * slope[:, :, None] - offset[:, :, None]
     dx = dx.astype(x.dtype)
     d_scale, d_bias = sum_dy_normal.sum(axis=0), sum_dy.sum(axis=0)
     return dx, d_scale, d_bias, jnp.zeros_like(mean), jnp.zeros_like(var), jnp.zeros_like(share)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.ops import products
 from mexjax.ops.conv_choice import (
     LOWERINGS,
     choose,
@@ -156,7 +157,7 @@ def conv2d(
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
     if kernel == (1, 1) and groups == 1 and geometry.padded == geometry.size:
-        return jnp.matmul(x[:, :: stride[0], :: stride[1]], w[0, 0])
+        return products.matmul(x[:, :: stride[0], :: stride[1]], w[0, 0])
     return _make_convolution(geometry, current_lowering())(*_vary_alike(x, w))
 
 

@@ -1,0 +1,84 @@
+"""Matrix products of many rows whose weight gradient reads the rows once.
+
+The weight gradient of y = x w sums over the rows of x and dy, tens of thousands where a row is a
+pixel. XLA:CPU turns one of the two round for it, and fuses that with the elementwise operations the
+array comes out of: these then run down the columns of arrays of many megabytes, a cache line for
+each number. A loop over blocks of rows that fit into the cache keeps both apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mexjax.ops.conv_lowerings import zeros_that_vary_like
+
+# Of rows of x and dy together, in a block.
+BLOCK_BYTES = 2**21
+MIN_BLOCKS, MIN_ROWS = 4, 256
+
+
+def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x f[...,K] times w f[K,N]: f[...,N], in their promoted dtype; sums are float32.
+
+    Reverse-mode differentiable, once.
+    """
+    dtype = jnp.promote_types(x.dtype, w.dtype)
+    x, w = x.astype(dtype), w.astype(dtype)
+    if jax.default_backend() != "cpu" or w.ndim != 2:
+        return jnp.matmul(x, w)
+    return _product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1])
+
+
+def dot_general(x: jax.Array, w: jax.Array, dimension_numbers: Any, **options: Any) -> jax.Array:
+    """`lax.dot_general` as `flax.linen.Dense` calls it: the last axis of x, the first of w."""
+    if dimension_numbers != (((x.ndim - 1,), (0,)), ((), ())) or any(options.values()):
+        return lax.dot_general(x, w, dimension_numbers, **options)
+    return matmul(x, w)
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, w: jax.Array) -> jax.Array:
+    return jnp.matmul(x, w)
+
+
+def _product_fwd(x: jax.Array, w: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return jnp.matmul(x, w), (x, w)
+
+
+def _product_bwd(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, w = saved
+    return jnp.matmul(dy, w.T), sum_of_outer_products(x, dy).astype(w.dtype)
+
+
+_product.defvjp(_product_fwd, _product_bwd)
+
+
+def sum_of_outer_products(x: jax.Array, y: jax.Array) -> jax.Array:
+    """f[M,K], f[M,N] -> f32[K,N], the product of x transposed and y."""
+    num_rows = x.shape[0]
+    row_bytes = x.shape[1] * x.dtype.itemsize + y.shape[1] * y.dtype.itemsize
+    rows = max(BLOCK_BYTES // row_bytes, MIN_ROWS)
+    count = num_rows // rows
+    if count < MIN_BLOCKS:
+        return _outer(x, y)
+
+    def body(i: jax.Array, total: jax.Array) -> jax.Array:
+        block = [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in (x, y)]
+        return total + _outer(*block)
+
+    zeros = zeros_that_vary_like(y, (x.shape[1], y.shape[1]), jnp.float32)
+    total = lax.fori_loop(0, count, body, zeros)
+    done = count * rows
+    return total if done == num_rows else total + _outer(x[done:], y[done:])
+
+
+def _outer(x: jax.Array, y: jax.Array) -> jax.Array:
+    contract = (((0,), (0,)), ((), ()))
+    if x.shape[1] <= y.shape[1]:
+        return lax.dot_general(x, y, contract, preferred_element_type=jnp.float32)
+    # The narrower one is turned round.
+    return lax.dot_general(y, x, contract, preferred_element_type=jnp.float32).T
