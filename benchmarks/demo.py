@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--controls", nargs="*", default=sorted(CONTROLS), choices=CONTROLS)
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
-    runtime.use_one_heap()
+    runtime.use_callers_memory()
     runtime.use_compilation_cache()
     jobs = [(f"seed{seed}", {"seed": seed}) for seed in arguments.seeds]
     jobs += [(name, CONTROLS[name]) for name in arguments.controls]

@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    runtime.use_one_heap()
+    runtime.use_callers_memory()
     runtime.use_compilation_cache()
     quick: dict[str, Any] = {}
     if arguments.quick:

@@ -355,7 +355,7 @@ def main() -> None:
     parser.add_argument("--new", action="store_true", help="layers the table has no row of")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    runtime.use_one_heap()
+    runtime.use_callers_memory()
     keeps_memory = runtime.settle_memory()
     num_threads = len(os.sched_getaffinity(0))
     if torch:

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     seconds = 1.0 if arguments.quick else 10.0
-    runtime.use_one_heap()
+    runtime.use_callers_memory()
     runtime.settle_memory()
     config = load_config(arguments.card)
     start = time.perf_counter()

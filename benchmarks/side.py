@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--peer-path", default="", help="a checkout of the released code")
     parser.add_argument("--set", nargs="*", default=[], help="overrides, key=value")
     arguments = parser.parse_args()
-    runtime.use_one_heap()
+    runtime.use_callers_memory()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     overrides = [*arguments.set, "has_progress=False", f"folds.per_chunk={arguments.folds}"]
     overrides.append("eval.is_flip_averaged=False")

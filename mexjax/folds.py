@@ -147,7 +147,16 @@ def _make_lift(
         return lifted
 
     def as_vmap(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
-        return jax.vmap(function, in_axes=tuple(0 if has else None for has in has_folds))
+        mapped = jax.vmap(function, in_axes=tuple(0 if has else None for has in has_folds))
+        alone = as_loop(function, has_folds)
+
+        def lifted(*args: Any) -> Any:
+            # An axis of one fold is not without cost: XLA computes some arrays once with it and
+            # once without.
+            folded = next(arg for arg, has in zip(args, has_folds, strict=True) if has)
+            return (alone if len(jax.tree.leaves(folded)[0]) == 1 else mapped)(*args)
+
+        return lifted
 
     def as_shard(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
         # shard_map, not sharded arrays under jit: the partitioner answers a grouped convolution

@@ -59,7 +59,7 @@ def _run(overrides: list[str]) -> int:
     from mexjax import report, train
     from mexjax.configuration import load_config
 
-    runtime.use_one_heap()
+    runtime.use_callers_memory()
     runtime.use_compilation_cache()
     config = load_config(_CONFIG.value, overrides)
     card, _, variant = _CONFIG.value.rpartition("/")[2].partition(":")

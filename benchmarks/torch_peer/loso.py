@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="overrides, key=value")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    runtime.use_one_heap()
+    runtime.use_callers_memory()
     runtime.settle_memory()
     config = load_config(arguments.card, [*arguments.set, "has_progress=False"])
     if config.augment.crop_px or not config.eval.is_flip_averaged:

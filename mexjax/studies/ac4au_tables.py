@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", nargs="*", default=[], help="overrides for every row, key=value")
     options = parser.parse_args(argv)
     console = table_console()
-    runtime.use_one_heap()
+    runtime.use_callers_memory()
     runtime.use_compilation_cache()
     try:
         results = study(
