@@ -32,6 +32,9 @@ CASES = {
     "groups, stride 2": (2, Geometry((6, 6), (3, 3), (2, 2), ONE, 2), 4, 6),
     "depthwise 3x3": (2, Geometry((6, 7), (3, 3), (1, 1), ONE, 6), 6, 6),
     "depthwise 5x5, stride 2": (2, Geometry((8, 8), (5, 5), (2, 2), ((2, 2), (2, 2)), 4), 4, 4),
+    "depthwise, stride 2, odd": (2, Geometry((7, 9), (3, 3), (2, 2), ((0, 1), (1, 1)), 4), 4, 4),
+    "depthwise 2x5, stride 3x2": (2, Geometry((11, 8), (2, 5), (3, 2), ((0, 0), (2, 2)), 3), 3, 3),
+    "depthwise, 29 rows": (2, Geometry((31, 5), (3, 3), (1, 1), NONE, 3), 3, 3),  # no divisor
     "patches": (2, Geometry((9, 8), (4, 4), (4, 4), NONE), 3, 8),
     "1x1, stride 2": (2, Geometry((5, 6), (1, 1), (2, 2), NONE), 3, 8),
     "kernel below stride": (2, Geometry((9, 8), (2, 2), (3, 3), NONE), 3, 4),

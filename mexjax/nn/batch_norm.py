@@ -37,7 +37,14 @@ class BatchNorm(nn.Module):
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, mode: Mode, slope: jax.Array | float | None = None
+    ) -> jax.Array:
+        """Normalises x; with `slope`, a number or f32[C], what is below zero is multiplied by it.
+
+        A ReLU (0), leaky or parametric ReLU that follows is better done here: its input is then
+        neither written nor kept for the gradient.
+        """
         features = x.shape[-1]
         scale = self.param("scale", self.scale_init, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
@@ -46,7 +53,8 @@ class BatchNorm(nn.Module):
         old = (running_mean.value, running_var.value)
         if not mode.is_train:
             factor = scale * jax.lax.rsqrt(old[1] + self.eps)
-            return ((x - old[0]) * factor + bias).astype(self.dtype)
+            y = (x - old[0]) * factor + bias
+            return (y if slope is None else jnp.where(y > 0, y, slope * y)).astype(self.dtype)
 
         times = mode.num_frames if self.per_frame else 1
         if x.shape[0] % times or (mode.weight is not None and mode.weight.shape != x.shape[:1]):
@@ -67,7 +75,11 @@ class BatchNorm(nn.Module):
         share = jnp.broadcast_to(share, grouped.shape[:2]) if mask is None else mask * share
         used = is_used[:, None]
         mean, var = jnp.where(used, mean, old[0]), jnp.where(used, var, old[1])
-        y = _normalise(self.eps, grouped, scale, bias, mean, var, share)
+        if slope is None:
+            y = _normalise(self.eps, grouped, scale, bias, mean, var, share)
+        else:
+            slope = jnp.broadcast_to(jnp.asarray(slope, jnp.float32), (features,))
+            y = _normalise_activate(self.eps, grouped, scale, bias, mean, var, share, slope)
 
         if not self.is_initializing():
             unbiased = var * (count / jnp.maximum(count - 1, 1))[:, None]
@@ -105,6 +117,15 @@ def masked_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax
     return mean, mean_of(jnp.square(x - mean[:, None]).sum(axis=2)), count
 
 
+def _affine(
+    eps: float, x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array
+) -> jax.Array:
+    # Not (x - mean) * factor: what the mean is subtracted from, the sums of squares read, too, and
+    # XLA would then write it.
+    factor = scale * jax.lax.rsqrt(var + eps)
+    return x * factor[:, None] + (bias - mean * factor)[:, None]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _normalise(
     eps: float,
@@ -121,12 +142,11 @@ def _normalise(
     part one value of a row has in them, 0 for padding and where they are constants. Written by
     hand because it keeps x alone and needs two sums, where autodiff keeps and sums more.
     """
-    factor = scale * jax.lax.rsqrt(var + eps)
-    return x * factor[:, None] + (bias - mean * factor)[:, None]
+    return _affine(eps, x, scale, bias, mean, var)
 
 
 def _normalise_fwd(eps, x, scale, bias, mean, var, share):
-    return _normalise(eps, x, scale, bias, mean, var, share), (x, scale, mean, var, share)
+    return _affine(eps, x, scale, bias, mean, var), (x, scale, mean, var, share)
 
 
 def _normalise_bwd(eps, residuals, dy):
@@ -145,6 +165,42 @@ def _normalise_bwd(eps, residuals, dy):
 
 
 _normalise.defvjp(_normalise_fwd, _normalise_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalise_activate(
+    eps: float,
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    share: jax.Array,
+    slope: jax.Array,
+) -> jax.Array:
+    """`_normalise`, then `slope` f32[C] times what is not above zero; keeps x alone as well."""
+    y = _affine(eps, x, scale, bias, mean, var)
+    return jnp.where(y > 0, y, slope * y)
+
+
+def _normalise_activate_fwd(eps, x, scale, bias, mean, var, share, slope):
+    z = _normalise_activate(eps, x, scale, bias, mean, var, share, slope)
+    return z, (x, scale, bias, mean, var, share, slope)
+
+
+def _normalise_activate_bwd(eps, residuals, dz):
+    x, scale, bias, mean, var, share, slope = residuals
+    y = _affine(eps, x, scale, bias, mean, var)
+    d_slope = jnp.where(y > 0, 0, dz * y).sum(axis=(0, 1, 2))
+    dy = jnp.where(y > 0, dz, slope * dz)
+    return (
+        *_normalise_bwd(eps, (x, scale, mean, var, share), dy)[:3],
+        *(jnp.zeros_like(array) for array in (mean, var, share)),
+        d_slope,
+    )
+
+
+_normalise_activate.defvjp(_normalise_activate_fwd, _normalise_activate_bwd)
 
 
 def _run(old: jax.Array, new: jax.Array, is_used: jax.Array, momentum: float) -> jax.Array:

@@ -6,6 +6,7 @@ batch, batch-major: row b * T + t of `x` is frame t of clip b.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -17,16 +18,18 @@ from mexjax.nn.batch_norm import BatchNorm
 from mexjax.nn.mode import Mode
 from mexjax.ops.activations import gelu
 from mexjax.ops.conv import conv2d, conv2d_transpose
+from mexjax.ops.products import dot_general, matmul
 
 __all__ = [
     "BatchNorm",
     "Conv",
     "ConvTranspose",
+    "Dense",
     "DropPath",
     "Dropout",
     "Mlp",
     "Mode",
-    "PReLU",
+    "PReLUSlope",
     "PatchConv",
     "avg_pool_2x2",
     "max_pool",
@@ -39,6 +42,8 @@ __all__ = [
 ]
 
 Initializer = Callable[..., jax.Array]
+# flax.linen.Dense whose weight gradient is that of `mexjax.ops.products`.
+Dense = functools.partial(nn.Dense, dot_general=dot_general)
 
 
 def truncated_normal(std: float = 0.02) -> Initializer:
@@ -149,7 +154,7 @@ class PatchConv(nn.Module):
         bias = self.param("bias", bias_init, (self.features,))
         x = space_to_depth(x[:, : height // k * k, : width // k * k].astype(self.dtype), k)
         kernel = kernel.astype(self.dtype).reshape(-1, self.features)
-        return x @ kernel + bias.astype(self.dtype)
+        return matmul(x, kernel) + bias.astype(self.dtype)
 
 
 class Mlp(nn.Module):
@@ -167,20 +172,19 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
+            return Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
 
         return dense(x.shape[-1], "fc2")(gelu(dense(self.width, "fc1")(x)))
 
 
-class PReLU(nn.Module):
-    """x where positive, else a learnt slope times x, one slope a channel (He et al. 2015)."""
+class PReLUSlope(nn.Module):
+    """Learnt slopes f32[features] below zero, one a channel (He et al. 2015), for `BatchNorm`."""
 
     initial: float = 0.25
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        slope = self.param("slope", nn.initializers.constant(self.initial), x.shape[-1:])
-        return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
+    def __call__(self, features: int) -> jax.Array:
+        return self.param("slope", nn.initializers.constant(self.initial), (features,))
 
 
 class DropPath(nn.Module):

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.nn.layers import BatchNorm, Conv, PReLU, torch_kernel_init
+from mexjax.nn.layers import BatchNorm, Conv, PReLUSlope, torch_kernel_init
 from mexjax.nn.mode import Mode
 
 # Stage, width inside, channels (times `width`), stride; of stride 2 there is one block.
@@ -62,8 +62,8 @@ class ConvBlock(nn.Module):
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         size = {"kernel": self.kernel, "stride": self.stride, "groups": self.groups}
         x = Conv(self.features, **size, dtype=self.dtype, name="conv")(x)
-        x = BatchNorm(self.eps, dtype=self.dtype, name="bn")(x, mode)
-        return PReLU(name="prelu")(x) if self.has_activation else x
+        slope = PReLUSlope(name="prelu")(self.features) if self.has_activation else None
+        return BatchNorm(self.eps, dtype=self.dtype, name="bn")(x, mode, slope)
 
 
 class Bottleneck(nn.Module):

@@ -12,8 +12,17 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.nn.layers import BatchNorm, Conv, Dropout, DropPath, avg_pool_2x2, truncated_normal
+from mexjax.nn.layers import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    DropPath,
+    avg_pool_2x2,
+    truncated_normal,
+)
 from mexjax.nn.mode import Mode
+from mexjax.ops.products import matmul
 
 LOCAL_CONVS = ("dense", "dense_projected", "multi_head")
 
@@ -41,7 +50,7 @@ class ConvNormRelu(nn.Module):
             self.features, stride=self.stride, dtype=self.dtype, kernel_init=_INIT, name="conv"
         )
         x = conv(x)
-        return nn.relu(BatchNorm(per_frame=self.per_frame, dtype=self.dtype, name="norm")(x, mode))
+        return BatchNorm(per_frame=self.per_frame, dtype=self.dtype, name="norm")(x, mode, 0.0)
 
 
 class PatchEmbed(nn.Module):
@@ -96,7 +105,7 @@ class LocalConv(nn.Module):
         x = Conv(width, groups=groups, dtype=self.dtype, kernel_init=_INIT, name="spatial")(x)
         if self.kind == "dense":
             return x
-        x = nn.relu(BatchNorm(per_frame=self.per_frame, dtype=self.dtype, name="norm")(x, mode))
+        x = BatchNorm(per_frame=self.per_frame, dtype=self.dtype, name="norm")(x, mode, 0.0)
         return Conv(width, 1, dtype=self.dtype, kernel_init=_INIT, name="projection")(x)
 
 
@@ -175,16 +184,16 @@ class ReducedAttention(nn.Module):
         kernel = self.param("qkv_kernel", _INIT, (c, 3 * c)).astype(self.dtype)
         bias = self.param("qkv_bias", _ZEROS, (3 * c,)).astype(self.dtype)
         if self.reduction == 1:
-            q, k, v = jnp.split(x @ kernel + bias, 3, axis=-1)
+            q, k, v = jnp.split(matmul(x, kernel) + bias, 3, axis=-1)
         else:
             keys = x.shape[1] // window
             pooled = x[:, : keys * window].reshape(n, keys, window, c).mean(axis=2)
             norm = BatchNorm(per_frame=self.per_frame, dtype=self.dtype, name="norm")
             pooled = norm(pooled, mode)
-            q = x @ kernel[:, :c] + bias[:c]
-            k, v = jnp.split(pooled @ kernel[:, c:] + bias[c:], 2, axis=-1)
+            q = matmul(x, kernel[:, :c]) + bias[:c]
+            k, v = jnp.split(matmul(pooled, kernel[:, c:]) + bias[c:], 2, axis=-1)
         y = self._attend(q * self.head_dim**-0.5, k, v, mode).reshape(n, height, width, c)
-        out = nn.Dense(c, dtype=self.dtype, kernel_init=_INIT, name="proj")
+        out = Dense(c, dtype=self.dtype, kernel_init=_INIT, name="proj")
         return Dropout(self.dropout_rate)(out(y), mode)
 
     def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, mode: Mode) -> jax.Array:

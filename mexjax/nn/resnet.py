@@ -39,7 +39,9 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        def conv_norm(x: jax.Array, kernel: int, stride: int, tag: str) -> jax.Array:
+        def conv_norm(
+            x: jax.Array, kernel: int, stride: int, tag: str, slope: float | None = None
+        ) -> jax.Array:
             conv = Conv(
                 self.features,
                 kernel,
@@ -49,9 +51,9 @@ class BasicBlock(nn.Module):
                 name=f"{tag}_conv",
             )
             norm = BatchNorm(per_frame=self.per_frame, dtype=self.dtype, name=f"{tag}_norm")
-            return norm(conv(x), mode)
+            return norm(conv(x), mode, slope)
 
-        y = nn.relu(conv_norm(x, 3, self.stride, "first"))
+        y = conv_norm(x, 3, self.stride, "first", 0.0)
         y = conv_norm(y, 3, 1, "second")
         if x.shape != y.shape:
             x = conv_norm(x, 1, self.stride, "skip")
@@ -91,7 +93,7 @@ class ResNet(nn.Module):
             kernel_init=_INIT,
             name="stem_conv",
         )
-        x = nn.relu(BatchNorm(**common, name="stem_norm")(stem(x), mode))
+        x = BatchNorm(**common, name="stem_norm")(stem(x), mode, 0.0)
         x = max_pool_3x3_stride_2(x)
         for i, (features, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
             for j in range(blocks):

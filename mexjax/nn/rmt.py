@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mexjax.errors import ConfigError
-from mexjax.nn.layers import BatchNorm, Conv, DropPath, truncated_normal
+from mexjax.nn.layers import BatchNorm, Conv, Dense, DropPath, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.ops import retention, retention_tables
 from mexjax.ops.activations import gelu
+from mexjax.ops.products import matmul
 
 _INIT = truncated_normal(0.02)
 
@@ -93,7 +94,7 @@ class Retention(nn.Module):
         # Scores do not depend on the order of channels: the order in halves rotates faster, and
         # it is cheaper to bring the kernel into it than the pixels.
         kernel, bias = self._in_halves(kernel), self._in_halves(bias)
-        q, k, v = jnp.split(x.astype(self.dtype) @ kernel + bias, 3, axis=-1)
+        q, k, v = jnp.split(matmul(x.astype(self.dtype), kernel) + bias, 3, axis=-1)
         lepe = Conv(c, 5, groups=c, use_bias=True, dtype=self.dtype, name="lepe")(v)
 
         q, k, v = (a.reshape(n, height, width, self.num_heads, head_dim) for a in (q, k, v))
@@ -107,7 +108,7 @@ class Retention(nn.Module):
             y = retention.chunked_retention(q, k, v, self.log_decay, chunk=self.chunk)
         else:
             y = retention.full_retention(q, k, v, self.log_decay)
-        out = nn.Dense(c, dtype=self.dtype, kernel_init=_INIT, name="out")
+        out = Dense(c, dtype=self.dtype, kernel_init=_INIT, name="out")
         return out(y.reshape(n, height, width, c) + lepe)
 
     def _in_halves(self, weights: jax.Array) -> jax.Array:
@@ -127,7 +128,7 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, dtype=self.dtype, kernel_init=_INIT, name=name)
+            return Dense(features, dtype=self.dtype, kernel_init=_INIT, name=name)
 
         y = gelu(dense(self.hidden, "fc1")(x))
         conv = Conv(

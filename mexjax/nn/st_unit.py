@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.nn.layers import (
     BatchNorm,
+    Dense,
     torch_bias_init,
     torch_kernel_init,
     truncated_normal,
@@ -213,7 +214,7 @@ class Head(nn.Module):
         if self.is_torch_init:
             bias_init = torch_bias_init(x.shape[-1])
             inits = {"kernel_init": torch_kernel_init(), "bias_init": bias_init}
-        return nn.Dense(features, dtype=self.dtype, name=name, **inits)(x)
+        return Dense(features, dtype=self.dtype, name=name, **inits)(x)
 
 
 class Parts(NamedTuple):

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mexjax.errors import ConfigError
-from mexjax.nn.layers import DropPath, Mlp, PatchConv, truncated_normal
+from mexjax.nn.layers import Dense, DropPath, Mlp, PatchConv, truncated_normal
 from mexjax.nn.mode import Mode
+from mexjax.ops.products import matmul
 
 _INIT = truncated_normal(0.02)
 _APART = -100.0  # added to the scores of pixels that were no neighbours before the shift
@@ -103,7 +104,7 @@ class WindowAttention(nn.Module):
         head_dim = c // self.num_heads
         kernel = self.param("qkv_kernel", _INIT, (c, 3 * c)).astype(self.dtype)
         bias = self.param("qkv_bias", nn.initializers.zeros, (3 * c,)).astype(self.dtype)
-        qkv = x.astype(self.dtype) @ kernel + bias
+        qkv = matmul(x.astype(self.dtype), kernel) + bias
         q, k, v = (
             a.reshape(n, windows, pixels, self.num_heads, head_dim) for a in jnp.split(qkv, 3, -1)
         )
@@ -115,7 +116,7 @@ class WindowAttention(nn.Module):
             scores += mask[:, None]
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         y = jnp.einsum("nwhqk,nwkhd->nwqhd", weights, v).reshape(x.shape)
-        return nn.Dense(c, dtype=self.dtype, kernel_init=_INIT, name="out")(y)
+        return Dense(c, dtype=self.dtype, kernel_init=_INIT, name="out")(y)
 
     def _bias(self, pixels: int) -> jax.Array:
         """f32[heads, pixels, pixels]."""
@@ -187,7 +188,7 @@ class PatchMerging(nn.Module):
         x = padded(x, 2)
         x = jnp.concatenate([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], axis=-1)
         x = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm")(x)
-        dense = nn.Dense(
+        dense = Dense(
             self.features, use_bias=False, dtype=self.dtype, kernel_init=_INIT, name="reduction"
         )
         return dense(x)

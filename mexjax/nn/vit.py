@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.nn.layers import Dropout, DropPath, Initializer, space_to_depth, truncated_normal
+from mexjax.nn.layers import Dense, Dropout, DropPath, Initializer, space_to_depth, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.ops.activations import gelu, quick_gelu
+from mexjax.ops.products import matmul
 
 _INIT = truncated_normal(0.02)
 
@@ -46,10 +47,10 @@ class _Projections(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (3 * c,)).astype(self.dtype)
         x = x.astype(self.dtype)
         if places is None:
-            q, k, v = jnp.split(x @ kernel + bias, 3, axis=-1)
+            q, k, v = jnp.split(matmul(x, kernel) + bias, 3, axis=-1)
             return q, k, v
         q = at_places(x, places) @ kernel[:, :c] + bias[:c]
-        k, v = jnp.split(x @ kernel[:, c:] + bias[c:], 2, axis=-1)
+        k, v = jnp.split(matmul(x, kernel[:, c:]) + bias[c:], 2, axis=-1)
         return q, k, v
 
 
@@ -101,7 +102,7 @@ class Attention(nn.Module):
         weights = Dropout(self.dropout_rate)(weights, mode)
         y = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(n, -1, c)
         init = self.out_init or self.kernel_init
-        return nn.Dense(c, dtype=self.dtype, kernel_init=init, name="proj")(y)
+        return Dense(c, dtype=self.dtype, kernel_init=init, name="proj")(y)
 
 
 class Block(nn.Module):
@@ -147,9 +148,9 @@ class Block(nn.Module):
 
         def mlp(x: jax.Array) -> jax.Array:
             options = {"dtype": self.dtype, "name": "fc1", "kernel_init": self.kernel_init}
-            y = ACTIVATIONS[self.activation](nn.Dense(self.mlp_width, **options)(x))
+            y = ACTIVATIONS[self.activation](Dense(self.mlp_width, **options)(x))
             options |= {"name": "fc2", "kernel_init": out_init}
-            return dropout(nn.Dense(x.shape[-1], **options)(dropout(y, mode)), mode)
+            return dropout(Dense(x.shape[-1], **options)(dropout(y, mode)), mode)
 
         drop_path, dropout = DropPath(self.drop_path_rate), Dropout(self.dropout_rate)
         attention = Attention(

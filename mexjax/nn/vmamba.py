@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax.nn.layers import Conv, DropPath, Mlp, truncated_normal
+from mexjax.nn.layers import Conv, Dense, DropPath, Mlp, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.ops.activations import gelu
 from mexjax.ops.selective_scan import CHUNK, cross_merge, cross_scan, selective_scan
@@ -71,9 +71,7 @@ class SS2D(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(
-                features, use_bias=False, dtype=self.dtype, kernel_init=_INIT, name=name
-            )
+            return Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_INIT, name=name)
 
         channels, size = x.shape[-1], x.shape[1:3]
         width, rank = int(self.ratio * channels), self.rank or math.ceil(channels / 16)

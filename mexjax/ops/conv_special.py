@@ -16,13 +16,13 @@ from mexjax.ops.conv_lowerings import (
     add,
     matmul,
     pad,
-    phases,
     taps_of,
+    turn,
     zeros_that_vary_like,
 )
 
-# Rows that the depthwise weight gradient sums in one expression.
-BLOCK_ROWS = 16
+# Rows of one image that the depthwise weight gradient sums in one expression.
+FEWEST_ROWS, MOST_ROWS = 4, 28
 
 # ---- depthwise: shifted multiply-adds ------------------------------------------------------------
 
@@ -32,38 +32,85 @@ def _depthwise(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     return add(x[:, rows, columns] * w[i, j, 0] for i, j, rows, columns in taps_of(g))
 
 
+def _depthwise_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    """As `phases`, with one padded array that all residues of the position read."""
+    if g.stride == (1, 1):
+        return _depthwise(dy, turn(w, g.groups), g.turned())
+    (s, t), (kh, kw) = g.stride, g.kernel
+    before = ((kh - 1) // s, (kw - 1) // t)
+    units = [-(-g.padded[a] // g.stride[a]) for a in range(2)]
+    after = [max(0, units[a] - g.out_size[a]) for a in range(2)]
+    dy = pad(dy, ((before[0], after[0]), (before[1], after[1])))
+    w = w.astype(jnp.float32)
+
+    def residue(r: int, c: int) -> jax.Array:
+        # Position s u + r of the padded map is reached from output u - k by tap s k + r.
+        terms = [
+            dy[:, before[0] - k :, before[1] - m :][:, : units[0], : units[1]]
+            * w[s * k + r, t * m + c, 0]
+            for k in range(-(-(kh - r) // s))
+            for m in range(-(-(kw - c) // t))
+        ]
+        return add(terms) if terms else jnp.zeros((dy.shape[0], *units, dy.shape[-1]), jnp.float32)
+
+    dx = jnp.stack([jnp.stack([residue(r, c) for c in range(t)], 3) for r in range(s)], 2)
+    dx = dx.reshape(dx.shape[0], units[0] * s, units[1] * t, -1)
+    (top, _), (left, _) = g.padding
+    return dx[:, top : top + g.size[0], left : left + g.size[1]]
+
+
 def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
     """Sums over rows within a loop over blocks of rows, then over columns.
 
-    The rows of all images are one long axis: dy has as many rows per image as the padded x, zero at
-    the end, so that no tap reaches from one image into the next.  A sum over (n, h, w) at once
-    would be a strided, scalar loop for every channel.
+    A sum over (n, h, w) at once would be a strided, scalar loop for every channel. With a stride
+    the map falls apart into the positions of each residue, which the taps read without gaps.
     """
-    if jax.default_backend() != "cpu" or g.stride != (1, 1):
+    if jax.default_backend() != "cpu":
         x, dy = pad(x, g.padding), dy.astype(jnp.float32)
         taps = [jnp.sum(x[:, rows, columns] * dy, (0, 1, 2)) for _, _, rows, columns in taps_of(g)]
         return jnp.stack(taps).reshape(*g.kernel, 1, -1)
-    (kh, kw), (height, width), channels = g.kernel, g.padded, x.shape[-1]
-    num_rows = x.shape[0] * height
-    blocks = -(-num_rows // BLOCK_ROWS)
-    spare = blocks * BLOCK_ROWS - num_rows
-    x = pad(x.astype(jnp.float32), g.padding).reshape(num_rows, width * channels)
-    x = lax.optimization_barrier(jnp.pad(x, ((0, spare + kh - 1), (0, 0))))
-    dy = jnp.pad(dy.astype(jnp.float32), ((0, 0), (0, kh - 1), (0, 0), (0, 0)))
-    row = g.out_size[1] * channels
-    dy = lax.optimization_barrier(jnp.pad(dy.reshape(num_rows, row), ((0, spare), (0, 0))))
+    (kh, kw), (s, t), (height, width) = g.kernel, g.stride, g.out_size
+    n, channels = x.shape[0], x.shape[-1]
+    rows = max(d for d in range(1, MOST_ROWS + 1) if height % d == 0)
+    spare = 0
+    if rows < min(FEWEST_ROWS, height):  # no divisor: rows of zeros below
+        rows = MOST_ROWS // 2
+        spare = -height % rows
+        dy = pad(dy, ((0, spare), (0, 0)))
+    # To whole strides, and to where the last tap of the last row reads.
+    reach = [(-(-k // step) - 1) for k, step in zip(g.kernel, g.stride, strict=True)]
+    units = (height + spare + reach[0], width + reach[1])
+    (top, _), (left, _) = g.padding
+    x = pad(
+        x,
+        (
+            (top, units[0] * s - g.size[0] - top),
+            (left, units[1] * t - g.size[1] - left),
+        ),
+    )
+    residues = {(0, 0): x}
+    if (s, t) != (1, 1):
+        x = x.reshape(n, units[0], s, units[1], t, channels)
+        residues = {(r, c): lax.optimization_barrier(x[:, :, r, :, c]) for r, c in np.ndindex(s, t)}
+    per_image, row = (height + spare) // rows, width * channels
 
-    def body(block: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-        start = block * BLOCK_ROWS
-        xs = lax.dynamic_slice_in_dim(x, start, BLOCK_ROWS + kh - 1)
-        dys = lax.dynamic_slice_in_dim(dy, start, BLOCK_ROWS)
-        for r in range(BLOCK_ROWS):
-            for t, (i, j) in enumerate(np.ndindex(kh, kw)):
-                sums[t] = sums[t] + xs[r + i, j * channels : j * channels + row] * dys[r]
+    def body(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+        image, first = i // per_image, i % per_image * rows
+
+        def block(a: jax.Array, count: int) -> jax.Array:
+            part = lax.dynamic_slice(a, (image, first, 0, 0), (1, count, *a.shape[2:]))
+            return part.reshape(count, -1).astype(jnp.float32)
+
+        xs = {key: block(a, rows + reach[0]) for key, a in residues.items()}
+        dys = block(dy, rows)
+        for r in range(rows):
+            for k, (i, j) in enumerate(np.ndindex(kh, kw)):
+                at = j // t * channels
+                sums[k] = sums[k] + xs[i % s, j % t][r + i // s, at : at + row] * dys[r]
         return sums
 
-    zeros = [zeros_that_vary_like(x, (row,), jnp.float32) for _ in range(kh * kw)]
-    sums = lax.fori_loop(0, blocks, body, zeros)
+    zeros = [zeros_that_vary_like(dy, (row,), jnp.float32) for _ in range(kh * kw)]
+    sums = lax.fori_loop(0, n * per_image, body, zeros)
     return jnp.stack(sums).reshape(kh, kw, -1, channels).sum(2, keepdims=True)
 
 
@@ -167,7 +214,7 @@ def _patchify_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.A
 LOWERINGS: dict[str, Lowering] = {
     "depthwise": Lowering(
         _depthwise,
-        phases(_depthwise),
+        _depthwise_input_gradient,
         _depthwise_weight_gradient,
         lambda g, channels, out: g.groups == channels == out,
     ),
