@@ -31,18 +31,26 @@ def measure(card: str, name: str, overrides: dict[str, Any], folder: Path) -> di
     """Run one study and keep what a reader compares."""
     config = mexjax.load_config(card, {"report.has_figures": False} | overrides)
     results = mexjax.run(config, folder / name).results
-    kept = ("acc", "uf1", "uar", "weighted_f1")
-    return {
+    metrics = results["metrics"]
+    is_au = results["task"] == "au"
+    kept = ("acc", "f1") if is_au else ("acc", "uf1", "uar", "weighted_f1")
+    main = "f1" if is_au else "uf1"
+    record = {
         "name": name,
         "overrides": overrides,
         "seed": results["seed"],
-        **{
-            which: {key: results["metrics"][which][key] for key in kept}
-            for which in ("last", "oracle")
-        },
-        "uf1_ci95": results["metrics"]["last"]["ci95"]["uf1"],
+        "task": results["task"],
+        **{which: {key: metrics[which][key] for key in kept} for which in ("last", "oracle")},
+        f"{main}_ci95": metrics["last"]["ci95"][main],
         "timing": results["timing"],
     }
+    if is_au:
+        record["f1_always"] = metrics["last"]["f1_always"]
+    if "zero_shot" in results:
+        found = results["zero_shot"]
+        scores = {key: found[key] for key in ("uf1", "uar", "weighted_f1", "acc", "num_clips")}
+        record["zero_shot"] = scores | {"num_classes": len(found["classes"])}
+    return record
 
 
 def main() -> None:
@@ -60,6 +68,7 @@ def main() -> None:
     record = {
         "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
+        "protocol": mexjax.load_config(arguments.card).protocol.name,
         "environment": runtime.environment(),
         "runs": [],
     }
@@ -67,7 +76,8 @@ def main() -> None:
         for name, overrides in jobs:
             run = measure(arguments.card, name, overrides, Path(folder))
             record["runs"].append(run)
-            print(f"{name}: UF1 {run['last']['uf1']:.3f}, {run['timing']['total_s']:.0f} s")
+            key = "f1" if run["task"] == "au" else "uf1"
+            print(f"{name}: {key} {run['last'][key]:.3f}, {run['timing']['total_s']:.0f} s")
             # After every run: an interrupted measurement keeps what it has.
             arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -26,6 +26,8 @@ NAMES = {
 def demo_table(path: Path) -> str:
     """The table of one file of `benchmarks/demo.py`, with where and how it was made."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if record["runs"][0].get("task") == "au":
+        return au_table(record, path)
     lines = [
         f"`{record['card']}` by LOSO on the embedded dataset, {where(record)}:",
         "",
@@ -45,6 +47,41 @@ def demo_table(path: Path) -> str:
         "`last` is the last epoch, pooled over all held-out clips and scored once; `oracle` picks"
         " each subject's best evaluation on that subject, as released code does, and is not"
         f" comparable. {made_by(record, path)}",
+    ]
+    return "\n".join(lines)
+
+
+def au_table(record: dict[str, Any], path: Path) -> str:
+    """The same of a card whose task is action units."""
+    has_emotions = "zero_shot" in record["runs"][0]
+    protocol = record.get("protocol", "loso").replace("_", "-")
+    lines = [
+        f"`{record['card']}`, action units by {protocol} on embedded data, {where(record)}:",
+        "",
+        "| run | mean F1 (last) | 95% interval | always present | mean F1 (oracle) |"
+        + (" emotions, UF1 |" if has_emotions else "")
+        + " seconds |",
+        "|---|---|---|---|---|---|" + ("---|" if has_emotions else ""),
+    ]
+    for run in record["runs"]:
+        name = NAMES.get(run["name"], f"seed {run['seed']}")
+        low, high = run["f1_ci95"]
+        emotions = f" {run['zero_shot']['uf1']:.3f} |" if has_emotions else ""
+        lines.append(
+            f"| {name} | **{run['last']['f1']:.3f}** | {low:.2f} to {high:.2f} |"
+            f" {run['f1_always']:.3f} | {run['oracle']['f1']:.3f} |{emotions}"
+            f" {run['timing']['total_s']:.0f} |"
+        )
+    lines += [
+        "",
+        "`always present` is the F1 of saying so of every unit of every clip."
+        + (
+            " Emotions are those of three classes, read off the sentences: no emotion label is"
+            " used in training."
+            if has_emotions
+            else ""
+        )
+        + f" {made_by(record, path)}",
     ]
     return "\n".join(lines)
 
@@ -164,6 +201,8 @@ TABLES = {
     "demo": demo_table,
     "tsfmicro": demo_table,
     "gamdss": demo_table,
+    "ac4au": demo_table,
+    "micro_au_clip": demo_table,
     "keyframes": key_frames_table,
     "step": step_table,
     "loso": loso_table,

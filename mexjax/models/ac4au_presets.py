@@ -116,6 +116,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "temporal_dropout_rate": 0.1,
         "expert_width": 32,
         "alpha": "train",
+        # With 0.1 the subject loss, ten times as large at the start, has the few updates.
+        "gamma": 0.02,
     },
 }
 

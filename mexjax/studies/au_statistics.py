@@ -96,7 +96,7 @@ def subject_probe(
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
-        raise ConfigError("The probe needs scikit-learn: pip install mexjax[study].") from error
+        raise ConfigError("The probe needs scikit-learn: pip install scikit-learn.") from error
     right = often = asked = 0
     for name in np.unique(fold):
         rows = np.flatnonzero(fold == name)
@@ -132,7 +132,7 @@ def embed(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise ConfigError("t-SNE needs scikit-learn: pip install mexjax[study].") from error
+        raise ConfigError("t-SNE needs scikit-learn: pip install scikit-learn.") from error
     flat = features.reshape(len(features), -1).astype(np.float64)
     flat = (flat - flat.mean(axis=0)) / np.maximum(flat.std(axis=0), 1e-9)
     size = min(50, *flat.shape)
