@@ -21,6 +21,7 @@ from mexjax.nn.token_encoder import TokenEncoder
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 STILL = {"spatial_dropout_rate": 0.0, "temporal_dropout_rate": 0.0, "expert_dropout_rate": 0.0}
 SMALL = {
+    "gamma": 0.1,
     "preset": "tiny",
     "backbone_divisor": 8,
     "emb_dim": 32,

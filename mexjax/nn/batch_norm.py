@@ -43,7 +43,8 @@ class BatchNorm(nn.Module):
         """Normalises x; with `slope`, a number or f32[C], what is below zero is multiplied by it.
 
         A ReLU (0), leaky or parametric ReLU that follows is better done here: its input is then
-        neither written nor kept for the gradient.
+        neither written nor kept for the gradient. Not before a pooling by maxima, whose gradient
+        looks for equal numbers: XLA may compute the result twice, rounded in two ways.
         """
         features = x.shape[-1]
         scale = self.param("scale", self.scale_init, (features,))

@@ -93,7 +93,7 @@ class ResNet(nn.Module):
             kernel_init=_INIT,
             name="stem_conv",
         )
-        x = BatchNorm(**common, name="stem_norm")(stem(x), mode, 0.0)
+        x = nn.relu(BatchNorm(**common, name="stem_norm")(stem(x), mode))
         x = max_pool_3x3_stride_2(x)
         for i, (features, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
             for j in range(blocks):

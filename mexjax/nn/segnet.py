@@ -56,7 +56,7 @@ class SegNet(nn.Module):
 
         def step(x: jax.Array, features: int, tag: str) -> jax.Array:
             x = Conv(features, use_bias=True, dtype=self.dtype, name=f"conv{tag}")(x)
-            return BatchNorm(dtype=self.dtype, name=f"bn{tag}")(x, mode, 0.0)
+            return nn.relu(BatchNorm(dtype=self.dtype, name=f"bn{tag}")(x, mode))
 
         places = []
         for i, channels in enumerate(self.stages, start=1):
@@ -106,8 +106,8 @@ class EncoderDecoder(nn.Module):
 
         def step(x: jax.Array, features: int, tag: str) -> jax.Array:
             x = Conv(features, use_bias=True, dtype=self.dtype, name=f"{tag}_conv")(x)
-            norm = BatchNorm(dtype=self.dtype, name=f"{tag}_norm")
-            return norm(x, mode, self.leaky_slope)
+            x = BatchNorm(dtype=self.dtype, name=f"{tag}_norm")(x, mode)
+            return nn.leaky_relu(x, self.leaky_slope)
 
         skips = []
         for i, features in enumerate(encoder):
