@@ -121,10 +121,8 @@ def masked_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax
 def _affine(
     eps: float, x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array
 ) -> jax.Array:
-    # Not (x - mean) * factor: what the mean is subtracted from, the sums of squares read, too, and
-    # XLA would then write it.
     factor = scale * jax.lax.rsqrt(var + eps)
-    return x * factor[:, None] + (bias - mean * factor)[:, None]
+    return (x - mean[:, None]) * factor[:, None] + bias
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -158,8 +156,8 @@ def _normalise_bwd(eps, residuals, dy):
     # dx = (dy - share * (sum_dy + normal * sum_dy_normal)) * factor, all that is per row at once.
     factor = scale * rate
     slope = share[..., None] * (sum_dy_normal * rate * factor)  # (B, T, C)
-    offset = share[..., None] * (sum_dy * factor) - slope * mean
-    dx = dy * factor[:, None] - x * slope[:, :, None] - offset[:, :, None]
+    offset = share[..., None] * (sum_dy * factor)
+    dx = dy * factor[:, None] - (x - mean[:, None]) * slope[:, :, None] - offset[:, :, None]
     dx = dx.astype(x.dtype)
     d_scale, d_bias = sum_dy_normal.sum(axis=0), sum_dy.sum(axis=0)
     return dx, d_scale, d_bias, jnp.zeros_like(mean), jnp.zeros_like(var), jnp.zeros_like(share)
