@@ -49,7 +49,7 @@ def _tiny(config: ConfigDict) -> None:
     config.data.name = "synthetic_sets"
     # A network that sees single raw frames does not find sub-pixel motion from 500 clips.
     config.data.center = "clip_mean"
-    config.train.num_epochs = 16
+    config.train.num_epochs = 12
     config.train.batch_size = 32
     config.train.optimizer = "adamw"
     config.train.learning_rate = 3e-3
