@@ -150,6 +150,27 @@ def prepare_line(path: Path) -> str:
     )
 
 
+def frozen_line(path: Path) -> str:
+    """A sentence on one file of `benchmarks/frozen.py`."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    over = record["over_cached"]
+    parts = [
+        f"A training step of {record['case']} on ViT-B/32, what the frozen blocks make of the data"
+        f" computed once ({where(record)}): {record['seconds']['cached']:.3f} s; computing it in"
+        f" every step takes {over['fresh']:.2f} times as long, training all blocks"
+        f" {over['unfrozen']:.2f} times"
+    ]
+    if "peer" in over:
+        parts.append(f", PyTorch, which computes it in every step, {over['peer']:.2f} times")
+    if "folds" in record:
+        folds = record["folds"]
+        parts.append(
+            f". Folds in programs of {folds['count']}: {folds['over_single']:.2f} times the time of"
+            " as many steps of one"
+        )
+    return "".join(parts) + f". {made_by(record, path)}"
+
+
 def where(record: dict[str, Any]) -> str:
     """The machine and the versions of a results file."""
     machine = record["environment"]
@@ -204,6 +225,7 @@ TABLES = {
     "ac4au": demo_table,
     "micro_au_clip": demo_table,
     "keyframes": key_frames_table,
+    "frozen": frozen_line,
     "step": step_table,
     "loso": loso_table,
     "prepare": prepare_line,
