@@ -153,7 +153,7 @@ def _make_lift(
         def lifted(*args: Any) -> Any:
             # An axis of one fold is not without cost: XLA computes some arrays once with it and
             # once without.
-            folded = next(arg for arg, has in zip(args, has_folds, strict=True) if has)
+            folded = [arg for arg, has in zip(args, has_folds, strict=True) if has]
             return (alone if len(jax.tree.leaves(folded)[0]) == 1 else mapped)(*args)
 
         return lifted

@@ -53,22 +53,27 @@ def settle_memory() -> bool:
     XLA:CPU takes the temporary memory of a program anew at every call. Fresh pages of it, zeroed
     by the kernel, cost a fifth of the training step of a small network, and where Linux gives
     large pages only to who asks (the usual setting), pages of 4 KiB cost as much again. So what
-    compiling freed is given back, from here on freed memory is kept, and half of the memory that
-    is available is asked for as large pages and freed without being touched: what is allocated
-    later lies in it. Not before compilation, whose many small pieces would stay in the way. It is
-    a setting of the whole process and of glibc, and of use after `use_callers_memory` only.
+    compiling freed is given back, from here on freed memory is kept, and in the main thread half of
+    the memory that is available is asked for as large pages and freed without being touched: what
+    is allocated later lies in it. Better not before compilation, whose many small pieces stay in
+    the way. It is a setting of the whole process and of glibc, and the large pages are for who
+    called `use_callers_memory`.
 
     Returns:
       Whether all settings were accepted.
     """
-    mmap_max, trim_threshold, top_pad = -4, -1, -2
+    mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
     unlimited = -1
-    settings = {mmap_max: 0, trim_threshold: unlimited, top_pad: 2**26}
+    settings = {mmap_max: 0, trim_threshold: unlimited, top_pad: 2**26, arena_max: 1}
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
+        libc = ctypes.CDLL(None)
         libc.malloc_trim(0)
         is_kept = all([libc.mallopt(key, value) == 1 for key, value in settings.items()])
-        return _reserve_large_pages(libc, psutil.virtual_memory().available // 2) and is_kept
+        # Another thread would reserve them in a heap of its own, another device in vain.
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and jax.default_backend() == "cpu":
+            is_kept &= _reserve_large_pages(libc, psutil.virtual_memory().available // 2)
+        return is_kept
     except (AttributeError, OSError, TypeError):
         return False
 

@@ -66,6 +66,25 @@ def test_features_and_logits(outputs, name: str, atol: float):
     np.testing.assert_allclose(outputs[name], GOLDEN[name], atol=atol)
 
 
+def test_the_whole_vit_b_32(images):
+    """Texts are cut after their last token: causal attention does not see what follows."""
+    golden = ROOT / "tests" / "golden" / "clip_vit_b_32.json"
+    golden = json.loads(golden.read_text(encoding="utf-8"))
+    module = Clip(SIZES["vit_b_32"])
+    _, variables = rule_variables(module)
+    found = jax.jit(module.apply)(variables, images, jnp.array(golden["input_ids"]))
+    for name in ("image_features", "text_features", "image_embeds", "text_embeds"):
+        np.testing.assert_allclose(found[name][:, :48], golden[name], atol=2e-5)
+    for name in ("image_features", "text_features"):
+        norms = np.linalg.norm(found[name], axis=-1)
+        np.testing.assert_allclose(norms, golden[f"{name}_norm"], rtol=1e-5)
+    np.testing.assert_allclose(found["logits_per_image"], golden["logits_per_image"], atol=5e-6)
+    places = [7 * row + column for row, column in golden["probes"]]
+    for ours, theirs in (("patch_tokens_raw", "tokens_raw"), ("patch_tokens", "tokens")):
+        tokens = found[ours][:, places, :12]
+        np.testing.assert_allclose(tokens, golden[theirs], atol=1e-4)
+
+
 def test_patch_tokens_lie_where_they_are_seen(outputs):
     """Row and column of five patches that no transposition maps onto themselves."""
     places = [7 * row + column for row, column in GOLDEN["probes"]]

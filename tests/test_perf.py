@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import jax
 import pytest
+from small import ROOT
 
 from mexjax import perf
 
@@ -75,3 +80,33 @@ def test_cost_of_a_program(key):
     shape = jax.ShapeDtypeStruct((64, 64), "float32")
     found = perf.cost(jax.jit(lambda a: a @ a + 1).lower(shape).compile())
     assert found[key] >= 0 and found["flops"] >= 2 * 64**3
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_that_a_program_frees_is_kept_for_the_next_call():
+    script = """if True:
+        import resource
+        import jax
+        import jax.numpy as jnp
+        from mexjax import runtime
+
+        runtime.use_callers_memory()
+
+        def function(x):  # arrays of 64 MiB between
+            y = jnp.tanh(x.reshape(-1, 64))
+            return jnp.tanh(jnp.tanh(y @ y[:64]) @ y[64:128]).sum()
+
+        program, x = jax.jit(function), jnp.ones(2**24)
+        program(x).block_until_ready()
+        assert runtime.settle_memory()
+        program(x).block_until_ready()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            program(x).block_until_ready()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    # 64 MiB are 16384 small pages; without the setting every call takes them anew.
+    assert int(found.stdout) < 2000

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 from mexjax.nn.layers import BatchNorm, Dense
 from mexjax.nn.mode import Mode
@@ -47,6 +48,26 @@ def test_folds_have_gradients_of_their_own():
     np.testing.assert_allclose(
         gradient(x, w, dy), np.einsum("fmk,fmn->fkn", x, dy), rtol=1e-5, atol=1e-4
     )
+
+
+def test_devices_may_share_the_weights():
+    x, w, _ = arrays()
+    mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
+    rows, everywhere = PartitionSpec("d"), PartitionSpec()
+
+    def shared(x, w):
+        each = jax.shard_map(
+            lambda x, w: products.matmul(x, w) ** 2,
+            mesh=mesh,
+            in_specs=(rows, everywhere),
+            out_specs=rows,
+        )
+        return each(x, w).sum()
+
+    found = jax.jit(jax.grad(shared, (0, 1)))(x, w)
+    expected = jax.grad(lambda x, w: ((x @ w) ** 2).sum(), (0, 1))(x, w)
+    for ours, plain in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-3)
 
 
 def test_bfloat16_is_summed_in_float32():

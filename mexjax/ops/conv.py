@@ -22,7 +22,7 @@ from mexjax.ops.conv_choice import (
     set_lowering,
     use_lowering,
 )
-from mexjax.ops.conv_lowerings import Geometry, varying_axes
+from mexjax.ops.conv_lowerings import Geometry, vary_alike
 
 __all__ = ["LOWERINGS", "conv2d", "conv2d_transpose", "set_lowering", "use_lowering"]
 
@@ -94,21 +94,6 @@ def _make_convolution(geometry: Geometry, name: str | None):
     return convolution
 
 
-def _vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Inside `shard_map`, lets both arrays vary over the mesh axes that either varies over.
-
-    This is outside of the custom derivative, so that the gradient of an array which the devices
-    share is summed over them.
-    """
-    axes = [varying_axes(a) for a in (x, w)]
-    missing = [tuple(sorted((axes[0] | axes[1]) - own)) for own in axes]
-    if missing[0]:
-        x = lax.pcast(x, missing[0], to="varying")
-    if missing[1]:
-        w = lax.pcast(w, missing[1], to="varying")
-    return x, w
-
-
 def conv2d(
     x: jax.Array,
     w: jax.Array,
@@ -158,7 +143,7 @@ def conv2d(
     x, w = x.astype(dtype), w.astype(dtype)
     if kernel == (1, 1) and groups == 1 and geometry.padded == geometry.size:
         return products.matmul(x[:, :: stride[0], :: stride[1]], w[0, 0])
-    return _make_convolution(geometry, current_lowering())(*_vary_alike(x, w))
+    return _make_convolution(geometry, current_lowering())(*vary_alike(x, w))
 
 
 def conv2d_transpose(x: jax.Array, w: jax.Array, *, stride: int) -> jax.Array:

@@ -116,6 +116,21 @@ def varying_axes(x: jax.Array) -> frozenset[str]:
     return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
 
 
+def vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Inside `shard_map`, lets both arrays vary over the mesh axes that either varies over.
+
+    This is outside of the custom derivative, so that the gradient of an array which the devices
+    share is summed over them.
+    """
+    axes = [varying_axes(a) for a in (x, w)]
+    missing = [tuple(sorted((axes[0] | axes[1]) - own)) for own in axes]
+    if missing[0]:
+        x = lax.pcast(x, missing[0], to="varying")
+    if missing[1]:
+        w = lax.pcast(w, missing[1], to="varying")
+    return x, w
+
+
 def zeros_that_vary_like(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     zeros = jnp.zeros(shape, dtype)
     axes = tuple(sorted(varying_axes(x)))

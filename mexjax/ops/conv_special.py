@@ -71,12 +71,11 @@ def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
         return jnp.stack(taps).reshape(*g.kernel, 1, -1)
     (kh, kw), (s, t), (height, width) = g.kernel, g.stride, g.out_size
     n, channels = x.shape[0], x.shape[-1]
-    rows = max(d for d in range(1, MOST_ROWS + 1) if height % d == 0)
-    spare = 0
-    if rows < min(FEWEST_ROWS, height):  # no divisor: rows of zeros below
-        rows = MOST_ROWS // 2
-        spare = -height % rows
-        dy = pad(dy, ((0, spare), (0, 0)))
+    # The fewest rows of zeros below, then the most rows in a block.
+    fewest = min(FEWEST_ROWS, height)
+    rows = min(range(fewest, MOST_ROWS + 1), key=lambda count: (-height % count, -count))
+    spare = -height % rows
+    dy = pad(dy, ((0, spare), (0, 0)))
     # To whole strides, and to where the last tap of the last row reads.
     reach = [(-(-k // step) - 1) for k, step in zip(g.kernel, g.stride, strict=True)]
     units = (height + spare + reach[0], width + reach[1])

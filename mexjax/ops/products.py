@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.ops.conv_lowerings import zeros_that_vary_like
+from mexjax.ops.conv_lowerings import vary_alike, zeros_that_vary_like
 
 # Of rows of x and dy together, in a block.
 BLOCK_BYTES = 2**21
@@ -30,6 +30,7 @@ def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
     x, w = x.astype(dtype), w.astype(dtype)
     if jax.default_backend() != "cpu" or w.ndim != 2:
         return jnp.matmul(x, w)
+    x, w = vary_alike(x, w)
     return _product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1])
 
 
