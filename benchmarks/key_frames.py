@@ -43,6 +43,13 @@ CHOICES: dict[str, dict[str, Any]] = {
         "difference": "same_light",
         **NEAR,
     },
+    "apex": {
+        "choice": "reselected",
+        "splits": "all",
+        "window": "apex",
+        "difference": "same_light",
+        **NEAR,
+    },
     "true": {"choice": "true", "splits": "all"},
 }
 

@@ -76,6 +76,7 @@ def _layer(
 STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "FDP tiny": ("configs/fdp.py", {}),
     "FDP paper": ("configs/fdp.py:paper", {}),
+    "FDP paper_14m": ("configs/fdp.py:paper_14m", {}),
     "FDP paper_14m, batch 8": ("configs/fdp.py:paper_14m", {"train.batch_size": 8}),
     "FDP official": ("configs/fdp.py:official", {}),
     "FDP official, batch 8": ("configs/fdp.py:official", {"train.batch_size": 8}),

@@ -86,6 +86,37 @@ def au_table(record: dict[str, Any], path: Path) -> str:
     return "\n".join(lines)
 
 
+def ablation_tables(path: Path) -> str:
+    """The tables of `python -m mexjax.study ac4au_tables`, from its tables.json."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    parts = [f"AC4AU's tables on the six embedded sets, {where(record)}:"]
+    for name, entries in record["tables"].items():
+        head = "| mean F1 | always present | paper, its own data | subject from F_DC | from F_AC |"
+        lines = [f"| {name} {head}", "|---|---|---|---|---|---|"]
+        for entry in entries:
+            if entry["f1"] is None:
+                continue
+            probe = entry["probe"] or {}
+            cells = [entry["f1_always"], entry["paper"], probe.get("f_dc"), probe.get("f_ac")]
+            shown = ["" if cell is None else f"{cell:.3f}" for cell in cells]
+            lines.append(
+                f"| {entry['row']} | **{entry['f1']['mean']:.3f}** | {' | '.join(shown)} |"
+            )
+        parts.append("\n".join(lines))
+    chance = [
+        entry["probe"]["chance"]
+        for entries in record["tables"].values()
+        for entry in entries
+        if entry["probe"]
+    ]
+    parts.append(
+        f"Seed {', '.join(map(str, record['seeds']))}. The last two columns are the share of"
+        " held-out clips whose subject a linear probe tells from each part of the features"
+        f" (naming the most frequent subject: {chance[0]:.3f}). {made_by(record, path)}"
+    )
+    return "\n\n".join(parts)
+
+
 def step_table(path: Path) -> str:
     """The table of one file of `benchmarks/step_time.py`."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -190,6 +221,7 @@ CHOICES = {
     "annotated": "as annotated",
     "paper": "re-selected as the paper does (inward, lambda 0.1)",
     "same_light": "re-selected on both sides, lambda 0.2, differences in one light",
+    "apex": "the apex alone re-selected, lambda 0.2, differences in one light",
     "same_light_train": "the same, in training only",
     "true": "the true ones",
 }
@@ -223,6 +255,7 @@ TABLES = {
     "tsfmicro": demo_table,
     "gamdss": demo_table,
     "ac4au": demo_table,
+    "ac4au_tables": ablation_tables,
     "micro_au_clip": demo_table,
     "keyframes": key_frames_table,
     "frozen": frozen_line,

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     # fft_apex (apex by a 3-D Fourier transform) | true (of the embedded dataset).
     key_frames.choice = "annotated"
     key_frames.splits = "train"  # which clips get them: train (others as annotated) | all
-    key_frames.window = "inward"  # inward | eq2 | alg1: where to look; mexjax/data/keyframes.py
+    key_frames.window = "inward"  # inward | eq2 | alg1 | apex: where; mexjax/data/keyframes.py
     key_frames.lambda_rise = 0.1  # how far from onset and apex, share of the rise
     key_frames.lambda_fall = 0.1  # how far from the offset, share of the fall
     # signed | uint8_wrap (as one released code subtracts) | same_light (frames of one mean).

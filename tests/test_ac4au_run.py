@@ -156,6 +156,8 @@ def test_tables_are_runs_that_are_read_again(tmp_path, capsys, monkeypatch):
     )
     linear = rows["no AUsER: one linear layer"]
     assert 0 <= linear["f1"]["mean"] <= 1 and linear["paper"] == pytest.approx(0.29647)
+    assert 0 <= linear["probe"]["f_ac"] <= 1 and linear["probe"]["chance"] < 1
+    assert content["environment"]["cpu_count"] and "--only 'no pre-training'" in content["command"]
     monkeypatch.setattr(mexjax.train.GroupTrainer, "run", lambda self: pytest.fail("trained again"))
     assert study.main(["ac4au_tables", *arguments]) == 0
     assert study.main(["ac4au_tables", "--out", str(tmp_path), "--tables", "ablations"]) == 2

@@ -33,6 +33,7 @@ def wrapping():
         (A, (0, 20, 50), Rule(difference="uint8_wrap"), (1, 19, 47)),
         (A, (0, 20, 50), Rule(window="alg1"), (1, 19, 53)),
         (A, (0, 20, 50), Rule(window="eq2"), (1, 21, 53)),
+        (A, (0, 20, 50), Rule(window="apex"), (0, 21, 50)),
         (SHORT, (0, 9, 18), Rule(), (0, 9, 18)),
         (A[:21], (0, 20, 20), Rule(), (1, 19, 20)),
         (A[:21], (0, 20, 20), Rule(window="eq2"), (1, 19, 20)),
@@ -68,6 +69,8 @@ def test_pairs_of_the_printed_windows():
     assert keyframes.pairs(3, 14, 30, 40, rule) == [
         (3, 14), (3, 13), (3, 15), (4, 14), (4, 13), (4, 15),
     ]  # fmt: skip
+    assert keyframes.pairs(3, 14, 30, 40, Rule(window="apex")) == [(3, 14), (3, 13), (3, 15)]
+    assert keyframes.offsets(14, 30, 13, 40, Rule(window="apex")) == [30]
     assert keyframes.offsets(14, 34, 13, 36, rule) == [34, 35]
 
 

@@ -9,6 +9,8 @@ floor(lambda (offset - apex)) around the offset. `window` says on which sides:
     eq2     a later onset, an apex on both sides, a later offset (Eq. 2); stays within the clip
     alg1    onset and apex as inward but never the annotated pair, a later offset, never the
             annotated one (Algorithm 1 as printed; its loops start at 1)
+    apex    an apex on both sides, onset and offset as annotated (ours): around them the face hardly
+            moves, and noise decides
 
 The difference of two frames is the L2 norm over pixels and channels, of
 
@@ -32,7 +34,7 @@ import numpy as np
 
 from mexjax.errors import ConfigError, DataError, unknown_name
 
-WINDOWS = ("inward", "eq2", "alg1")
+WINDOWS = ("inward", "eq2", "alg1", "apex")
 DIFFERENCES = ("signed", "uint8_wrap", "same_light")
 _BLOCK = 1 << 18  # values of a frame converted to float64 at a time: bounds the memory
 
@@ -89,14 +91,12 @@ def pairs(onset: int, apex: int, offset: int, length: int, rule: Rule) -> list[t
     near = reach(rule.lambda_rise, onset, apex)
     before = [apex - j for j in range(1, near + 1)]
     found = [(onset, apex)]
-    if rule.window == "eq2":
+    if rule.window in ("eq2", "apex"):
+        onsets = range(onset, onset + (near if rule.window == "eq2" else 0) + 1)
         around = [apex, *(apex + s * j for j in range(1, near + 1) for s in (-1, 1))]
         last = min(length - 1, max(offset, apex))
         found += [
-            (o, a)
-            for o in range(onset, onset + near + 1)
-            for a in around
-            if o < a <= last and (o, a) != (onset, apex)
+            (o, a) for o in onsets for a in around if o < a <= last and (o, a) != (onset, apex)
         ]
         return found
     for o in range(onset + 1, onset + near + 1):
@@ -116,7 +116,7 @@ def offsets(apex: int, offset: int, chosen: int, length: int, rule: Rule) -> lis
       length: frames of the clip.
       rule: window and lambda.
     """
-    near = reach(rule.lambda_fall, apex, offset)
+    near = 0 if rule.window == "apex" else reach(rule.lambda_fall, apex, offset)
     if rule.window == "inward":
         later = [offset - j for j in range(1, near + 1)]
     else:

@@ -167,5 +167,5 @@ def conv2d_transpose(x: jax.Array, w: jax.Array, *, stride: int) -> jax.Array:
         )
     n, h, width, _ = x.shape
     kernel = w.transpose(2, 0, 1, 3).reshape(channels, -1)
-    y = jnp.matmul(x, kernel).reshape(n, h, width, kh, kw, out)
+    y = products.matmul(x, kernel).reshape(n, h, width, kh, kw, out)
     return y.swapaxes(2, 3).reshape(n, h * kh, width * kw, out)

@@ -5,7 +5,8 @@
 
 Each row is a whole run in a folder of its own: a study that was stopped goes on where it was, and
 rows that are finished are read. The paper's numbers stand beside ours; on the embedded data they
-are of other faces, so what can be compared is which rows lose and which win.
+are of other faces, so what can be compared is which rows lose and which win. The last columns tell
+how many subjects of held-out clips a linear probe knows from each part of the features.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +26,11 @@ from rich.console import Console
 
 from mexjax import runtime, stats, train
 from mexjax.configuration import flat, load_config
-from mexjax.errors import ConfigError, MexjaxError, WorkdirError, unknown_name
+from mexjax.errors import ConfigError, DataError, MexjaxError, WorkdirError, unknown_name
+from mexjax.report_files import read_run
 from mexjax.report_results import to_json_value
 from mexjax.report_tables import markdown_table, percent, rich_table, table_console
+from mexjax.studies.au_statistics import subject_probe
 from mexjax.workdir import atomic
 
 
@@ -135,8 +139,9 @@ def study(
       console: where progress is told.
 
     Returns:
-      `{"card", "seeds", "tables": {name: [{"row", "f1": {mean, sd, n}, "f1_always", "paper",
-      "note"}]}}`; fractions, of the paper too.
+      `{"command", "environment", "card", "seeds", "tables": {name: [{"row", "f1": {mean, sd, n},
+      "f1_always", "probe": {"f_dc", "f_ac", "chance"}, "paper", "note"}]}}`; fractions, of the
+      paper too. `environment` is of the last row, `probe` None where a run kept no features.
 
     Raises:
       ConfigError: an unknown table or row.
@@ -153,7 +158,13 @@ def study(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkdirError(f"Cannot make {out}: {error.strerror or error}.") from error
-    results: dict[str, Any] = {"card": card, "seeds": list(seeds), "tables": {}}
+    results: dict[str, Any] = {
+        "command": _command(card, tables, only, seeds, overrides),
+        "environment": {},
+        "card": card,
+        "seeds": list(seeds),
+        "tables": {},
+    }
     done: dict[tuple[tuple[str, ...], int], dict[str, Any]] = {}
     for name in tables:
         entries = []
@@ -163,6 +174,8 @@ def study(
             entry = _row(out, card, row, seeds, overrides, done, console)
             entries.append(entry)
         results["tables"][name] = entries
+    for found in done.values():
+        results["environment"] = found["environment"]
     results = to_json_value(results)
     parts = [f"# AC4AU, {card}, seeds {', '.join(map(str, seeds))}"]
     for name in results["tables"]:
@@ -199,14 +212,53 @@ def _row(
             if console is not None:
                 console.print(f"{row.name}, seed {seed}", highlight=False, markup=False)
             folder = out / f"{re.sub(r'[^a-z0-9.]+', '_', row.name.lower())}_{seed}"
-            done[key] = train.run(config, folder).results
+            run = train.run(config, folder)
+            done[key] = run.results | {"probe": _probe(run.workdir)}
         found.append(done[key])
     entry: dict[str, Any] = {"row": row.name, "paper": paper, "note": note}
     if not found:
-        return entry | {"f1": None, "f1_always": None}
+        return entry | {"f1": None, "f1_always": None, "probe": None}
     last = [results["metrics"]["last"] for results in found]
     spread = stats.over_seeds([{"f1": entry["f1"]} for entry in last])["f1"]
-    return entry | {"f1": spread, "f1_always": float(np.mean([e["f1_always"] for e in last]))}
+    probes = [results["probe"] for results in found if results["probe"]]
+    return entry | {
+        "f1": spread,
+        "f1_always": float(np.mean([e["f1_always"] for e in last])),
+        "probe": {k: float(np.mean([p[k] for p in probes])) for k in probes[0]} if probes else None,
+    }
+
+
+def _probe(workdir: Path) -> dict[str, float] | None:
+    """Shares of held-out clips whose subject a linear probe knows from F_DC and from F_AC."""
+    if not (workdir / "features.npz").is_file():
+        return None
+    with np.load(workdir / "features.npz", allow_pickle=False) as file:
+        features = {name: file[name] for name in ("f_dc", "f_ac") if name in file.files}
+    if len(features) < 2:
+        return None
+    run = read_run(workdir)
+    try:
+        found = {k: subject_probe(array, run.subject, run.fold) for k, array in features.items()}
+    except DataError:  # too few clips of a subject
+        return None
+    return {k: entry["accuracy"] for k, entry in found.items()} | {
+        "chance": found["f_ac"]["chance"]
+    }
+
+
+def _command(
+    card: str,
+    tables: Sequence[str],
+    only: Sequence[str],
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+) -> str:
+    """What makes the same tables; the folder is the user's."""
+    words = [f"--card={card}", "--tables", *tables]
+    words += ["--only", *only] if only else []
+    words += ["--seeds", *map(str, seeds)]
+    words += ["--set", *overrides] if overrides else []
+    return f"python -m mexjax.study ac4au_tables --out=OUT {shlex.join(words)}"
 
 
 def _value(config: ConfigDict, key: str) -> Any:
@@ -222,12 +274,15 @@ def _settings(config: ConfigDict, base: ConfigDict) -> tuple[str, ...]:
 def table_rows(results: dict[str, Any], name: str) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a table, in percent."""
     head = ["row", "mean F1, ours", "sd over seeds", "always present", "paper (its own data)"]
+    head += ["subject from F_DC", "from F_AC"]
     rows = []
     for entry in results["tables"][name]:
         f1 = entry["f1"] or {"mean": None, "sd": None}
         cells = [percent(f1["mean"]), percent(f1["sd"]), percent(entry["f1_always"])]
         title = entry["row"] + (f" ({entry['note']})" if entry["note"] else "")
-        rows.append([title, *cells, percent(entry["paper"])])
+        probe = entry["probe"] or {"f_dc": None, "f_ac": None}
+        cells += [percent(entry["paper"]), percent(probe["f_dc"]), percent(probe["f_ac"])]
+        rows.append([title, *cells])
     return head, rows
 
 
