@@ -90,13 +90,14 @@ def test_dense_layers_use_it_and_other_contractions_do_not():
 
 @pytest.mark.parametrize("slope", [0.0, 0.2, "learnt"])
 @pytest.mark.parametrize("train", [True, False])
-def test_norm_with_slope_is_norm_and_then_a_slope(slope, train):
+@pytest.mark.parametrize("per_frame", [True, False])
+def test_norm_with_slope_is_norm_and_then_a_slope(slope, train, per_frame):
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(2.0, 3.0, (6, 4, 5, 3)), jnp.float32)
     dz = jnp.asarray(rng.standard_normal(x.shape), jnp.float32)
     weight = jnp.asarray([1, 1, 0, 1, 1, 1], jnp.float32)
-    mode = Mode(is_train=train, weight=weight)
-    norm = BatchNorm()
+    mode = Mode(is_train=train, weight=weight, num_frames=3 if per_frame else 1)
+    norm = BatchNorm(per_frame=per_frame)
     variables = norm.init(jax.random.key(0), x, mode)
     params = {
         "scale": jnp.asarray([0.5, -1.5, 2.0]),
@@ -123,3 +124,22 @@ def test_norm_with_slope_is_norm_and_then_a_slope(slope, train):
     )
     if slope == "learnt":
         np.testing.assert_allclose(own[2], wanted[2], rtol=2e-5, atol=2e-5)
+
+
+def test_norm_with_slope_rounds_to_bfloat16_once():
+    rng = np.random.default_rng(2)
+    x = jnp.asarray(rng.normal(1.0, 2.0, (6, 4, 5, 3)), jnp.bfloat16)
+    norm, mode = BatchNorm(dtype=jnp.bfloat16), Mode(is_train=True)
+    variables = norm.init(jax.random.key(0), x, mode)
+
+    def loss(x, *slope):
+        y = norm.apply(variables, x, mode, *slope, mutable=["batch_stats"])[0]
+        assert y.dtype == jnp.bfloat16
+        y = y.astype(jnp.float32)
+        return jnp.sum(jnp.square(y if slope else jnp.where(y > 0, y, 0.2 * y)))
+
+    expected, found = jax.grad(loss)(x), jax.grad(loss)(x, 0.2)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        np.asarray(found, np.float32), np.asarray(expected, np.float32), rtol=0.05, atol=0.05
+    )
