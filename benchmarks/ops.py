@@ -294,7 +294,9 @@ def tune(row: dict[str, Any], environment: dict[str, Any]) -> None:
     machines[row["layer"]["platform"]] = {key: environment[key] for key in keys}
     layer = json.loads(json.dumps(row["layer"]))
     rows = [old for old in table["rows"] if old["layer"] != layer]
-    rows.append({"layer": layer, **fastest(row["lowerings"])})
+    rows.append(
+        {"layer": layer, **fastest(row["lowerings"]), "processor": environment["processor"]}
+    )
     head = json.dumps({"schema": 1, "measured_on": machines}, indent=1)[:-2]
     lines = ",\n".join(json.dumps(row) for row in rows)
     conv_choice.TABLE.write_text(f'{head},\n "rows": [\n{lines}\n]}}\n')

@@ -95,6 +95,7 @@ def ablation_tables(path: Path) -> str:
         lines = [f"| {name} {head}", "|---|---|---|---|---|---|"]
         for entry in entries:
             if entry["f1"] is None:
+                lines.append(f"| {entry['row']}: {entry['note']} | | | | | |")
                 continue
             probe = entry["probe"] or {}
             cells = [entry["f1_always"], entry["paper"], probe.get("f_dc"), probe.get("f_ac")]
@@ -103,16 +104,17 @@ def ablation_tables(path: Path) -> str:
                 f"| {entry['row']} | **{entry['f1']['mean']:.3f}** | {' | '.join(shown)} |"
             )
         parts.append("\n".join(lines))
-    chance = [
-        entry["probe"]["chance"]
+    chances = {
+        f"{entry['probe']['chance']:.3f}"
         for entries in record["tables"].values()
         for entry in entries
         if entry["probe"]
-    ]
+    }
     parts.append(
         f"Seed {', '.join(map(str, record['seeds']))}. The last two columns are the share of"
         " held-out clips whose subject a linear probe tells from each part of the features"
-        f" (naming the most frequent subject: {chance[0]:.3f}). {made_by(record, path)}"
+        f" (naming the most frequent subject: {', '.join(sorted(chances)) or '-'})."
+        f" {made_by(record, path)}"
     )
     return "\n\n".join(parts)
 

@@ -303,6 +303,12 @@ def main() -> None:
 
     if arguments.append and arguments.json and arguments.json.exists():
         before = json.loads(arguments.json.read_text(encoding="utf-8"))
+        if before["environment"] != record["environment"]:
+            raise SystemExit(
+                f"{arguments.json} was measured on {before['environment']}; this is"
+                f" {record['environment']}. Times of both in one file cannot be told apart: choose"
+                " another --json."
+            )
         for key, new in (("cases", cases), ("folds", fold_cases)):
             names = [case.name for case in new]
             record[key] = [row for row in before[key] if row["name"] not in names]

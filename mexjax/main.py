@@ -26,13 +26,19 @@ USAGE = (
     "python -m mexjax.main --config=configs/fdp.py[:variant] [--workdir=runs/fdp]"
     " [--overwrite] [--config.key=value ...]"
 )
+HELP = """\
+Cards are the files in configs/; the first lines of each name its variants, and without one
+the small preset for the embedded data is taken. The run is written to runs/<card>_<variant>
+unless --workdir says where. Keys of all cards are explained in configs/common.py, those of
+model.* in mexjax/models/, and config.json of a run lists them all with their values. A run
+that was stopped goes on when the same command is given again."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with `argv` (program name first) and return its exit status."""
     errors = Console(stderr=True, highlight=False)
     if {"--help", "-h"} & set(argv):
-        print(f"Usage: {USAGE}\nEvery key is explained in configs/common.py.")
+        print(f"Usage: {USAGE}\n\n{HELP}")
         return 0
     try:
         overrides = [arg[len("--config.") :] for arg in argv if arg.startswith("--config.")]

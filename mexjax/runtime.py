@@ -56,12 +56,14 @@ def settle_memory() -> bool:
     compiling freed is given back, from here on freed memory is kept, and in the main thread half of
     the memory that is available is asked for as large pages and freed without being touched: what
     is allocated later lies in it. Better not before compilation, whose many small pieces stay in
-    the way. It is a setting of the whole process and of glibc, and the large pages are for who
-    called `use_callers_memory`.
+    the way. It is a setting of the whole process and of glibc.
 
     Returns:
-      Whether all settings were accepted.
+      Whether all settings were accepted. False, and nothing is done, in a process that did not
+      call `use_callers_memory`: a library does not change its user's memory unasked.
     """
+    if jax.config.read("jax_cpu_enable_async_dispatch"):
+        return False
     mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
     unlimited = -1
     settings = {mmap_max: 0, trim_threshold: unlimited, top_pad: 2**26, arena_max: 1}

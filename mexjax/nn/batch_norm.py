@@ -38,9 +38,9 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mode: Mode, slope: jax.Array | float | None = None
+        self, x: jax.Array, mode: Mode, negative_slope: jax.Array | float | None = None
     ) -> jax.Array:
-        """Normalises x; with `slope`, a number or f32[C], what is below zero is multiplied by it.
+        """Normalises x; what is below zero is multiplied by `negative_slope`, a number or f32[C].
 
         A ReLU (0), leaky or parametric ReLU that follows is better done here: its input is then
         neither written nor kept for the gradient. Not before a pooling by maxima, whose gradient
@@ -55,7 +55,9 @@ class BatchNorm(nn.Module):
         if not mode.is_train:
             factor = scale * jax.lax.rsqrt(old[1] + self.eps)
             y = (x - old[0]) * factor + bias
-            return (y if slope is None else jnp.where(y > 0, y, slope * y)).astype(self.dtype)
+            return (
+                y if negative_slope is None else jnp.where(y > 0, y, negative_slope * y)
+            ).astype(self.dtype)
 
         times = mode.num_frames if self.per_frame else 1
         if x.shape[0] % times or (mode.weight is not None and mode.weight.shape != x.shape[:1]):
@@ -76,11 +78,13 @@ class BatchNorm(nn.Module):
         share = jnp.broadcast_to(share, grouped.shape[:2]) if mask is None else mask * share
         used = is_used[:, None]
         mean, var = jnp.where(used, mean, old[0]), jnp.where(used, var, old[1])
-        if slope is None:
+        if negative_slope is None:
             y = _normalise(self.eps, grouped, scale, bias, mean, var, share)
         else:
-            slope = jnp.broadcast_to(jnp.asarray(slope, jnp.float32), (features,))
-            y = _normalise_activate(self.eps, grouped, scale, bias, mean, var, share, slope)
+            negative_slope = jnp.broadcast_to(jnp.asarray(negative_slope, jnp.float32), (features,))
+            y = _normalise_activate(
+                self.eps, grouped, scale, bias, mean, var, share, negative_slope
+            )
 
         if not self.is_initializing():
             unbiased = var * (count / jnp.maximum(count - 1, 1))[:, None]
@@ -175,23 +179,23 @@ def _normalise_activate(
     mean: jax.Array,
     var: jax.Array,
     share: jax.Array,
-    slope: jax.Array,
+    negative_slope: jax.Array,
 ) -> jax.Array:
-    """`_normalise`, then `slope` f32[C] times what is not above zero; keeps x alone as well."""
+    """`_normalise`, then `negative_slope` f32[C] times what is below zero; keeps x alone too."""
     y = _affine(eps, x, scale, bias, mean, var)
-    return jnp.where(y > 0, y, slope * y)
+    return jnp.where(y > 0, y, negative_slope * y)
 
 
-def _normalise_activate_fwd(eps, x, scale, bias, mean, var, share, slope):
-    z = _normalise_activate(eps, x, scale, bias, mean, var, share, slope)
-    return z, (x, scale, bias, mean, var, share, slope)
+def _normalise_activate_fwd(eps, x, scale, bias, mean, var, share, negative_slope):
+    z = _normalise_activate(eps, x, scale, bias, mean, var, share, negative_slope)
+    return z, (x, scale, bias, mean, var, share, negative_slope)
 
 
 def _normalise_activate_bwd(eps, residuals, dz):
-    x, scale, bias, mean, var, share, slope = residuals
+    x, scale, bias, mean, var, share, negative_slope = residuals
     y = _affine(eps, x, scale, bias, mean, var)
     d_slope = jnp.where(y > 0, 0, dz * y).sum(axis=(0, 1, 2))
-    dy = jnp.where(y > 0, dz, slope * dz)
+    dy = jnp.where(y > 0, dz, negative_slope * dz)
     return (
         *_normalise_bwd(eps, (x, scale, mean, var, share), dy)[:3],
         *(jnp.zeros_like(array) for array in (mean, var, share)),

@@ -22,9 +22,9 @@ MIN_BLOCKS, MIN_ROWS = 4, 256
 
 
 def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x f[...,K] times w f[K,N]: f[...,N], in their promoted dtype; sums are float32.
+    """x f[...,K] times w f[K,N]: f[...,N], in their promoted dtype.
 
-    Reverse-mode differentiable, once.
+    Sums are float32 or wider. On a CPU reverse-mode differentiable, once.
     """
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
@@ -59,7 +59,7 @@ _product.defvjp(_product_fwd, _product_bwd)
 
 
 def sum_of_outer_products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """f[M,K], f[M,N] -> f32[K,N], the product of x transposed and y."""
+    """f[M,K], f[M,N] -> f[K,N], float32 or wider: the product of x transposed and y."""
     num_rows = x.shape[0]
     row_bytes = x.shape[1] * x.dtype.itemsize + y.shape[1] * y.dtype.itemsize
     rows = max(BLOCK_BYTES // row_bytes, MIN_ROWS)
@@ -71,15 +71,19 @@ def sum_of_outer_products(x: jax.Array, y: jax.Array) -> jax.Array:
         block = [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in (x, y)]
         return total + _outer(*block)
 
-    zeros = zeros_that_vary_like(y, (x.shape[1], y.shape[1]), jnp.float32)
+    zeros = zeros_that_vary_like(y, (x.shape[1], y.shape[1]), _wide(x))
     total = lax.fori_loop(0, count, body, zeros)
     done = count * rows
     return total if done == num_rows else total + _outer(x[done:], y[done:])
 
 
+def _wide(x: jax.Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
 def _outer(x: jax.Array, y: jax.Array) -> jax.Array:
     contract = (((0,), (0,)), ((), ()))
     if x.shape[1] <= y.shape[1]:
-        return lax.dot_general(x, y, contract, preferred_element_type=jnp.float32)
+        return lax.dot_general(x, y, contract, preferred_element_type=_wide(x))
     # The narrower one is turned round.
-    return lax.dot_general(y, x, contract, preferred_element_type=jnp.float32).T
+    return lax.dot_general(y, x, contract, preferred_element_type=_wide(x)).T
