@@ -57,10 +57,11 @@ class Geometry:
 
 @dataclasses.dataclass(frozen=True)
 class Lowering:
-    """Three functions, where they apply, and whether XLA:CPU runs them well in a loop.
+    """Three functions, where they apply, and how XLA:CPU runs them well for several folds.
 
     `in_loop` is false for whatever calls XLA's own convolution: within a `while`, its gradients are
-    tens of times slower on CPU.
+    tens of times slower on CPU. `maps` is true for elementwise sums: with a fold axis they stay
+    what they are, whereas XLA joins them with how a loop writes its results, into scalar code.
     """
 
     forward: Function
@@ -68,6 +69,7 @@ class Lowering:
     weight_gradient: Function
     applies: Callable[[Geometry, int, int], bool]
     in_loop: bool = True
+    maps: bool = False
 
 
 def turn(w: jax.Array, groups: int = 1) -> jax.Array:

@@ -216,6 +216,7 @@ LOWERINGS: dict[str, Lowering] = {
         _depthwise_input_gradient,
         _depthwise_weight_gradient,
         lambda g, channels, out: g.groups == channels == out,
+        maps=True,
     ),
     "dense_map": Lowering(
         _dense_map,

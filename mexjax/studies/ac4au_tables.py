@@ -76,6 +76,12 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("full", (), FULL),
         Row("frames as they are", ("data.center=none",), None, ("center", "clip_mean")),
         Row(
+            "frames as they are, gamma 0.1",
+            ("data.center=none", "model.gamma=0.1"),
+            None,
+            ("center", "clip_mean"),
+        ),
+        Row(
             "frames as they are, no FRD",
             ("data.center=none", "model.frd=none", "model.gamma=0.0"),
             None,
