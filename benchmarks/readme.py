@@ -262,6 +262,7 @@ TABLES = {
     "keyframes": key_frames_table,
     "frozen": frozen_line,
     "step": step_table,
+    "folds": step_table,
     "loso": loso_table,
     "prepare": prepare_line,
 }
