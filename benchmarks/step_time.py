@@ -324,6 +324,7 @@ def main() -> None:
             print(case.name, "done", flush=True)
             keep()
         for case, counts in fold_cases.items():
+            # The side with torch.func.vmap is FDP's alone.
             has_peer = bool(variants) and case.model == "fdp"
             row = measure_folds(case, counts, rounds, arguments.steps, cache, has_peer=has_peer)
             record["folds"].append(row)

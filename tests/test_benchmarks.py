@@ -125,3 +125,17 @@ def test_a_small_gain_is_not_worth_another_lowering():
     slow = {"forward": 1.0, "input_gradient": 1.0, "weight_gradient": 1.0}
     chosen = ops.fastest({"native": slow, "im2col": {**dict.fromkeys(slow, 0.96), "forward": 0.5}})
     assert chosen == {"forward": "im2col", "input_gradient": "native", "weight_gradient": "native"}
+
+
+def test_tables_of_a_study_name_rows_that_were_not_run(tmp_path):
+    done = {"row": "full", "f1": {"mean": 0.5, "sd": None, "n": 1}, "f1_always": 0.25}
+    done |= {"paper": 0.4, "note": "", "probe": {"f_dc": 0.9, "f_ac": 0.2, "chance": 0.125}}
+    left = {"row": "plain", "f1": None, "f1_always": None, "probe": None, "paper": 0.2}
+    machine = {"processor": "P", "cpu_count": 2, "python": "3", "jax": "1"}
+    record = {"command": "make it", "environment": machine, "seeds": [0]}
+    record["tables"] = {"ablation": [done, left | {"note": "not run: why"}]}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(record))
+    text = load("readme").ablation_tables(path)
+    assert "| full | **0.500** | 0.250 | 0.400 | 0.900 | 0.200 |" in text
+    assert "| plain: not run: why |" in text and "0.125" in text and "`make it`" in text

@@ -29,10 +29,6 @@ __all__ = ["LOWERINGS", "conv2d", "conv2d_transpose", "set_lowering", "use_lower
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
 
-def _compute(operation: str, geometry: Geometry, name: str, a: jax.Array, b: jax.Array):
-    return compute(operation, a, b, geometry, name)
-
-
 @functools.cache
 def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fixed: bool = False):
     """One operation of the convolution, with its batching rule.
@@ -66,9 +62,8 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
         lowering = chosen(*fold)
         if LOWERINGS[lowering].maps:
             axes = tuple(0 if is_mapped else None for is_mapped in is_batched)
-            return jax.vmap(functools.partial(_compute, operation, geometry, lowering), axes)(
-                a, b
-            ), True
+            each = functools.partial(compute, operation, g=geometry, name=lowering)
+            return jax.vmap(each, axes)(a, b), True
         if LOWERINGS[lowering].in_loop and jax.default_backend() == "cpu":
             body = _make_operation(operation, geometry, lowering, is_fixed=True)
             if a_is_batched and b_is_batched:

@@ -30,7 +30,7 @@ from mexjax.errors import ConfigError, DataError, MexjaxError, WorkdirError, unk
 from mexjax.report_files import read_run
 from mexjax.report_results import to_json_value
 from mexjax.report_tables import markdown_table, percent, rich_table, table_console
-from mexjax.studies.au_statistics import subject_probe
+from mexjax.studies.au import read_features, subject_probes
 from mexjax.workdir import atomic
 
 
@@ -51,6 +51,8 @@ class Row(NamedTuple):
 
 
 FULL = 40.508
+# The rows of frames as they are say nothing new where the card has no centre to leave out.
+CENTRED = ("center", "clip_mean")
 TABLES: dict[str, tuple[Row, ...]] = {
     # Table 2. What "no FRD" and "no AUsER" leave is not said; each has a second reading.
     "ablation": (
@@ -74,24 +76,21 @@ TABLES: dict[str, tuple[Row, ...]] = {
     ),
     "controls": (
         Row("full", (), FULL),
-        Row("frames as they are", ("data.center=none",), None, ("center", "clip_mean")),
+        Row("frames as they are", ("data.center=none",), None, CENTRED),
         Row(
-            "frames as they are, gamma 0.1",
-            ("data.center=none", "model.gamma=0.1"),
-            None,
-            ("center", "clip_mean"),
+            "frames as they are, gamma 0.1", ("data.center=none", "model.gamma=0.1"), None, CENTRED
         ),
         Row(
             "frames as they are, no FRD",
             ("data.center=none", "model.frd=none", "model.gamma=0.0"),
             None,
-            ("center", "clip_mean"),
+            CENTRED,
         ),
         Row(
             "frames as they are, static",
             ("data.center=none", "data.control=static"),
             None,
-            ("center", "clip_mean"),
+            CENTRED,
         ),
         Row("static: every frame the onset", ("data.control=static",)),
         Row("shuffled labels", ("data.control=shuffled_labels",)),
@@ -257,20 +256,15 @@ def _row(
 
 def _probe(workdir: Path) -> dict[str, float] | None:
     """Shares of held-out clips whose subject a linear probe knows from F_DC and from F_AC."""
-    if not (workdir / "features.npz").is_file():
-        return None
-    with np.load(workdir / "features.npz", allow_pickle=False) as file:
-        features = {name: file[name] for name in ("f_dc", "f_ac") if name in file.files}
-    if len(features) < 2:
-        return None
     run = read_run(workdir)
     try:
-        found = {k: subject_probe(array, run.subject, run.fold) for k, array in features.items()}
+        found = subject_probes(run, read_features(run))
     except DataError:  # too few clips of a subject
         return None
-    return {k: entry["accuracy"] for k, entry in found.items()} | {
-        "chance": found["f_ac"]["chance"]
-    }
+    if not found:
+        return None
+    shares = {name: entry["accuracy"] for name, entry in found.items()}
+    return shares | {"chance": found["f_ac"]["chance"]}
 
 
 def _command(

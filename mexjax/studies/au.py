@@ -156,8 +156,12 @@ def _of_dataset(
     }
 
 
-def _of_features(run: Run, names: list[str], folder: Path, seed: int) -> dict[str, Any]:
-    """What the saved features of held-out clips know; nothing if the run kept none."""
+def read_features(run: Run) -> dict[str, np.ndarray]:
+    """The features of the run's held-out clips, in their order; {} if it kept none.
+
+    Raises:
+      DataError: they are of other clips.
+    """
     path = run.path / "features.npz"
     if not path.is_file():
         return {}
@@ -165,12 +169,32 @@ def _of_features(run: Run, names: list[str], folder: Path, seed: int) -> dict[st
         arrays = {name: file[name] for name in file.files}
     if arrays.pop("clip").tolist() != run.clip.tolist():
         raise DataError(f"{path} is of other clips than the predictions beside it.")
+    return arrays
+
+
+def subject_probes(
+    run: Run, arrays: dict[str, np.ndarray], *, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """`au_statistics.subject_probe` of `f_dc` and `f_ac`; {} where a run has only one or none.
+
+    Raises:
+      DataError: too few clips of a subject.
+    """
+    names = ("f_dc", "f_ac")
+    if not set(names) <= set(arrays):
+        return {}
+    return {
+        name: au_statistics.subject_probe(arrays[name], run.subject, run.fold, seed=seed)
+        for name in names
+    }
+
+
+def _of_features(run: Run, names: list[str], folder: Path, seed: int) -> dict[str, Any]:
+    """What the saved features of held-out clips know; nothing if the run kept none."""
+    arrays = read_features(run)
     results: dict[str, Any] = {}
-    if {"f_dc", "f_ac"} <= set(arrays):
-        results["subject_probe"] = {
-            name: au_statistics.subject_probe(arrays[name], run.subject, run.fold, seed=seed)
-            for name in ("f_dc", "f_ac")
-        }
+    if probes := subject_probes(run, arrays, seed=seed):
+        results["subject_probe"] = probes
         # Networks of different folds have nothing in common: the largest fold has the most points.
         fold, sizes = np.unique(run.fold, return_counts=True)
         rows = run.fold == fold[sizes.argmax()]
