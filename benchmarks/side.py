@@ -47,7 +47,8 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     before = perf.peak_bytes()
     own = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
     own, data = jax.device_put((own, data))
-    carry = compiled.init(own, data)
+    carry = jax.block_until_ready(compiled.init(own, data))
+    runtime.make_room(perf.temporary_bytes(compiled.train))
 
     def step() -> None:
         nonlocal carry

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mexjax import perf, runtime
 from mexjax.checkpoint import GroupCheckpoints
 from mexjax.errors import DivergedError, Interrupted
 from mexjax.folds import Carry, Programs
@@ -107,6 +108,7 @@ class GroupTrainer:
           Interrupted: a stop was asked for; the state is saved.
         """
         position, carry = self._start()
+        runtime.make_room(perf.temporary_bytes(self.compiled.train))
         steps, calls = self.schedule.epoch_steps, self.schedule.steps_per_call
         extras: dict[str, np.ndarray] = {}
         began = time.perf_counter()

@@ -76,6 +76,12 @@ def needed_bytes(compiled: jax.stages.Compiled) -> int:
     return memory.temp_size_in_bytes + memory.argument_size_in_bytes + fresh_outputs
 
 
+def temporary_bytes(compiled: jax.stages.Compiled) -> int:
+    """Memory a compiled program takes and gives back at every call; 0 where XLA does not say."""
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes if memory else 0
+
+
 def choose_group(
     num_folds: int,
     num_devices: int,

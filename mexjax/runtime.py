@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import psutil
 
+# Set by `settle_memory`, for `make_room`: the heap of this thread grows in one piece.
+_is_settled = False
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -62,31 +64,38 @@ def settle_memory() -> bool:
       Whether all settings were accepted. False, and nothing is done, in a process that did not
       call `use_callers_memory`: a library does not change its user's memory unasked.
     """
+    global _is_settled
     if jax.config.read("jax_cpu_enable_async_dispatch"):
         return False
     mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
     unlimited = -1
     settings = {mmap_max: 0, trim_threshold: unlimited, top_pad: 2**26, arena_max: 1}
     try:
-        libc = ctypes.CDLL(None)
+        libc = _libc()
         libc.malloc_trim(0)
         is_kept = all([libc.mallopt(key, value) == 1 for key, value in settings.items()])
         # Another thread would reserve them in a heap of its own, another device in vain.
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and jax.default_backend() == "cpu":
             is_kept &= _reserve_large_pages(libc, psutil.virtual_memory().available // 2)
+            _is_settled = is_kept
         return is_kept
     except (AttributeError, OSError, TypeError):
         return False
 
 
-def _reserve_large_pages(libc: ctypes.CDLL, num_bytes: int) -> bool:
-    """Grow the heap by address space that is on large pages once it is used; no memory yet."""
-    page, large_page, advice = mmap.PAGESIZE, 2**21, 14  # MADV_HUGEPAGE
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return libc
+
+
+def _reserve_large_pages(libc: ctypes.CDLL, num_bytes: int) -> bool:
+    """Grow the heap by address space that is on large pages once it is used; no memory yet."""
+    page, large_page, advice = mmap.PAGESIZE, 2**21, 14  # MADV_HUGEPAGE
     start = libc.malloc(num_bytes)
     if not start:  # a limit on address space
         return False
@@ -95,6 +104,32 @@ def _reserve_large_pages(libc: ctypes.CDLL, num_bytes: int) -> bool:
     is_advised = length < large_page or libc.madvise(first, length, advice) == 0
     libc.free(start)
     return is_advised
+
+
+def make_room(num_bytes: int) -> bool:
+    """Once what stays is allocated: leave a hole in the heap for the temporary memory of a step.
+
+    A program takes that memory in one piece at every call. Where the piece lies in a hole that it
+    just fits, the first small array to settle in a corner sends the next call to fresh memory, and
+    training holds the piece twice. So the hole is larger than the piece, arrays that stay close it
+    off, and beside it is a smaller one, which glibc prefers for whatever is small. Only address
+    space is taken here: no page is touched. Nothing is done where `settle_memory` did nothing.
+
+    Args:
+      num_bytes: of the piece; 0 if it is not known.
+
+    Returns:
+      Whether the hole is there.
+    """
+    if not num_bytes or not _is_settled:
+        return False
+    libc = _libc()
+    sizes = (2**26, 2**20, num_bytes + 2**27, 2**20)
+    small, wall, hole, end = places = [libc.malloc(size) for size in sizes]
+    is_made = all(places) and small < wall < hole < end
+    for place in (hole, small) if is_made else filter(None, places):
+        libc.free(place)  # the walls stay
+    return is_made
 
 
 class StopRequest:

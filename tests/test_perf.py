@@ -110,3 +110,31 @@ def test_memory_that_a_program_frees_is_kept_for_the_next_call():
     )
     # 64 MiB are 16384 small pages; without the setting every call takes them anew.
     assert int(found.stdout) < 2000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_a_step_finds_its_memory_in_one_place_whatever_settles_between():
+    script = """if True:
+        import ctypes
+        import jax
+        from mexjax import runtime
+
+        libc, size = ctypes.CDLL(None), 300 * 2**20
+        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        libc.free.argtypes = [ctypes.c_void_p]
+        assert not runtime.make_room(size)  # no setting was made: nothing is done
+        runtime.use_callers_memory()
+        assert jax.default_backend() == "cpu" and runtime.settle_memory()
+        assert runtime.make_room(size) and not runtime.make_room(0)
+        places = []
+        for _ in range(4):
+            places.append(libc.malloc(size))
+            kept = [libc.malloc(n) for n in (24, 1000, 10**5, 2 * 10**6)]
+            libc.free(places[-1])
+            kept += [libc.malloc(n) for n in (24, 1000, 10**5, 2 * 10**6)]
+        print(max(places) - min(places))
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert int(found.stdout) < 2**20  # without the room: 300 MiB
