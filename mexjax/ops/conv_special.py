@@ -4,6 +4,8 @@ Depthwise convolutions, maps of a few pixels, and patches that do not overlap; s
 `mexjax.ops.conv_lowerings` for what a lowering is.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +23,8 @@ from mexjax.ops.conv_lowerings import (
     zeros_that_vary_like,
 )
 
-# Rows of one image that the depthwise weight gradient sums in one expression.
-FEWEST_ROWS, MOST_ROWS = 4, 28
+# Of the depthwise weight gradient: bytes of its blocks, and columns that one expression sums.
+BLOCK_BYTES, MOST_COLUMNS = 2**20, 56
 
 # ---- depthwise: shifted multiply-adds ------------------------------------------------------------
 
@@ -60,10 +62,11 @@ def _depthwise_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.A
 
 
 def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    """Sums over rows within a loop over blocks of rows, then over columns.
+    """Sums over columns within a loop over blocks of images, then over rows and images.
 
-    A sum over (n, h, w) at once would be a strided, scalar loop for every channel. With a stride
-    the map falls apart into the positions of each residue, which the taps read without gaps.
+    A sum over (n, h, w) at once would be a strided, scalar loop for every channel, and one pass
+    over memory for every tap. A block stays in the cache, and one expression sums the taps of a
+    kernel row: its terms, one for each column, are slices as wide as the kernel times a pixel.
     """
     if jax.default_backend() != "cpu":
         x, dy = pad(x, g.padding), dy.astype(jnp.float32)
@@ -71,46 +74,45 @@ def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
         return jnp.stack(taps).reshape(*g.kernel, 1, -1)
     (kh, kw), (s, t), (height, width) = g.kernel, g.stride, g.out_size
     n, channels = x.shape[0], x.shape[-1]
-    # The fewest rows of zeros below, then the most rows in a block.
-    fewest = min(FEWEST_ROWS, height)
-    rows = min(range(fewest, MOST_ROWS + 1), key=lambda count: (-height % count, -count))
-    spare = -height % rows
-    dy = pad(dy, ((0, spare), (0, 0)))
-    # To whole strides, and to where the last tap of the last row reads.
-    reach = [(-(-k // step) - 1) for k, step in zip(g.kernel, g.stride, strict=True)]
-    units = (height + spare + reach[0], width + reach[1])
-    (top, _), (left, _) = g.padding
-    x = pad(
-        x,
-        (
-            (top, units[0] * s - g.size[0] - top),
-            (left, units[1] * t - g.size[1] - left),
-        ),
-    )
-    residues = {(0, 0): x}
-    if (s, t) != (1, 1):
-        x = x.reshape(n, units[0], s, units[1], t, channels)
-        residues = {(r, c): lax.optimization_barrier(x[:, :, r, :, c]) for r, c in np.ndindex(s, t)}
-    per_image, row = (height + spare) // rows, width * channels
+    image_bytes = 4 * math.prod(x.shape[1:])
+    fit = [m for m in range(1, n + 1) if n % m == 0 and m * image_bytes <= BLOCK_BYTES]
+    images = max(fit, default=1)
+    # Taps of a kernel row that read columns of one residue are next to each other.
+    reaches = [len(range(c, kw, t)) for c in range(min(t, kw))]
+    parts = [range(w, min(w + MOST_COLUMNS, width)) for w in range(0, width, MOST_COLUMNS)]
+    keys = [(i, c, part) for i in range(kh) for c in range(len(reaches)) for part in parts]
 
-    def body(i: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-        image, first = i // per_image, i % per_image * rows
+    def body(k: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+        def block(a: jax.Array) -> jax.Array:
+            part = lax.dynamic_slice(a, (k * images, 0, 0, 0), (images, *a.shape[1:]))
+            return part.astype(jnp.float32)
 
-        def block(a: jax.Array, count: int) -> jax.Array:
-            part = lax.dynamic_slice(a, (image, first, 0, 0), (1, count, *a.shape[2:]))
-            return part.reshape(count, -1).astype(jnp.float32)
+        # The column of zeros has XLA write the block down instead of finding it anew in every sum,
+        # which it then compiles to scalar code.
+        xs, dys = pad(block(x), g.padding), pad(block(dy), ((0, 0), (0, 1)))
 
-        xs = {key: block(a, rows + reach[0]) for key, a in residues.items()}
-        dys = block(dy, rows)
-        for r in range(rows):
-            for k, (i, j) in enumerate(np.ndindex(kh, kw)):
-                at = j // t * channels
-                sums[k] = sums[k] + xs[i % s, j % t][r + i // s, at : at + row] * dys[r]
-        return sums
+        def term(i: int, c: int, w: int) -> jax.Array:
+            first = c + t * w
+            rows = slice(i, i + s * (height - 1) + 1, s)
+            columns = slice(first, first + t * (reaches[c] - 1) + 1, t)
+            return xs[:, rows, columns] * dys[:, :, w, None]
 
-    zeros = [zeros_that_vary_like(dy, (row,), jnp.float32) for _ in range(kh * kw)]
-    sums = lax.fori_loop(0, n * per_image, body, zeros)
-    return jnp.stack(sums).reshape(kh, kw, -1, channels).sum(2, keepdims=True)
+        return [
+            total + add(term(i, c, w) for w in part)
+            for total, (i, c, part) in zip(sums, keys, strict=True)
+        ]
+
+    zeros = [
+        zeros_that_vary_like(dy, (images, height, reaches[c], channels), jnp.float32)
+        for _, c, _ in keys
+    ]
+    # The sums that are left are small; not joined with the loop, they stay sums of whole vectors.
+    sums = lax.optimization_barrier(lax.fori_loop(0, n // images, body, zeros))
+    taps = {(i, j): 0.0 for i, j in np.ndindex(kh, kw)}
+    for (i, c, _), total in zip(keys, sums, strict=True):
+        for q, tap in enumerate(total.sum((0, 1))):
+            taps[i, c + t * q] += tap
+    return jnp.stack(list(taps.values())).reshape(kh, kw, 1, channels)
 
 
 # ---- tiny maps: the whole map is one vector ------------------------------------------------------
