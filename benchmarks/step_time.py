@@ -265,11 +265,15 @@ def chosen_cases(arguments: argparse.Namespace) -> tuple[list[Case], dict[Case, 
         return [case], {case: arguments.folds} if arguments.folds else {}
     if arguments.preset or arguments.batch:
         raise SystemExit("--preset and --batch belong to a --model: add --model=fdp.")
-    only = "tiny" if arguments.quick else arguments.only
-    folds = {case: [count] for case, count in FOLD_CASES.items() if only in case.name}
+    words = ["tiny"] if arguments.quick else arguments.only
+
+    def is_meant(case: Case) -> bool:
+        return any(word in case.name for word in words)
+
+    folds = {case: [count] for case, count in FOLD_CASES.items() if is_meant(case)}
     if arguments.folds is not None:
         folds = {case: arguments.folds for case in folds if arguments.folds}
-    return [case for case in CASES if only in case.name], folds
+    return [case for case in CASES if is_meant(case)], folds
 
 
 def main() -> None:
@@ -282,7 +286,7 @@ def main() -> None:
     parser.add_argument("--peer-path", default="", help="a checkout of the released code")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--quick", action="store_true", help="the tiny network, one round")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--only", nargs="*", default=[""], help="cases named with one of these")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--folds", type=int, nargs="*", default=None, help="default: 4; AC4AU: 6")

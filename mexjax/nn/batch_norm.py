@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.nn.mode import Mode
+from mexjax.ops.block_sums import sums_by_blocks
 
 
 class BatchNorm(nn.Module):
@@ -153,18 +154,31 @@ def _normalise_fwd(eps, x, scale, bias, mean, var, share):
 
 
 def _normalise_bwd(eps, residuals, dy):
+    x, _, mean, var, share = residuals
+    sums = sums_by_blocks(lambda x, dy: _sums(x - mean[:, None], dy), x, dy)
+    return *_gradients(eps, residuals, dy, *sums), *_zeros_like(mean, var, share)
+
+
+def _sums(centred: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """f32[T,C] each, over rows and pixels: of the gradient, and of it times x - mean."""
+    return dy.sum(axis=(0, 2)), (dy * centred).sum(axis=(0, 2))
+
+
+def _gradients(eps, residuals, dy, sum_dy, sum_dy_centred):
+    """Of x, scale and bias."""
     x, scale, mean, var, share = residuals
     rate = jax.lax.rsqrt(var + eps)
-    sum_dy = dy.sum(axis=(0, 2))  # (T, C)
-    sum_dy_normal = rate * (dy * (x - mean[:, None])).sum(axis=(0, 2))
+    sum_dy_normal = rate * sum_dy_centred
     # dx = (dy - share * (sum_dy + normal * sum_dy_normal)) * factor, all that is per row at once.
     factor = scale * rate
     slope = share[..., None] * (sum_dy_normal * rate * factor)  # (B, T, C)
     offset = share[..., None] * (sum_dy * factor)
     dx = dy * factor[:, None] - (x - mean[:, None]) * slope[:, :, None] - offset[:, :, None]
-    dx = dx.astype(x.dtype)
-    d_scale, d_bias = sum_dy_normal.sum(axis=0), sum_dy.sum(axis=0)
-    return dx, d_scale, d_bias, jnp.zeros_like(mean), jnp.zeros_like(var), jnp.zeros_like(share)
+    return dx.astype(x.dtype), sum_dy_normal.sum(axis=0), sum_dy.sum(axis=0)
+
+
+def _zeros_like(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jnp.zeros_like(array) for array in arrays)
 
 
 _normalise.defvjp(_normalise_fwd, _normalise_bwd)
@@ -193,14 +207,20 @@ def _normalise_activate_fwd(eps, x, scale, bias, mean, var, share, negative_slop
 
 def _normalise_activate_bwd(eps, residuals, dz):
     x, scale, bias, mean, var, share, negative_slope = residuals
-    y = _affine(eps, x, scale, bias, mean, var)
-    d_slope = jnp.where(y > 0, 0, dz * y).sum(axis=(0, 1, 2))
-    dy = jnp.where(y > 0, dz, negative_slope * dz)
-    return (
-        *_normalise_bwd(eps, (x, scale, mean, var, share), dy)[:3],
-        *(jnp.zeros_like(array) for array in (mean, var, share)),
-        d_slope,
-    )
+
+    def activation(x, dz):
+        y = _affine(eps, x, scale, bias, mean, var)
+        return y, jnp.where(y > 0, dz, negative_slope * dz)
+
+    def sums(x, dz):
+        y, dy = activation(x, dz)
+        d_slope = jnp.where(y > 0, 0, dz * y).sum(axis=(0, 1, 2))
+        return *_sums(x - mean[:, None], dy), d_slope
+
+    sum_dy, sum_dy_centred, d_slope = sums_by_blocks(sums, x, dz)
+    own, dy = (x, scale, mean, var, share), activation(x, dz)[1]
+    gradients = _gradients(eps, own, dy, sum_dy, sum_dy_centred)
+    return *gradients, *_zeros_like(mean, var, share), d_slope
 
 
 _normalise_activate.defvjp(_normalise_activate_fwd, _normalise_activate_bwd)

@@ -1,0 +1,46 @@
+"""Sums over large arrays in which what is computed on the way stays in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mexjax.ops.conv_lowerings import zeros_that_vary_like
+
+# Of one array in a block, and of the smallest array that is taken by blocks (both measured).
+BLOCK_BYTES, MIN_BYTES = 2**20, 2**25
+
+Sums = tuple[jax.Array, ...]
+
+
+def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
+    """What `function` sums over the rows of arrays f[N,...], all at once or block by block.
+
+    XLA:CPU writes the operands of a sum down before it sums them, which for arrays larger than the
+    cache takes several passes over memory. There blocks of rows go through one after the other.
+
+    Args:
+      function: from arrays f[n,...] to float32 sums over the n rows, whose shapes have no n.
+      arrays: of as many rows.
+    """
+    num_rows = arrays[0].shape[0]
+    num_bytes = max(a.size * a.dtype.itemsize for a in arrays)
+    rows = max(BLOCK_BYTES * num_rows // max(num_bytes, 1), 1)
+    count = num_rows // rows
+    if jax.default_backend() != "cpu" or num_bytes < MIN_BYTES or count < 2:
+        return function(*arrays)
+
+    def add(totals: Sums, block: list[jax.Array]) -> Sums:
+        return tuple(a + b for a, b in zip(totals, function(*block), strict=True))
+
+    def body(i: jax.Array, totals: Sums) -> Sums:
+        return add(totals, [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in arrays])
+
+    shapes = jax.eval_shape(function, *arrays)
+    zeros = tuple(zeros_that_vary_like(arrays[-1], s.shape, jnp.float32) for s in shapes)
+    totals = lax.fori_loop(0, count, body, zeros)
+    done = count * rows
+    return totals if done == num_rows else add(totals, [a[done:] for a in arrays])
