@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +120,46 @@ def ablation_tables(path: Path) -> str:
     return "\n\n".join(parts)
 
 
-def step_table(path: Path) -> str:
-    """The table of one file of `benchmarks/step_time.py`."""
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def newest(table: Callable[[Path], str]) -> Callable[[list[Path]], str]:
+    """A table of the newest file alone."""
+    return lambda files: table(files[-1])
+
+
+def step_tables(files: list[Path]) -> str:
+    """The tables of files of `benchmarks/step_time.py`, newest first; `folds` are its as well.
+
+    Of older files what no newer one of the same processor measures again.
+    """
+    parts: list[str] = []
+    shown: set[str] = set()
+    processor = ""
+    for path in sorted([*files, *RESULTS.glob("*-folds.json")], reverse=True):
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        processor = processor or record["environment"]["processor"]
+        if record["environment"]["processor"] != processor:
+            continue
+        found = {key: record[key] for key in ("cases", "folds")}
+        for key, rows in found.items():
+            names = {f"{key} {row['name']}" for row in rows}
+            record[key] = [row for row in rows if f"{key} {row['name']}" not in shown]
+            shown |= names
+        parts += [step_table(record, path)] if record["cases"] or record["folds"] else []
+    return "\n\n".join(parts)
+
+
+def step_table(record: dict[str, Any], path: Path) -> str:
+    """The table of one of them."""
     lines = [
-        f"Steps beside PyTorch, {where(record)}, {record['num_threads']} threads,"
-        " float32; ratios are mexjax / PyTorch, below one mexjax is faster or smaller:",
+        f"Steps beside PyTorch, {where(record)}, {record['num_threads']} threads, commit"
+        f" {record['environment']['git'][:7]}, float32; ratios are mexjax / PyTorch, below one"
+        " mexjax is faster or smaller:",
         "",
-        "| step | mexjax | PyTorch | time ratio | memory ratio |",
-        "|---|---|---|---|---|",
     ]
+    if record["cases"]:
+        lines += [
+            "| step | mexjax | PyTorch | time ratio | memory ratio |",
+            "|---|---|---|---|---|",
+        ]
     for row in record["cases"]:
         for what, found in (("training", row), ("inference", row["inference"])):
             memory = f"{row['memory_ratio']:.2f}" if found is row else ""
@@ -136,7 +167,7 @@ def step_table(path: Path) -> str:
                 f"| {row['name']}, {what} | {found['mexjax_s']:.3g} s | {found['peer_s']:.3g} s"
                 f" ({found['peer']}) | **{found['ratio']:.2f}** | {memory} |"
             )
-    lines += [""] if record["folds"] else []
+    lines += [""] if record["cases"] and record["folds"] else []
     for row in record["folds"]:
         for count, ratio in row["time_ratio"].items():
             by_torch = row["peer_time_ratio"].get(count)
@@ -251,29 +282,28 @@ def key_frames_table(path: Path) -> str:
     return "\n".join([*lines, "", made_by(record, path)])
 
 
-# By the last word of the files' names.
-TABLES = {
-    "demo": demo_table,
-    "tsfmicro": demo_table,
-    "gamdss": demo_table,
-    "ac4au": demo_table,
-    "ac4au_tables": ablation_tables,
-    "micro_au_clip": demo_table,
-    "keyframes": key_frames_table,
-    "frozen": frozen_line,
-    "step": step_table,
-    "folds": step_table,
-    "loso": loso_table,
-    "prepare": prepare_line,
+# By the last word of the files' names; each takes the files of its kind, oldest first.
+TABLES: dict[str, Callable[[list[Path]], str]] = {
+    "demo": newest(demo_table),
+    "tsfmicro": newest(demo_table),
+    "gamdss": newest(demo_table),
+    "ac4au": newest(demo_table),
+    "ac4au_tables": newest(ablation_tables),
+    "micro_au_clip": newest(demo_table),
+    "keyframes": newest(key_frames_table),
+    "frozen": newest(frozen_line),
+    "step": step_tables,
+    "loso": newest(loso_table),
+    "prepare": newest(prepare_line),
 }
 
 
 def render() -> str:
-    """The whole part between the markers: the newest results file of each kind there is."""
+    """The whole part between the markers, of each kind of results there is."""
     parts = []
     for kind, table in TABLES.items():
         files = sorted(RESULTS.glob(f"*-{kind}.json"))
-        parts += [table(files[-1])] if files else []
+        parts += [table(files)] if files else []
     return "\n\n".join([START, *parts, END]).replace(f"{START}\n\n", f"{START}\n")
 
 
