@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from mexjax.ops.conv_lowerings import zeros_that_vary_like
@@ -23,8 +22,12 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
     cache takes several passes over memory. There blocks of rows go through one after the other.
 
     Args:
-      function: from arrays f[n,...] to float32 sums over the n rows, whose shapes have no n.
+      function: from arrays f[n,...] to sums over the n rows, whose shapes and dtypes do not
+        depend on n.
       arrays: of as many rows.
+
+    Returns:
+      What `function` returns for all rows, but for the order of the additions.
     """
     num_rows = arrays[0].shape[0]
     num_bytes = max(a.size * a.dtype.itemsize for a in arrays)
@@ -40,7 +43,7 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
         return add(totals, [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in arrays])
 
     shapes = jax.eval_shape(function, *arrays)
-    zeros = tuple(zeros_that_vary_like(arrays[-1], s.shape, jnp.float32) for s in shapes)
+    zeros = tuple(zeros_that_vary_like(arrays[-1], s.shape, s.dtype) for s in shapes)
     totals = lax.fori_loop(0, count, body, zeros)
     done = count * rows
     return totals if done == num_rows else add(totals, [a[done:] for a in arrays])
