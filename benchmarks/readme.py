@@ -128,7 +128,8 @@ def newest(table: Callable[[Path], str]) -> Callable[[list[Path]], str]:
 def step_tables(files: list[Path]) -> str:
     """The tables of files of `benchmarks/step_time.py`, newest first; `folds` are its as well.
 
-    Of older files what no newer one of the same processor measures again.
+    Names sort by time: a letter after the date for a second measurement of a day. Of older files
+    what no newer one measures again, and of the processor of the newest file alone.
     """
     parts: list[str] = []
     shown: set[str] = set()

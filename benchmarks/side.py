@@ -48,7 +48,7 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     own = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
     own, data = jax.device_put((own, data))
     carry = jax.block_until_ready(compiled.init(own, data))
-    runtime.make_room(perf.temporary_bytes(compiled.train))
+    has_room = runtime.make_room(perf.temporary_bytes(compiled.train))
 
     def step() -> None:
         nonlocal carry
@@ -68,6 +68,7 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
         "compile_s": compile_s,
         "peak_bytes": peak,
         "peak_bytes_before_training": before,
+        "has_room": has_room,
         "program": perf.cost(compiled.train),
         "version": jax.__version__,
     }

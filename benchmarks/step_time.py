@@ -22,6 +22,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -273,7 +274,11 @@ def chosen_cases(arguments: argparse.Namespace) -> tuple[list[Case], dict[Case, 
     folds = {case: [count] for case, count in FOLD_CASES.items() if is_meant(case)}
     if arguments.folds is not None:
         folds = {case: arguments.folds for case in folds if arguments.folds}
-    return [case for case in CASES if is_meant(case)], folds
+    cases = [case for case in CASES if is_meant(case)]
+    if not cases and not folds:
+        names = ", ".join(case.name for case in CASES)
+        raise SystemExit(f"No case has one of {words} in its name. Cases are: {names}.")
+    return cases, folds
 
 
 def main() -> None:
@@ -286,7 +291,9 @@ def main() -> None:
     parser.add_argument("--peer-path", default="", help="a checkout of the released code")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--quick", action="store_true", help="the tiny network, one round")
-    parser.add_argument("--only", nargs="*", default=[""], help="cases named with one of these")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="cases whose name contains one of these"
+    )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--folds", type=int, nargs="*", default=None, help="default: 4; AC4AU: 6")
@@ -297,7 +304,7 @@ def main() -> None:
     variants = peer_variants(arguments)
     cases, fold_cases = chosen_cases(arguments)
     record: dict[str, Any] = {
-        "command": f"python {' '.join(sys.argv)}",
+        "command": shlex.join(["python", *sys.argv]),
         "environment": runtime.environment(),
         "num_threads": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],

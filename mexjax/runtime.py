@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,9 @@ from typing import Any
 import jax
 import psutil
 
-# Set by `settle_memory`, for `make_room`: the heap of this thread grows in one piece.
-_is_settled = False
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# Of this process: whether `settle_memory` had its way, and the largest hole of `make_room`.
+_heap = types.SimpleNamespace(is_settled=False, room_bytes=0)
 
 
 def use_compilation_cache(folder: str | Path | None = None) -> Path:
@@ -64,7 +65,6 @@ def settle_memory() -> bool:
       Whether all settings were accepted. False, and nothing is done, in a process that did not
       call `use_callers_memory`: a library does not change its user's memory unasked.
     """
-    global _is_settled
     if jax.config.read("jax_cpu_enable_async_dispatch"):
         return False
     mmap_max, trim_threshold, top_pad, arena_max = -4, -1, -2, -8
@@ -77,8 +77,8 @@ def settle_memory() -> bool:
         # Another thread would reserve them in a heap of its own, another device in vain.
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and jax.default_backend() == "cpu":
+            _heap.is_settled = is_kept
             is_kept &= _reserve_large_pages(libc, psutil.virtual_memory().available // 2)
-            _is_settled = is_kept
         return is_kept
     except (AttributeError, OSError, TypeError):
         return False
@@ -111,25 +111,42 @@ def make_room(num_bytes: int) -> bool:
 
     A program takes that memory in one piece at every call. Where the piece lies in a hole that it
     just fits, the first small array to settle in a corner sends the next call to fresh memory, and
-    training holds the piece twice. So the hole is larger than the piece, arrays that stay close it
-    off, and beside it is a smaller one, which glibc prefers for whatever is small. Only address
-    space is taken here: no page is touched. Nothing is done where `settle_memory` did nothing.
+    training holds the piece twice. So the hole is larger than the piece, and there is a smaller
+    one, which glibc prefers for whatever is small; an array of more than 64 MiB that outlives a
+    step can still take the hole. Only address space is taken here: no page is touched. Nothing is
+    done where `settle_memory` did nothing, and once there is a hole of the size.
 
     Args:
       num_bytes: of the piece; 0 if it is not known.
 
     Returns:
-      Whether the hole is there.
+      Whether there is a hole.
     """
-    if not num_bytes or not _is_settled:
+    if not num_bytes or not _heap.is_settled:
         return False
-    libc = _libc()
-    sizes = (2**26, 2**20, num_bytes + 2**27, 2**20)
-    small, wall, hole, end = places = [libc.malloc(size) for size in sizes]
-    is_made = all(places) and small < wall < hole < end
-    for place in (hole, small) if is_made else filter(None, places):
-        libc.free(place)  # the walls stay
-    return is_made
+    if num_bytes > _heap.room_bytes:
+        libc = _libc()
+        places = [_walled_off(libc, size) for size in (2**26, num_bytes + 2**27)]
+        for place in filter(None, places):
+            libc.free(place)
+        if not all(places):  # a limit on address space
+            return False
+        _heap.room_bytes = num_bytes
+    return True
+
+
+def _walled_off(libc: ctypes.CDLL, num_bytes: int) -> int | None:
+    """A piece with a megabyte above it that is never freed, so that it never grows together."""
+    place, below = libc.malloc(num_bytes), []
+    wall = libc.malloc(2**20) if place else None
+    while wall and wall < place:  # free pieces further down come first
+        below.append(wall)
+        wall = libc.malloc(2**20)
+    for each in below:
+        libc.free(each)
+    if place and not wall:
+        libc.free(place)
+    return place if wall else None
 
 
 class StopRequest:

@@ -139,3 +139,35 @@ def test_tables_of_a_study_name_rows_that_were_not_run(tmp_path):
     text = load("readme").ablation_tables(path)
     assert "| full | **0.500** | 0.250 | 0.400 | 0.900 | 0.200 |" in text
     assert "| plain: not run: why |" in text and "0.125" in text and "`make it`" in text
+
+
+def test_of_older_step_files_only_what_is_not_measured_again(tmp_path, monkeypatch):
+    readme = load("readme")
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+
+    def write(name, names, processor="A", folds=()):
+        timed = {"mexjax_s": 1.0, "peer_s": 2.0, "ratio": 0.5, "peer": "contiguous"}
+        cases = [{"name": n, **timed, "memory_ratio": 1.0, "inference": timed} for n in names]
+        by_count = {"time_ratio": {"4": 1.1}, "peer_time_ratio": {}, "compile_ratio": {"4": 1.5}}
+        environment = {"processor": processor, "cpu_count": 2, "python": "3", "jax": "0"}
+        record = {
+            "command": "python it.py",
+            "environment": environment | {"git": name},
+            "num_threads": 2,
+            "cases": cases,
+            "folds": [{"name": n, **by_count} for n in folds],
+        }
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(record), encoding="utf-8")
+        return path
+
+    files = [
+        write("2020-01-01-x-step", ["other machine"], processor="B"),
+        write("2020-01-02-x-step", ["one", "two"], folds=["one"]),
+        write("2020-01-02b-x-step", ["two"]),
+    ]
+    found = readme.step_tables(files)
+    assert "other machine" not in found and found.count("| two, training") == 1
+    assert found.index("| two, training") < found.index("| one, training")
+    assert "- one, 4 folds in one program: 1.10" in found

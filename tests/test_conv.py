@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from mexjax.ops import conv_choice, conv_lowerings
+from mexjax.ops import conv_choice, conv_lowerings, conv_special
 from mexjax.ops.conv import LOWERINGS, conv2d, conv2d_transpose, set_lowering, use_lowering
 from mexjax.ops.conv_choice import OPERATIONS, Layer, choose, compute
 from mexjax.ops.conv_lowerings import Geometry
@@ -34,7 +34,7 @@ CASES = {
     "depthwise 5x5, stride 2": (2, Geometry((8, 8), (5, 5), (2, 2), ((2, 2), (2, 2)), 4), 4, 4),
     "depthwise, stride 2, odd": (2, Geometry((7, 9), (3, 3), (2, 2), ((0, 1), (1, 1)), 4), 4, 4),
     "depthwise 2x5, stride 3x2": (2, Geometry((11, 8), (2, 5), (3, 2), ((0, 0), (2, 2)), 3), 3, 3),
-    "depthwise, 29 rows": (2, Geometry((31, 5), (3, 3), (1, 1), NONE, 3), 3, 3),  # no divisor
+    "depthwise, kernel below stride": (2, Geometry((9, 8), (2, 2), (3, 3), NONE, 3), 3, 3),
     "patches": (2, Geometry((9, 8), (4, 4), (4, 4), NONE), 3, 8),
     "1x1, stride 2": (2, Geometry((5, 6), (1, 1), (2, 2), NONE), 3, 8),
     "kernel below stride": (2, Geometry((9, 8), (2, 2), (3, 3), NONE), 3, 4),
@@ -138,6 +138,27 @@ def test_chunks_change_nothing(name: str, batch: int, chunk: int, monkeypatch: p
     assert "while(" in compiled.as_text()
     for a, b in zip(compiled(x, w, dy), expected_operations(geometry, x, w, dy), strict=True):
         assert_close(a, b)
+
+
+@pytest.mark.parametrize("images", [1, 2, 6])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_blocks_of_the_depthwise_weight_gradient_change_nothing(
+    images: int, stride: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(conv_special, "BLOCK_BYTES", images * 4 * 8 * 9 * 4)
+    monkeypatch.setattr(conv_special, "MOST_COLUMNS", 4)  # parts of 4, 4 and 1 columns
+    geometry = Geometry((8, 9), (3, 5), (stride, stride), ((1, 1), (2, 2)), 4)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (6, 8, 9, 4), dtype)
+    w = jax.random.normal(keys[1], (3, 5, 1, 4), dtype)
+    dy = jax.random.normal(keys[2], (6, *geometry.out_size, 4), dtype)
+    compiled = compiled_operations("depthwise", geometry, x, w, dy)
+    if jax.default_backend() == "cpu":
+        assert ("while(" in compiled.as_text()) == (images < 6)
+    tolerance = 1e-5 if dtype == "float32" else 2e-2
+    for a, b in zip(compiled(x, w, dy), expected_operations(geometry, x, w, dy), strict=True):
+        assert_close(a, b, tolerance)
 
 
 def loss(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Callable) -> jax.Array:

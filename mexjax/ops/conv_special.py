@@ -65,8 +65,9 @@ def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
     """Sums over columns within a loop over blocks of images, then over rows and images.
 
     A sum over (n, h, w) at once would be a strided, scalar loop for every channel, and one pass
-    over memory for every tap. A block stays in the cache, and one expression sums the taps of a
-    kernel row: its terms, one for each column, are slices as wide as the kernel times a pixel.
+    over memory for every tap. A block of images, of one where they are large, stays in the cache,
+    and one expression sums the taps of a kernel row: its terms, one for each column of the output,
+    are slices as wide as the kernel times a pixel.
     """
     if jax.default_backend() != "cpu":
         x, dy = pad(x, g.padding), dy.astype(jnp.float32)
@@ -77,42 +78,36 @@ def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
     image_bytes = 4 * math.prod(x.shape[1:])
     fit = [m for m in range(1, n + 1) if n % m == 0 and m * image_bytes <= BLOCK_BYTES]
     images = max(fit, default=1)
-    # Taps of a kernel row that read columns of one residue are next to each other.
-    reaches = [len(range(c, kw, t)) for c in range(min(t, kw))]
     parts = [range(w, min(w + MOST_COLUMNS, width)) for w in range(0, width, MOST_COLUMNS)]
-    keys = [(i, c, part) for i in range(kh) for c in range(len(reaches)) for part in parts]
+    keys = [(i, part) for i in range(kh) for part in parts]
 
     def body(k: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-        def block(a: jax.Array) -> jax.Array:
+        def block(a: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
             part = lax.dynamic_slice(a, (k * images, 0, 0, 0), (images, *a.shape[1:]))
-            return part.astype(jnp.float32)
+            # The column of zeros has XLA write the block down instead of finding it anew in every
+            # sum, which it then compiles to scalar code.
+            rows, (left, right) = padding
+            return pad(part.astype(jnp.float32), (rows, (left, right + 1)))
 
-        # The column of zeros has XLA write the block down instead of finding it anew in every sum,
-        # which it then compiles to scalar code.
-        xs, dys = pad(block(x), g.padding), pad(block(dy), ((0, 0), (0, 1)))
+        xs, dys = block(x, g.padding), block(dy, ((0, 0), (0, 0)))
 
-        def term(i: int, c: int, w: int) -> jax.Array:
-            first = c + t * w
+        def term(i: int, w: int) -> jax.Array:
             rows = slice(i, i + s * (height - 1) + 1, s)
-            columns = slice(first, first + t * (reaches[c] - 1) + 1, t)
-            return xs[:, rows, columns] * dys[:, :, w, None]
+            return xs[:, rows, t * w : t * w + kw] * dys[:, :, w, None]
 
         return [
-            total + add(term(i, c, w) for w in part)
-            for total, (i, c, part) in zip(sums, keys, strict=True)
+            total + add(term(i, w) for w in part)
+            for total, (i, part) in zip(sums, keys, strict=True)
         ]
 
-    zeros = [
-        zeros_that_vary_like(dy, (images, height, reaches[c], channels), jnp.float32)
-        for _, c, _ in keys
-    ]
+    zeros = [zeros_that_vary_like(dy, (images, height, kw, channels), jnp.float32) for _ in keys]
     # The sums that are left are small; not joined with the loop, they stay sums of whole vectors.
     sums = lax.optimization_barrier(lax.fori_loop(0, n // images, body, zeros))
-    taps = {(i, j): 0.0 for i, j in np.ndindex(kh, kw)}
-    for (i, c, _), total in zip(keys, sums, strict=True):
-        for q, tap in enumerate(total.sum((0, 1))):
-            taps[i, c + t * q] += tap
-    return jnp.stack(list(taps.values())).reshape(kh, kw, 1, channels)
+    rows = [
+        add(total.sum((0, 1)) for total, (row, _) in zip(sums, keys, strict=True) if row == i)
+        for i in range(kh)
+    ]
+    return jnp.stack(rows).reshape(kh, kw, 1, channels)
 
 
 # ---- tiny maps: the whole map is one vector ------------------------------------------------------
