@@ -177,6 +177,7 @@ def test_a_stop_request_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "compile_group", with_signal)
     monkeypatch.setattr(train.perf, "needed_bytes", lambda program: 0)
+    monkeypatch.setattr(train.perf, "temporary_bytes", lambda program: 0)
     with pytest.raises(Interrupted, match="Stopped by SIGTERM; the state is saved"):
         mexjax.run(config, tmp_path / "run")
     monkeypatch.undo()
