@@ -32,9 +32,14 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
     num_rows = arrays[0].shape[0]
     num_bytes = max(a.size * a.dtype.itemsize for a in arrays)
     rows = max(BLOCK_BYTES * num_rows // max(num_bytes, 1), 1)
-    count = num_rows // rows
-    if jax.default_backend() != "cpu" or num_bytes < MIN_BYTES or count < 2:
+    if jax.default_backend() != "cpu" or num_bytes < MIN_BYTES or num_rows // rows < 2:
         return function(*arrays)
+    return sums_over_blocks(function, rows, *arrays)
+
+
+def sums_over_blocks(function: Callable[..., Sums], rows: int, *arrays: jax.Array) -> Sums:
+    """The same in a loop over blocks of `rows` rows, and what is left over after it."""
+    num_rows = arrays[0].shape[0]
 
     def add(totals: Sums, block: list[jax.Array]) -> Sums:
         return tuple(a + b for a, b in zip(totals, function(*block), strict=True))
@@ -44,6 +49,6 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
 
     shapes = jax.eval_shape(function, *arrays)
     zeros = tuple(zeros_that_vary_like(arrays[-1], s.shape, s.dtype) for s in shapes)
-    totals = lax.fori_loop(0, count, body, zeros)
-    done = count * rows
+    totals = lax.fori_loop(0, num_rows // rows, body, zeros)
+    done = num_rows // rows * rows
     return totals if done == num_rows else add(totals, [a[done:] for a in arrays])

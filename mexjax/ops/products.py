@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.ops.conv_lowerings import vary_alike, zeros_that_vary_like
+from mexjax.ops.block_sums import sums_over_blocks
+from mexjax.ops.conv_lowerings import vary_alike
 
 # Of rows of x and dy together, in a block.
 BLOCK_BYTES = 2**21
@@ -60,21 +61,11 @@ _product.defvjp(_product_fwd, _product_bwd)
 
 def sum_of_outer_products(x: jax.Array, y: jax.Array) -> jax.Array:
     """f[M,K], f[M,N] -> f[K,N], float32 or wider: the product of x transposed and y."""
-    num_rows = x.shape[0]
     row_bytes = x.shape[1] * x.dtype.itemsize + y.shape[1] * y.dtype.itemsize
     rows = max(BLOCK_BYTES // row_bytes, MIN_ROWS)
-    count = num_rows // rows
-    if count < MIN_BLOCKS:
+    if x.shape[0] // rows < MIN_BLOCKS:
         return _outer(x, y)
-
-    def body(i: jax.Array, total: jax.Array) -> jax.Array:
-        block = [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in (x, y)]
-        return total + _outer(*block)
-
-    zeros = zeros_that_vary_like(y, (x.shape[1], y.shape[1]), _wide(x))
-    total = lax.fori_loop(0, count, body, zeros)
-    done = count * rows
-    return total if done == num_rows else total + _outer(x[done:], y[done:])
+    return sums_over_blocks(lambda x, y: (_outer(x, y),), rows, x, y)[0]
 
 
 def _wide(x: jax.Array) -> jnp.dtype:
