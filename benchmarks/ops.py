@@ -59,7 +59,7 @@ WORTHWHILE_GAIN = 0.07
 # The cheaper to compile, the earlier.
 PREFERENCE = (
     "patchify", "dense_map", "depthwise", "native", "native_parts", "im2col", "shifted", "split",
-    "merge32", "merge64", "merge128", "winograd_map2", "winograd2", "winograd4",
+    "merge32", "merge64", "merge128", "winograd_map2", "winograd2", "winograd4", "native_many",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from mexjax.ops import conv_choice, conv_lowerings, conv_special
+from mexjax.ops import conv_choice, conv_lowerings, conv_special, conv_winograd
 from mexjax.ops.conv import LOWERINGS, conv2d, conv2d_transpose, set_lowering, use_lowering
 from mexjax.ops.conv_choice import OPERATIONS, Layer, choose, compute
 from mexjax.ops.conv_lowerings import Geometry
@@ -129,6 +129,7 @@ def test_chunks_change_nothing(name: str, batch: int, chunk: int, monkeypatch: p
     monkeypatch.setattr(conv_lowerings, "CHUNK_BYTES", 1)
     rows = 16 if name == "winograd2" else 64
     monkeypatch.setattr(conv_lowerings, "MIN_CHUNK_ROWS", rows * chunk)
+    monkeypatch.setattr(conv_winograd, "enough_rows", lambda *_: rows * chunk)
     geometry = Geometry((8, 8), (3, 3), (1, 1), ONE)
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (batch, 8, 8, 4))
@@ -278,6 +279,7 @@ def test_a_convolution_in_a_loop_would_be_seen():
 def test_shard_map_has_no_collective(case: str, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(conv_lowerings, "CHUNK_BYTES", 1)
     monkeypatch.setattr(conv_lowerings, "MIN_CHUNK_ROWS", 1)
+    monkeypatch.setattr(conv_winograd, "enough_rows", lambda *_: 1)
     devices = len(jax.devices())
     mesh = jax.make_mesh((devices,), ("folds",), axis_types=(AxisType.Auto,))
     x, w, geometry = arrays(case, 2 * devices)

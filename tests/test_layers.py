@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mexjax.errors import ConfigError
-from mexjax.nn import layers
+from mexjax.nn import layers, pooling
 from mexjax.nn.layers import BatchNorm, Conv, Dropout, DropPath, Mode
 from mexjax.nn.next_vit import GlobalAggregator, LocalConv, PatchEmbed, round_channels
 from mexjax.nn.resnet import max_pool_3x3_stride_2
@@ -223,26 +223,59 @@ def test_dropout_is_off_when_frozen():
 
 def test_max_pool_takes_the_first_of_equal_values():
     x = jnp.array([[0.0, 0.0, 1.0, 5.0], [0.0, 0.0, 5.0, 2.0]])[None, :, :, None]
-    pooled, places = layers.max_pool_with_argmax(x)
+    pooled, places = pooling.max_pool_with_argmax(x)
     np.testing.assert_array_equal(pooled[0, 0, :, 0], [0, 5])
-    np.testing.assert_array_equal(places[:, 0, 0, :, 0], [[1, 0], [0, 1], [0, 0], [0, 0]])
-    back = layers.max_unpool(jnp.array([[[[7.0], [8.0]]]]), places)
+    np.testing.assert_array_equal(places[0, 0, :, 0], [0, 1])
+    back = pooling.max_unpool(jnp.array([[[[7.0], [8.0]]]]), places)
     np.testing.assert_array_equal(back[0, :, :, 0], [[7, 0, 0, 8], [0, 0, 0, 0]])
-    grad = jax.grad(lambda x: layers.max_pool_with_argmax(x)[0].sum())(x)
+    grad = jax.grad(lambda x: pooling.max_pool_with_argmax(x)[0].sum())(x)
     np.testing.assert_array_equal(grad[0, :, :, 0], [[1, 0, 0, 1], [0, 0, 0, 0]])
     with pytest.raises(ValueError, match="even height"):
-        layers.max_pool_with_argmax(jnp.ones((1, 3, 4, 1)))
+        pooling.max_pool_with_argmax(jnp.ones((1, 3, 4, 1)))
 
 
 def test_pooling_at_the_edges():
     x = jnp.arange(35.0).reshape(1, 5, 7, 1)
-    assert layers.max_pool(x, 3).shape == (1, 1, 2, 1)
-    np.testing.assert_array_equal(layers.max_pool(x, 3).ravel(), [16, 19])
-    mean = layers.avg_pool_2x2(x)
+    assert pooling.max_pool(x, 3).shape == (1, 1, 2, 1)
+    np.testing.assert_array_equal(pooling.max_pool(x, 3).ravel(), [16, 19])
+    mean = pooling.avg_pool_2x2(x)
     assert mean.shape == (1, 3, 4, 1)
     np.testing.assert_allclose(mean[0, 0, :, 0], [4, 6, 8, 9.5])
     np.testing.assert_allclose(mean[0, 2, :, 0], [28.5, 30.5, 32.5, 34])
     np.testing.assert_array_equal(max_pool_3x3_stride_2(x)[0, 0, :, 0], [8, 10, 12, 13])
+
+
+def test_pooling_gradients_equal_those_of_reductions():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (2, 3, 6, 12, 5))  # a fold axis in front
+
+    def by_reduction(x, size, reduce):
+        n, h, w, c = x.shape
+        windows = x.reshape(n, h // size, size, w // size, size, c)
+        return reduce(windows, axis=(2, 4))
+
+    for pool, reference in (
+        (lambda x: pooling.max_pool(x, 3), lambda x: by_reduction(x, 3, jnp.max)),
+        (lambda x: pooling.max_pool_with_argmax(x)[0], lambda x: by_reduction(x, 2, jnp.max)),
+        (pooling.avg_pool_2x2, lambda x: by_reduction(x, 2, jnp.mean)),
+    ):
+        (y, pull), (expected, pull_expected) = (jax.vjp(jax.vmap(f), x) for f in (pool, reference))
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+        dy = jax.random.normal(keys[1], y.shape)
+        np.testing.assert_allclose(pull(dy)[0], pull_expected(dy)[0], rtol=1e-6)
+
+    # Unpooling is linear: its gradient takes from where it put.
+    small = jax.random.normal(keys[1], (2, 3, 3, 6, 5))
+    places = jax.vmap(pooling.max_pool_with_argmax)(x)[1]
+    put, pull = jax.vjp(lambda y: jax.vmap(pooling.max_unpool)(y, places), small)
+    dy = jax.random.normal(keys[2], put.shape)
+    np.testing.assert_allclose((put * dy).sum(), (small * pull(dy)[0]).sum(), rtol=1e-4)
+    assert float((put != 0).mean()) == 0.25
+
+
+def test_pooling_lets_nan_through():
+    x = jnp.array([[1.0, jnp.nan, 2.0, 3.0], [0.0, 2.0, 4.0, 1.0]])[None, :, :, None]
+    np.testing.assert_array_equal(pooling.max_pool(x, 2).ravel(), [jnp.nan, 4])
 
 
 def test_space_to_depth_keeps_every_pixel_beside_its_neighbours():

@@ -27,7 +27,6 @@ from mexjax.nn.layers import (
     BatchNorm,
     Conv,
     Dropout,
-    max_pool,
     space_to_depth,
     torch_bias_init,
     torch_kernel_init,
@@ -35,6 +34,7 @@ from mexjax.nn.layers import (
 )
 from mexjax.nn.mode import Mode
 from mexjax.nn.next_vit import ConvNormRelu, GlobalAggregator, LocalAggregator, PatchEmbed
+from mexjax.nn.pooling import max_pool
 from mexjax.nn.resnet import ResNet
 from mexjax.nn.segnet import EncoderDecoder, SegNet
 from mexjax.nn.vit import VisionTransformer

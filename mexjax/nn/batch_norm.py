@@ -44,8 +44,7 @@ class BatchNorm(nn.Module):
         """Normalises x; what is below zero is multiplied by `negative_slope`, a number or f32[C].
 
         A ReLU (0), leaky or parametric ReLU that follows is better done here: its input is then
-        neither written nor kept for the gradient. Not before a pooling by maxima, whose gradient
-        looks for equal numbers: XLA may compute the result twice, rounded in two ways.
+        neither written nor kept for the gradient.
         """
         features = x.shape[-1]
         scale = self.param("scale", self.scale_init, (features,))

@@ -31,10 +31,6 @@ __all__ = [
     "Mode",
     "PReLUSlope",
     "PatchConv",
-    "avg_pool_2x2",
-    "max_pool",
-    "max_pool_with_argmax",
-    "max_unpool",
     "space_to_depth",
     "torch_bias_init",
     "torch_kernel_init",
@@ -220,60 +216,6 @@ class Dropout(nn.Module):
         return x * mode.unless_frozen(factor, jnp.ones_like(factor)).astype(x.dtype)
 
 
-def max_pool(x: jax.Array, size: int) -> jax.Array:
-    """Largest value of each size x size window, f[N,H,W,C] -> f[N,H//size,W//size,C].
-
-    The stride is the size; rows and columns that fill no window are dropped.
-    """
-    n, h, w, c = x.shape
-    h, w = h // size, w // size
-    x = x[:, : h * size, : w * size].reshape(n, h, size, w, size, c)
-    return x.max(axis=(2, 4))
-
-
-def _corners(x: jax.Array) -> list[jax.Array]:
-    """The four elements of every 2 x 2 window in row-major order, each f[N,H/2,W/2,C]."""
-    return [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
-
-
-def max_pool_with_argmax(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """2 x 2 max-pooling that remembers where each maximum was.
-
-    Of equal values the first in row-major order of the window counts, as in PyTorch. After a ReLU
-    whole windows are zero, so this rule decides where `max_unpool` writes.
-
-    Args:
-      x: f[N,H,W,C], H and W even.
-
-    Returns:
-      f[N,H/2,W/2,C], and bool[4,N,H/2,W/2,C]: true at the one place of each window.
-    """
-    if x.shape[1] % 2 or x.shape[2] % 2:
-        raise ValueError(f"max_pool_with_argmax needs even height and width; found {x.shape}")
-    corners = _corners(x)
-    largest = jnp.maximum(jnp.maximum(corners[0], corners[1]), jnp.maximum(*corners[2:]))
-    is_free = jnp.ones_like(largest, dtype=bool)
-    places = []
-    for corner in corners:
-        places.append(is_free & (corner == largest))
-        is_free &= ~places[-1]
-    # Rebuilt from the chosen place, so that the gradient reaches that one element only.
-    pooled = sum(jnp.where(p, v, 0) for p, v in zip(places, corners, strict=True))
-    return pooled, jnp.stack(places)
-
-
-def max_unpool(x: jax.Array, places: jax.Array) -> jax.Array:
-    """Writes each value back to its place, zero elsewhere: f[N,H,W,C] -> f[N,2H,2W,C].
-
-    Args:
-      x: f[N,H,W,C].
-      places: bool[4,N,H,W,C] from `max_pool_with_argmax`.
-    """
-    n, h, w, c = x.shape
-    spread = jnp.where(places, x, 0).reshape(2, 2, n, h, w, c)
-    return spread.transpose(2, 3, 0, 4, 1, 5).reshape(n, 2 * h, 2 * w, c)
-
-
 def space_to_depth(x: jax.Array, size: int) -> jax.Array:
     """Squares of pixels become channels: f[N,H,W,C] -> f[N,H/size,W/size,size*size*C]."""
     n, h, w, c = x.shape
@@ -284,14 +226,3 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
         )
     x = x.reshape(n, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(n, h // size, w // size, size * size * c)
-
-
-def avg_pool_2x2(x: jax.Array) -> jax.Array:
-    """Mean of each 2 x 2 window; at an odd edge the mean of what is there (ceil mode)."""
-    n, h, w, c = x.shape
-    odd = (h % 2, w % 2)
-    if not any(odd):
-        return x.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4))
-    pad = ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0))
-    count = sum(_corners(jnp.pad(jnp.ones((1, h, w, 1), x.dtype), pad)))
-    return sum(_corners(jnp.pad(x, pad))) / count

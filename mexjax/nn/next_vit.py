@@ -18,10 +18,10 @@ from mexjax.nn.layers import (
     Dense,
     Dropout,
     DropPath,
-    avg_pool_2x2,
     truncated_normal,
 )
 from mexjax.nn.mode import Mode
+from mexjax.nn.pooling import avg_pool_2x2
 from mexjax.ops.products import matmul
 
 LOCAL_CONVS = ("dense", "dense_projected", "multi_head")

@@ -13,15 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError
-from mexjax.nn.layers import (
-    BatchNorm,
-    Conv,
-    ConvTranspose,
-    max_pool,
-    max_pool_with_argmax,
-    max_unpool,
-)
+from mexjax.nn.layers import BatchNorm, Conv, ConvTranspose
 from mexjax.nn.mode import Mode
+from mexjax.nn.pooling import max_pool, max_pool_with_argmax, max_unpool
 
 # Output channels of the 3x3 convolutions of each stage, VGG16 without its dense layers.
 SEGNET_CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -56,7 +50,7 @@ class SegNet(nn.Module):
 
         def step(x: jax.Array, features: int, tag: str) -> jax.Array:
             x = Conv(features, use_bias=True, dtype=self.dtype, name=f"conv{tag}")(x)
-            return nn.relu(BatchNorm(dtype=self.dtype, name=f"bn{tag}")(x, mode))
+            return BatchNorm(dtype=self.dtype, name=f"bn{tag}")(x, mode, 0.0)
 
         places = []
         for i, channels in enumerate(self.stages, start=1):
@@ -106,8 +100,7 @@ class EncoderDecoder(nn.Module):
 
         def step(x: jax.Array, features: int, tag: str) -> jax.Array:
             x = Conv(features, use_bias=True, dtype=self.dtype, name=f"{tag}_conv")(x)
-            x = BatchNorm(dtype=self.dtype, name=f"{tag}_norm")(x, mode)
-            return nn.leaky_relu(x, self.leaky_slope)
+            return BatchNorm(dtype=self.dtype, name=f"{tag}_norm")(x, mode, self.leaky_slope)
 
         skips = []
         for i, features in enumerate(encoder):

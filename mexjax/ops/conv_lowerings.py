@@ -139,13 +139,13 @@ def zeros_that_vary_like(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype)
     return lax.pcast(zeros, axes, to="varying") if axes else zeros
 
 
-def _chunk(n: int, image_bytes: int, image_rows: int) -> int:
+def _chunk(n: int, image_bytes: int, image_rows: int, min_rows: int = 0) -> int:
     """Images to compute at once, of a batch of n: all of them, or an odd number.
 
     Odd, because arrays whose sizes are multiples of 4 KiB compete for the same lines of the
     first-level cache when tens of them are read side by side (measured: up to twice as slow).
     """
-    most = max(CHUNK_BYTES // image_bytes, -(-MIN_CHUNK_ROWS // image_rows), 1)
+    most = max(CHUNK_BYTES // image_bytes, -(-(min_rows or MIN_CHUNK_ROWS) // image_rows), 1)
     if jax.default_backend() != "cpu" or n <= most:
         return n
     return min(n, -(-n // -(-n // most)) | 1)
@@ -161,30 +161,39 @@ def in_chunks(
     x: jax.Array,
     image_bytes: int,
     image_rows: int,
-) -> list[jax.Array]:
+    min_rows: int = 0,
+) -> jax.Array:
     """`function(x)` by chunks of images, each small enough to be unfolded within the cache.
 
     Args:
-      function: f[n,...] -> list of f[n,...], image by image.
+      function: f[n,...] -> p arrays f[n,a,...], image by image.
       x: f[N,...].
       image_bytes: size of what `function` unfolds one image to.
       image_rows: rows of its matrix product per image.
+      min_rows: rows that the product should have, even where they unfold to more than the cache;
+        0: MIN_CHUNK_ROWS.
+
+    Returns:
+      f[N,a,p,...], the p arrays side by side.
     """
     n = x.shape[0]
-    chunk = _chunk(n, image_bytes, image_rows)
+    chunk = _chunk(n, image_bytes, image_rows, min_rows)
     if chunk == n:
-        return function(x)
+        return jnp.stack(function(x), 2)
     count, start_of = _starts(n, chunk)
 
-    def body(i: jax.Array, ys: list[jax.Array]) -> list[jax.Array]:
+    def body(i: jax.Array, y: jax.Array) -> jax.Array:
         start = start_of(i)
-        parts = function(lax.dynamic_slice_in_dim(x, start, chunk))
-        pairs = zip(ys, parts, strict=True)
-        return [lax.dynamic_update_slice_in_dim(y, part, start, 0) for y, part in pairs]
+        # Each goes to its place by itself: side by side first, they would be copied once more.
+        for k, part in enumerate(function(lax.dynamic_slice_in_dim(x, start, chunk))):
+            at = (start, 0, k, *[0] * (part.ndim - 2))
+            y = lax.dynamic_update_slice(y, part[:, :, None], at)
+        return y
 
-    shapes = jax.eval_shape(function, jax.ShapeDtypeStruct((chunk, *x.shape[1:]), x.dtype))
-    ys = [zeros_that_vary_like(x, (n, *s.shape[1:]), s.dtype) for s in shapes]
-    return lax.fori_loop(0, count, body, ys)
+    parts = jax.eval_shape(function, jax.ShapeDtypeStruct((chunk, *x.shape[1:]), x.dtype))
+    _, height, *rest = parts[0].shape
+    y = zeros_that_vary_like(x, (n, height, len(parts), *rest), parts[0].dtype)
+    return lax.fori_loop(0, count, body, y)
 
 
 def sum_over_chunks(
@@ -260,21 +269,35 @@ def _native_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Arr
     )
 
 
-def _parts(n: int) -> int:
-    """XLA:CPU runs one convolution on one core, several convolutions on several."""
-    return next(d for d in (4, 3, 2, 1) if n % d == 0)
+def _parts(n: int, most: int) -> int:
+    return max(d for d in range(1, most + 1) if n % d == 0)
 
 
-def _by_parts(function: Function) -> Function:
-    def run(a: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-        return jnp.concatenate([function(p, w, g) for p in jnp.split(a, _parts(a.shape[0]))])
+def _native_parts(most: int) -> Lowering:
+    """At most so many convolutions, each of as many images.
 
-    return run
+    XLA:CPU runs one convolution on one core, several convolutions on several; those of few images
+    stay in the cache.
+    """
 
+    def by_parts(function: Function) -> Function:
+        def run(a: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+            parts = jnp.split(a, _parts(a.shape[0], most))
+            return jnp.concatenate([function(p, w, g) for p in parts])
 
-def _native_parts_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    pairs = zip(*(jnp.split(a, _parts(a.shape[0])) for a in (x, dy)), strict=True)
-    return add(_native_weight_gradient(p, q, g).astype(jnp.float32) for p, q in pairs)
+        return run
+
+    def weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
+        pairs = zip(*(jnp.split(a, _parts(a.shape[0], most)) for a in (x, dy)), strict=True)
+        return add(_native_weight_gradient(p, q, g).astype(jnp.float32) for p, q in pairs)
+
+    return Lowering(
+        by_parts(_native),
+        by_parts(_native_input_gradient),
+        weight_gradient,
+        is_ungrouped,
+        in_loop=False,
+    )
 
 
 # ---- strided input gradient, for everything made of matrix products ------------------------------
@@ -342,7 +365,7 @@ def _im2col(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
             y = matmul(p, v).swapaxes(0, 1)
         return [y.reshape(-1, *g.out_size, out).astype(x.dtype)]
 
-    return in_chunks(run, x, *_patch_bytes(x, g))[0]
+    return in_chunks(run, x, *_patch_bytes(x, g)).reshape(-1, *g.out_size, out)
 
 
 def _im2col_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
@@ -389,13 +412,8 @@ LOWERINGS: dict[str, Lowering] = {
     "native": Lowering(
         _native, _native_input_gradient, _native_weight_gradient, lambda *_: True, in_loop=False
     ),
-    "native_parts": Lowering(
-        _by_parts(_native),
-        _by_parts(_native_input_gradient),
-        _native_parts_weight_gradient,
-        is_ungrouped,
-        in_loop=False,
-    ),
+    "native_parts": _native_parts(4),
+    "native_many": _native_parts(36),
     "im2col": Lowering(_im2col, phases(_im2col), _im2col_weight_gradient, lambda *_: True),
     "shifted": Lowering(_shifted, phases(_shifted), _shifted_weight_gradient, is_ungrouped),
 }

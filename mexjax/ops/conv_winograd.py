@@ -131,6 +131,17 @@ def _image_cost(channels: int, g: Geometry, algorithm: Algorithm) -> tuple[int, 
     return algorithm.points**2 * rows * channels * 4, rows
 
 
+def enough_rows(channels: int, out: int, algorithm: Algorithm) -> int:
+    """Tiles below which XLA:CPU computes a product on one core (measured, as all of these).
+
+    That costs F(2x2) more than what no longer fits into the cache, F(4x4) with its many more
+    arrays only where a row is long.
+    """
+    if algorithm.tile == 2:
+        return max(3 * 2**15 // min(channels, out), 384)
+    return 384 if max(channels, out) >= 192 else 0
+
+
 def _forward(
     x: jax.Array, w: jax.Array, g: Geometry, algorithm: Algorithm, is_turned: bool = False
 ) -> jax.Array:
@@ -151,7 +162,7 @@ def _forward(
             for v, u in zip(inputs, kernel, strict=True)
         ]
         # Columns by a broadcast over the position in the tile, so that every array is written in
-        # order; rows as separate arrays, since a concatenation inside the loop is slow.
+        # order.
         rows = []
         for row in algorithm.A:
             parts = [_combine(row, products[b::points]) for b in range(points)]
@@ -159,8 +170,9 @@ def _forward(
             rows.append(y.reshape(-1, tiles[0], m * tiles[1], out).astype(x.dtype))
         return rows
 
-    rows = in_chunks(run, x, *_image_cost(max(channels, out), g, algorithm))
-    y = jnp.stack(rows, 2).reshape(-1, m * tiles[0], m * tiles[1], out)
+    cost = _image_cost(max(channels, out), g, algorithm)
+    y = in_chunks(run, x, *cost, enough_rows(channels, out, algorithm))
+    y = y.reshape(-1, m * tiles[0], m * tiles[1], out)
     return y[:, : g.out_size[0], : g.out_size[1]]
 
 

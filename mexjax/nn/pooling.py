@@ -1,0 +1,134 @@
+"""Pooling over windows that do not overlap, and its inverse.
+
+XLA:CPU's reductions over two small axes do not vectorise, and the gradients of slices spread each
+slice out by itself. Here what goes from windows to one value is an elementwise expression of the
+slices, what goes back one of the broadcast values, and each is the gradient of the other.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def max_pool(x: jax.Array, size: int) -> jax.Array:
+    """Largest value of each size x size window, f[N,H,W,C] -> f[N,H//size,W//size,C].
+
+    The stride is the size; rows and columns that fill no window are dropped. The first of equal
+    values gets the gradient, as in PyTorch.
+    """
+    h, w = (side // size * size for side in x.shape[1:3])
+    return _max_and_place(x[:, :h, :w], size)[0]
+
+
+def max_pool_with_argmax(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """2 x 2 max-pooling that remembers where each maximum was.
+
+    Of equal values the first in row-major order of the window counts, as in PyTorch. After a ReLU
+    whole windows are zero, so this rule decides where `max_unpool` writes.
+
+    Args:
+      x: f[N,H,W,C], H and W even.
+
+    Returns:
+      f[N,H/2,W/2,C], and i8[N,H/2,W/2,C]: the place in the window, row-major, 0 to 3.
+
+    Raises:
+      ValueError: H or W is odd.
+    """
+    if x.shape[1] % 2 or x.shape[2] % 2:
+        raise ValueError(f"max_pool_with_argmax needs even height and width; found {x.shape}")
+    return _max_and_place(x, 2)
+
+
+def max_unpool(x: jax.Array, places: jax.Array) -> jax.Array:
+    """Writes each value back to its place, zero elsewhere: f[N,H,W,C] -> f[N,2H,2W,C].
+
+    Args:
+      x: f[N,H,W,C].
+      places: i8[N,H,W,C] from `max_pool_with_argmax`.
+    """
+    return _put(x, places, 2)
+
+
+def avg_pool_2x2(x: jax.Array) -> jax.Array:
+    """Mean of each 2 x 2 window; at an odd edge the mean of what is there (ceil mode)."""
+    odd = (x.shape[1] % 2, x.shape[2] % 2)
+    if not any(odd):
+        return _mean_2x2(x)
+    pad = ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0))
+    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    return sum(_slices(jnp.pad(x, pad), 2)) / sum(_slices(jnp.pad(ones, pad), 2))
+
+
+def _slices(x: jax.Array, size: int) -> list[jax.Array]:
+    """The elements of every window in row-major order, each f[N,H/size,W/size,C]."""
+    return [x[:, i::size, j::size] for i in range(size) for j in range(size)]
+
+
+def _along_windows(x: jax.Array) -> jax.Array:
+    """f[N,H,W,C] -> f[N,H,1,W,1,C], to be broadcast over the rows and columns of a window."""
+    return x[:, :, None, :, None]
+
+
+def _joined(windows: jax.Array) -> jax.Array:
+    """f[N,H,s,W,s,C] -> f[N,s*H,s*W,C]."""
+    n, h, size, w, _, c = windows.shape
+    return windows.reshape(n, h * size, w * size, c)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_and_place(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    largest, *others = _slices(x, size)
+    place = jnp.zeros(largest.shape, jnp.int8)
+    for i, other in enumerate(others, start=1):
+        # Never "equal to the largest": computed twice, they may have been rounded in two ways.
+        place = jnp.where(other > largest, jnp.int8(i), place)
+        largest = jnp.maximum(largest, other)
+    return largest, place
+
+
+def _max_and_place_fwd(x, size):
+    largest, place = _max_and_place(x, size)
+    return (largest, place), place
+
+
+def _max_and_place_bwd(size, place, gradients):
+    return (_put(gradients[0], place, size),)
+
+
+_max_and_place.defvjp(_max_and_place_fwd, _max_and_place_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _put(x: jax.Array, place: jax.Array, size: int) -> jax.Array:
+    here = np.arange(size**2, dtype=np.int8).reshape(size, 1, size, 1)
+    return _joined(jnp.where(_along_windows(place) == here, _along_windows(x), 0))
+
+
+def _put_fwd(x, place, size):
+    return _put(x, place, size), place
+
+
+def _put_bwd(size, place, dy):
+    dx = sum(jnp.where(place == i, part, 0) for i, part in enumerate(_slices(dy, size)))
+    return dx, np.zeros(place.shape, jax.dtypes.float0)
+
+
+_put.defvjp(_put_fwd, _put_bwd)
+
+
+@jax.custom_vjp
+def _mean_2x2(x: jax.Array) -> jax.Array:
+    return (sum(part.astype(jnp.float32) for part in _slices(x, 2)) / 4).astype(x.dtype)
+
+
+def _mean_2x2_bwd(_, dy):
+    n, h, w, c = dy.shape
+    return (_joined(jnp.broadcast_to(_along_windows(dy / 4), (n, h, 2, w, 2, c))),)
+
+
+_mean_2x2.defvjp(lambda x: (_mean_2x2(x), None), _mean_2x2_bwd)
