@@ -232,6 +232,8 @@ def _rule(operation: str, layer: Layer) -> str:
         return "split" if layer.channels // g.groups >= 32 or g.groups <= 4 else "merge64"
     if layer.platform != "cpu":
         return "native"
+    if LOWERINGS["few_outputs"].applies(g, layer.channels, layer.out):
+        return "few_outputs"
     if max(g.size + g.out_size) <= 2:
         return "dense_map"
     is_large = layer.flops >= 5e8 and min(layer.channels, layer.out) >= 48

@@ -340,7 +340,7 @@ def phases(forward: Function) -> Function:
 # ---- im2col: all taps side by side, one matrix product -------------------------------------------
 
 
-def _patches(x: jax.Array, g: Geometry) -> jax.Array:
+def patches(x: jax.Array, g: Geometry) -> jax.Array:
     """f[n,H,W,I] -> f[n,H',W',kh*kw,I]."""
     x = pad(x, g.padding)
     return jnp.stack([x[:, rows, columns] for _, _, rows, columns in taps_of(g)], 3)
@@ -355,11 +355,11 @@ def _im2col(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     kh, kw, per_group, out = w.shape
 
     def run(x: jax.Array) -> list[jax.Array]:
-        patches = _patches(x, g)
+        taps = patches(x, g)
         if g.groups == 1:
-            y = matmul(patches.reshape(-1, kh * kw * per_group), w.reshape(-1, out))
+            y = matmul(taps.reshape(-1, kh * kw * per_group), w.reshape(-1, out))
         else:
-            p = patches.reshape(-1, kh * kw, g.groups, per_group).swapaxes(0, 2)
+            p = taps.reshape(-1, kh * kw, g.groups, per_group).swapaxes(0, 2)
             p = p.swapaxes(1, 2).reshape(g.groups, -1, kh * kw * per_group)
             v = w.reshape(-1, g.groups, out // g.groups).swapaxes(0, 1)
             y = matmul(p, v).swapaxes(0, 1)
@@ -373,10 +373,10 @@ def _im2col_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Arr
     per_group, out = x.shape[-1] // g.groups, dy.shape[-1]
 
     def run(x: jax.Array, dy: jax.Array) -> jax.Array:
-        patches = _patches(x, g)
+        taps = patches(x, g)
         if g.groups == 1:
-            return matmul(patches.reshape(-1, kh * kw * per_group).T, dy.reshape(-1, out))
-        p = patches.reshape(-1, kh * kw, g.groups, per_group).transpose(2, 1, 3, 0)
+            return matmul(taps.reshape(-1, kh * kw * per_group).T, dy.reshape(-1, out))
+        p = taps.reshape(-1, kh * kw, g.groups, per_group).transpose(2, 1, 3, 0)
         d = dy.reshape(-1, g.groups, out // g.groups).swapaxes(0, 1)
         dw = matmul(p.reshape(g.groups, kh * kw * per_group, -1), d)
         return dw.swapaxes(0, 1).reshape(-1, out)

@@ -1,7 +1,7 @@
 """Lowerings for the convolutions that are not plain 3x3 on a large map.
 
-Depthwise convolutions, maps of a few pixels, and patches that do not overlap; see
-`mexjax.ops.conv_lowerings` for what a lowering is.
+Depthwise convolutions, maps of a few pixels, patches that do not overlap, and many channels to a
+few; see `mexjax.ops.conv_lowerings` for what a lowering is.
 """
 
 import math
@@ -18,10 +18,12 @@ from mexjax.ops.conv_lowerings import (
     add,
     matmul,
     pad,
+    patches,
     taps_of,
     turn,
     zeros_that_vary_like,
 )
+from mexjax.ops.products import sum_of_outer_products
 
 # Of the depthwise weight gradient: bytes of its blocks, and columns that one expression sums.
 BLOCK_BYTES, MOST_COLUMNS = 2**20, 56
@@ -207,7 +209,44 @@ def _patchify_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.A
     return dw.reshape(*g.kernel, x.shape[-1], -1)
 
 
+# ---- many channels to a few: the taps on the side of the output ----------------------------------
+
+
+def _few_outputs(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    """One product for all taps at every position; then each position adds its neighbours' taps."""
+    kw, channels, out = w.shape[1:]
+    z = matmul(x.reshape(-1, channels), w.transpose(2, 0, 1, 3).reshape(channels, -1))
+    z = pad(z.reshape(*x.shape[:3], -1), g.padding)
+    return add(
+        z[:, rows, columns, (i * kw + j) * out :][..., :out] for i, j, rows, columns in taps_of(g)
+    )
+
+
+def _few_outputs_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    kh, kw, channels, out = w.shape
+    taps = patches(dy, g.turned()).reshape(-1, kh * kw * out)
+    dx = matmul(taps, turn(w).reshape(-1, channels))
+    return dx.reshape(-1, *g.size, channels)
+
+
+def _few_outputs_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
+    """The patches are of dy, which has few channels, and x is read once."""
+    kh, kw = g.kernel
+    channels, out = x.shape[-1], dy.shape[-1]
+    taps = patches(dy, g.turned()).reshape(-1, kh * kw * out)
+    dw = sum_of_outer_products(x.reshape(-1, channels), taps).reshape(channels, kh, kw, out)
+    return dw[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+
+
 LOWERINGS: dict[str, Lowering] = {
+    "few_outputs": Lowering(
+        _few_outputs,
+        _few_outputs_input_gradient,
+        _few_outputs_weight_gradient,
+        lambda g, channels, out: (
+            g.groups == 1 and g.stride == (1, 1) and out * math.prod(g.kernel) <= channels
+        ),
+    ),
     "depthwise": Lowering(
         _depthwise,
         _depthwise_input_gradient,
