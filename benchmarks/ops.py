@@ -58,8 +58,8 @@ except ImportError:
 WORTHWHILE_GAIN = 0.07
 # The cheaper to compile, the earlier.
 PREFERENCE = (
-    "patchify", "dense_map", "depthwise", "few_outputs", "native", "native_parts", "im2col",
-    "shifted", "split", "merge32", "merge64", "merge128", "winograd_map2", "winograd2",
+    "patchify", "dense_map", "depthwise", "few_outputs", "grouped", "native", "native_parts",
+    "im2col", "shifted", "split", "merge32", "merge64", "merge128", "winograd_map2", "winograd2",
     "winograd4", "native_many",
 )  # fmt: skip
 

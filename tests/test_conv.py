@@ -116,6 +116,7 @@ def test_lowering_equals_native(case: str, name: str):
         *((case, name) for case in ("2x2 map",) for name in ("dense_map", "winograd_map2")),
         *(("3x3", name) for name in ("native_parts", "im2col", "shifted", "winograd2", "native")),
         ("groups", "merge32"),
+        ("groups", "grouped"),
         ("depthwise 3x3", "depthwise"),
         ("patches", "patchify"),
     ],

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops import conv_lowerings, conv_special, conv_winograd
+from mexjax.ops import conv_grouped, conv_lowerings, conv_special, conv_winograd
 from mexjax.ops.conv_lowerings import Geometry, Lowering
 
 OPERATIONS = ("forward", "input_gradient", "weight_gradient")
@@ -115,6 +115,7 @@ def _make_split(merged: int | None = None) -> Lowering:
 LOWERINGS: dict[str, Lowering] = {
     **conv_lowerings.LOWERINGS,
     **conv_special.LOWERINGS,
+    **conv_grouped.LOWERINGS,
     **conv_winograd.LOWERINGS,
     "split": _make_split(),
     "merge32": _make_split(32),
@@ -229,6 +230,8 @@ def _rule(operation: str, layer: Layer) -> str:
     if layer.group_kind == "depthwise":
         return "native" if layer.platform == "gpu" else "depthwise"
     if layer.group_kind == "grouped":
+        if layer.platform == "cpu" and LOWERINGS["grouped"].applies(g, layer.channels, layer.out):
+            return "grouped"
         return "split" if layer.channels // g.groups >= 32 or g.groups <= 4 else "merge64"
     if layer.platform != "cpu":
         return "native"
