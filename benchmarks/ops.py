@@ -81,6 +81,7 @@ STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "FDP paper_14m, batch 8": ("configs/fdp.py:paper_14m", {"train.batch_size": 8}),
     "FDP official": ("configs/fdp.py:official", {}),
     "FDP official, batch 8": ("configs/fdp.py:official", {"train.batch_size": 8}),
+    "TSFmicro official, batch 4": ("configs/tsfmicro.py:official", {"train.batch_size": 4}),
 }
 
 
