@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mexjax import runtime
-from mexjax.ops import conv_choice
+from mexjax.ops import conv_choice, conv_lowerings
 from mexjax.ops.conv import conv2d
 from mexjax.ops.conv_choice import LOWERINGS, OPERATIONS, Layer
 from mexjax.ops.conv_lowerings import Geometry
@@ -56,7 +56,7 @@ except ImportError:
 # A lowering replaces one listed before it only if it is faster by this share: timing noise, and the
 # shorter compilation of the earlier ones.
 WORTHWHILE_GAIN = 0.07
-# The cheaper to compile, the earlier.
+# The cheaper to compile, the earlier; first those made for their layer.
 PREFERENCE = (
     "patchify", "dense_map", "depthwise", "few_outputs", "grouped", "native", "native_parts",
     "im2col", "shifted", "split", "merge32", "merge64", "merge128", "winograd_map2", "winograd2",
@@ -256,6 +256,8 @@ def measure(layer: Layer, folds: Sequence[int], timer: Callable, names: Sequence
     arrays = _arrays(layer, max(folds))
     on_device = {key: jnp.asarray(value) for key, value in arrays.items()}
     applicable = [n for n in names if LOWERINGS[n].applies(g, layer.channels, layer.out)]
+    if layer.batch <= conv_lowerings.FEW_PARTS and "native_many" in applicable:
+        applicable.remove("native_many")  # the same program as `native_parts`
     fastest_ms: dict[str, float] = {}
     row: dict[str, Any] = {
         "layer": conv_choice.layer_to_json(layer),

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from mexjax.ops import conv_choice, conv_lowerings, conv_special, conv_winograd
+from mexjax.ops import conv_choice, conv_grouped, conv_lowerings, conv_special, conv_winograd
 from mexjax.ops.conv import LOWERINGS, conv2d, conv2d_transpose, set_lowering, use_lowering
 from mexjax.ops.conv_choice import OPERATIONS, Layer, choose, compute
 from mexjax.ops.conv_lowerings import Geometry
@@ -164,6 +164,53 @@ def test_blocks_of_the_depthwise_weight_gradient_change_nothing(
         assert_close(a, b, tolerance)
 
 
+@pytest.mark.parametrize("images", [1, 2, 6])
+def test_blocks_of_the_grouped_weight_gradient_change_nothing(
+    images: int, monkeypatch: pytest.MonkeyPatch
+):
+    # Another padding, kernel and stride on either axis; parts of 4 and 2 columns, rows one by one.
+    geometry = Geometry((8, 9), (3, 5), (2, 1), ((0, 1), (1, 0)), 2)
+    height, width = geometry.out_size
+    sums = 3 * -(-width // 4) * height * 5 * 2 * 6
+    image_bytes = 4 * (8 * 9 * 4 + height * width * 6 + sums)
+    monkeypatch.setattr(conv_grouped, "BLOCK_BYTES", images * image_bytes)
+    monkeypatch.setattr(conv_grouped, "MOST_PIXELS", 4)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (6, 8, 9, 4))
+    w = jax.random.normal(keys[1], (3, 5, 2, 6))
+    dy = jax.random.normal(keys[2], (6, height, width, 6))
+    compiled = compiled_operations("grouped", geometry, x, w, dy)
+    assert ("while(" in compiled.as_text()) == (images < 6)
+    for a, b in zip(compiled(x, w, dy), expected_operations(geometry, x, w, dy), strict=True):
+        assert_close(a, b)
+
+
+def test_a_convolution_is_taken_apart_into_many():
+    geometry = Geometry((5, 4), (3, 3), (2, 1), ONE)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (14, 5, 4, 3))
+    w = jax.random.normal(keys[1], (3, 3, 3, 2))
+    dy = jax.random.normal(keys[2], (14, *geometry.out_size, 2))
+    compiled = compiled_operations("native_many", geometry, x, w, dy)
+    assert compiled.as_text().count(" convolution(") == 3 * 14
+    for a, b in zip(compiled(x, w, dy), expected_operations(geometry, x, w, dy), strict=True):
+        assert_close(a, b)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="rules of the CPU")
+def test_rules_choose_the_forms_for_few_channels():
+    def chosen(channels: int, out: int, groups: int = 1) -> list[str]:
+        # Of a size that no row of the table is near to.
+        geometry = Geometry((300, 300), (3, 3), (1, 1), ONE, groups)
+        layer = Layer(geometry, 1, channels, out, "float32", "cpu")
+        return [choose(operation, layer) for operation in OPERATIONS]
+
+    assert chosen(64, 1) == ["few_outputs", "shifted", "few_outputs"]
+    assert "few_outputs" not in chosen(512, 56)
+    assert chosen(96, 96, 12) == ["grouped"] * 3
+    assert chosen(96, 96, 2) == ["split"] * 3  # 48 channels a group are a matrix product
+
+
 def loss(x: jax.Array, w: jax.Array, geometry: Geometry, convolve: Callable) -> jax.Array:
     y = convolve(x, w, geometry)
     return jnp.sum(jnp.sin(y.astype(jnp.float32)))
@@ -185,6 +232,8 @@ def gradients(geometry: Geometry, convolve: Callable = ours) -> Callable:
         ("3x3", "winograd2"),
         ("stride 2", "auto"),
         ("groups", "auto"),
+        ("groups", "grouped"),
+        ("few outputs", "few_outputs"),
         ("depthwise 3x3", "auto"),
         ("1x1, stride 2", "auto"),
     ],
@@ -276,7 +325,14 @@ def test_a_convolution_in_a_loop_would_be_seen():
 
 @pytest.mark.parametrize(
     ("case", "name"),
-    [("3x3", "winograd2"), ("3x3", "native"), ("stride 2", "im2col"), ("depthwise 3x3", "auto")],
+    [
+        ("3x3", "winograd2"),
+        ("3x3", "native"),
+        ("stride 2", "im2col"),
+        ("groups", "grouped"),
+        ("few outputs", "few_outputs"),
+        ("depthwise 3x3", "auto"),
+    ],
 )
 def test_shard_map_has_no_collective(case: str, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(conv_lowerings, "CHUNK_BYTES", 1)

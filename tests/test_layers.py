@@ -278,6 +278,13 @@ def test_pooling_lets_nan_through():
     np.testing.assert_array_equal(pooling.max_pool(x, 2).ravel(), [jnp.nan, 4])
 
 
+def test_max_pool_of_large_windows_and_of_equal_values():
+    x = jnp.zeros((1, 12, 12, 1)).at[0, 11, 10, 0].set(1)
+    grad = jax.grad(lambda x: pooling.max_pool(x, 12).sum())
+    np.testing.assert_array_equal(grad(x), x)  # place 142, beyond eight bits
+    np.testing.assert_array_equal(grad(jnp.zeros_like(x)), jnp.zeros_like(x).at[0, 0, 0, 0].set(1))
+
+
 def test_space_to_depth_keeps_every_pixel_beside_its_neighbours():
     x = jnp.arange(32.0).reshape(1, 4, 4, 2)
     y = layers.space_to_depth(x, 2)

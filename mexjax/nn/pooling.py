@@ -2,7 +2,9 @@
 
 XLA:CPU's reductions over two small axes do not vectorise, and the gradients of slices spread each
 slice out by itself. Here what goes from windows to one value is an elementwise expression of the
-slices, what goes back one of the broadcast values, and each is the gradient of the other.
+slices, what goes back one of the broadcast values, and each is the gradient of the other (but for
+the mean at odd edges). Reverse-mode differentiable. NaN goes through the maximum, but its place and
+gradient are those of another value.
 """
 
 from __future__ import annotations
@@ -80,13 +82,18 @@ def _joined(windows: jax.Array) -> jax.Array:
     return windows.reshape(n, h * size, w * size, c)
 
 
+def _kind_of_place(size: int) -> type[np.signedinteger]:
+    return np.int8 if size**2 <= 128 else np.int32
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_and_place(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     largest, *others = _slices(x, size)
-    place = jnp.zeros(largest.shape, jnp.int8)
+    kind = _kind_of_place(size)
+    place = jnp.zeros(largest.shape, kind)
     for i, other in enumerate(others, start=1):
         # Never "equal to the largest": computed twice, they may have been rounded in two ways.
-        place = jnp.where(other > largest, jnp.int8(i), place)
+        place = jnp.where(other > largest, kind(i), place)
         largest = jnp.maximum(largest, other)
     return largest, place
 
@@ -105,7 +112,7 @@ _max_and_place.defvjp(_max_and_place_fwd, _max_and_place_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _put(x: jax.Array, place: jax.Array, size: int) -> jax.Array:
-    here = np.arange(size**2, dtype=np.int8).reshape(size, 1, size, 1)
+    here = np.arange(size**2, dtype=_kind_of_place(size)).reshape(size, 1, size, 1)
     return _joined(jnp.where(_along_windows(place) == here, _along_windows(x), 0))
 
 

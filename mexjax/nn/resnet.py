@@ -93,6 +93,8 @@ class ResNet(nn.Module):
             kernel_init=_INIT,
             name="stem_conv",
         )
+        # Not in the norm: the gradient of the pooling looks for equal numbers, and XLA may compute
+        # the norm twice, rounded in two ways.
         x = nn.relu(BatchNorm(**common, name="stem_norm")(stem(x), mode))
         x = max_pool_3x3_stride_2(x)
         for i, (features, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):

@@ -230,13 +230,14 @@ def _rule(operation: str, layer: Layer) -> str:
     if layer.group_kind == "depthwise":
         return "native" if layer.platform == "gpu" else "depthwise"
     if layer.group_kind == "grouped":
-        if layer.platform == "cpu" and LOWERINGS["grouped"].applies(g, layer.channels, layer.out):
+        is_by_vectors = layer.out // g.groups % 8 == 0 and layer.platform == "cpu"
+        if is_by_vectors and LOWERINGS["grouped"].applies(g, layer.channels, layer.out):
             return "grouped"
         return "split" if layer.channels // g.groups >= 32 or g.groups <= 4 else "merge64"
     if layer.platform != "cpu":
         return "native"
     if LOWERINGS["few_outputs"].applies(g, layer.channels, layer.out):
-        return "few_outputs"
+        return "shifted" if operation == "input_gradient" else "few_outputs"
     if max(g.size + g.out_size) <= 2:
         return "dense_map"
     is_large = layer.flops >= 5e8 and min(layer.channels, layer.out) >= 48

@@ -23,9 +23,11 @@ from mexjax.ops.conv_lowerings import (
     zeros_that_vary_like,
 )
 
-# Of the weight gradient: bytes of a block of its images. Terms of one expression: XLA:CPU does not
-# vectorise a hundred of them.
-BLOCK_BYTES, MOST_TERMS = 2**20, 56
+# Terms of an output: 16 channels a group and 3 x 3 taps are the most that was measured.
+MOST_TERMS = 144
+# Of the weight gradient: bytes of a block of images with its sums, and pixels that one expression
+# sums.
+BLOCK_BYTES, MOST_PIXELS = 2**21, 32
 
 
 def _by_groups(x: jax.Array, groups: int) -> jax.Array:
@@ -49,7 +51,10 @@ def _grouped_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Arr
 
 
 def _sum_of_taps(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    """The convolution of f[N,H,W,C] with f[kh,kw,I/G,G,O/G], kernel row by kernel row."""
+    """The convolution of f[N,H,W,C] with f[kh,kw,I/G,G,O/G].
+
+    Summed by kernel row: in one chain of additions each would wait for the one before.
+    """
     x = _by_groups(pad(x.astype(jnp.float32), g.padding), g.groups)
     w = w.astype(jnp.float32)
     rows_of = [
@@ -68,8 +73,10 @@ def _sum_of_taps(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 def _written_down(y: jax.Array) -> jax.Array:
     """f32[...,C], computed once.
 
-    XLA computes an elementwise result anew in everything that reads it, be it of a hundred terms.
-    A product, here with a unit matrix, it does not; that takes as long as a copy.
+    XLA computes an elementwise result anew in everything that reads it, be it of a hundred terms,
+    but never a product. This one, with a unit matrix, takes as long as a copy. It spreads what is
+    not finite over up to 16 channels of a pixel; of an odd number of channels nothing is left of it
+    but a multiplication by one.
     """
     side = math.gcd(y.shape[-1], 16)
     product = lax.dot(y.reshape(-1, side), jnp.eye(side), precision="highest")
@@ -79,7 +86,8 @@ def _written_down(y: jax.Array) -> jax.Array:
 def _rows_at_once(size: Pair) -> int:
     """Rows of the output that one expression sums, each with all its columns."""
     height, width = size
-    return max(r for r in range(1, height + 1) if height % r == 0 and (r == 1 or r * width <= 32))
+    fit = [r for r in range(1, height + 1) if height % r == 0 and r * width <= MOST_PIXELS]
+    return max(fit, default=1)
 
 
 def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
@@ -88,11 +96,12 @@ def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Ar
     n, per_group, out = x.shape[0], x.shape[-1] // g.groups, dy.shape[-1]
     rows = _rows_at_once(g.out_size)
     steps = height // rows
-    parts = [range(w, min(w + MOST_TERMS, width)) for w in range(0, width, MOST_TERMS)]
+    parts = [range(w, min(w + MOST_PIXELS, width)) for w in range(0, width, MOST_PIXELS)]
+    keys = [(i, part) for i in range(kh) for part in parts]
     image_bytes = 4 * (math.prod(x.shape[1:]) + math.prod(dy.shape[1:]))
+    image_bytes += 4 * len(keys) * steps * kw * per_group * out
     fit = [m for m in range(1, n + 1) if n % m == 0 and m * image_bytes <= BLOCK_BYTES]
     images = max(fit, default=1)
-    keys = [(i, part) for i in range(kh) for part in parts]
 
     def body(k: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
         def block(a: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
@@ -128,8 +137,8 @@ def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Ar
 
 
 def _applies(g: Geometry, channels: int, out: int) -> bool:
-    is_small = channels // g.groups * g.kernel[1] <= MOST_TERMS
-    return 1 < g.groups < min(channels, out) and is_small
+    terms = max(channels, out) // g.groups * math.prod(g.kernel)
+    return 1 < g.groups < min(channels, out) and terms <= MOST_TERMS
 
 
 LOWERINGS: dict[str, Lowering] = {

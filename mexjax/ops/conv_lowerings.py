@@ -12,6 +12,7 @@ float32, whatever the dtype of the arrays.
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator
 
@@ -26,6 +27,8 @@ Function = Callable[[jax.Array, jax.Array, "Geometry"], jax.Array]
 # A chunk of images is sized so that what it unfolds to stays in the second-level cache.
 CHUNK_BYTES = 2**21
 MIN_CHUNK_ROWS = 128
+# Convolutions that one is taken apart into, and the weights of one that is into many.
+FEW_PARTS, MANY_PARTS, MOST_WEIGHTS = 4, 36, 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +280,8 @@ def _native_parts(most: int) -> Lowering:
     """At most so many convolutions, each of as many images.
 
     XLA:CPU runs one convolution on one core, several convolutions on several; those of few images
-    stay in the cache.
+    stay in the cache. The price of many is their compilation, and a kernel for each of them in the
+    weight gradient, so that only small kernels have many.
     """
 
     def by_parts(function: Function) -> Function:
@@ -291,11 +295,15 @@ def _native_parts(most: int) -> Lowering:
         pairs = zip(*(jnp.split(a, _parts(a.shape[0], most)) for a in (x, dy)), strict=True)
         return add(_native_weight_gradient(p, q, g).astype(jnp.float32) for p, q in pairs)
 
+    def applies(g: Geometry, channels: int, out: int) -> bool:
+        size = math.prod(g.kernel) * channels * out
+        return g.groups == 1 and (most <= FEW_PARTS or size <= MOST_WEIGHTS)
+
     return Lowering(
         by_parts(_native),
         by_parts(_native_input_gradient),
         weight_gradient,
-        is_ungrouped,
+        applies,
         in_loop=False,
     )
 
@@ -412,8 +420,8 @@ LOWERINGS: dict[str, Lowering] = {
     "native": Lowering(
         _native, _native_input_gradient, _native_weight_gradient, lambda *_: True, in_loop=False
     ),
-    "native_parts": _native_parts(4),
-    "native_many": _native_parts(36),
+    "native_parts": _native_parts(FEW_PARTS),
+    "native_many": _native_parts(MANY_PARTS),
     "im2col": Lowering(_im2col, phases(_im2col), _im2col_weight_gradient, lambda *_: True),
     "shifted": Lowering(_shifted, phases(_shifted), _shifted_weight_gradient, is_ungrouped),
 }

@@ -27,6 +27,8 @@ from mexjax.ops.products import sum_of_outer_products
 
 # Of the depthwise weight gradient: bytes of its blocks, and columns that one expression sums.
 BLOCK_BYTES, MOST_COLUMNS = 2**20, 56
+# Channels that are few: of more, a Winograd form has fewer products.
+MOST_OUTPUTS = 4
 
 # ---- depthwise: shifted multiply-adds ------------------------------------------------------------
 
@@ -244,7 +246,10 @@ LOWERINGS: dict[str, Lowering] = {
         _few_outputs_input_gradient,
         _few_outputs_weight_gradient,
         lambda g, channels, out: (
-            g.groups == 1 and g.stride == (1, 1) and out * math.prod(g.kernel) <= channels
+            g.groups == 1
+            and g.stride == (1, 1)
+            and out <= MOST_OUTPUTS
+            and out * math.prod(g.kernel) <= channels
         ),
     ),
     "depthwise": Lowering(

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from mexjax.ops.conv_lowerings import (
+    MIN_CHUNK_ROWS,
     Geometry,
     Lowering,
     add,
@@ -132,14 +133,15 @@ def _image_cost(channels: int, g: Geometry, algorithm: Algorithm) -> tuple[int, 
 
 
 def enough_rows(channels: int, out: int, algorithm: Algorithm) -> int:
-    """Tiles below which XLA:CPU computes a product on one core (measured, as all of these).
+    """Tiles that the products should have, all figures measured.
 
-    That costs F(2x2) more than what no longer fits into the cache, F(4x4) with its many more
-    arrays only where a row is long.
+    XLA:CPU computes products of fewer rows on one core: of fewer than 1536 rows of 64 channels, 768
+    of 128. F(2x2) gains more by both cores than it loses by arrays beyond the cache; F(4x4), with
+    twice as many arrays, only where a row has many channels.
     """
-    if algorithm.tile == 2:
-        return max(3 * 2**15 // min(channels, out), 384)
-    return 384 if max(channels, out) >= 192 else 0
+    if algorithm is F2:
+        return min(max(1536 * 64 // min(channels, out), 384), 4096)
+    return 384 if algorithm is F4 and max(channels, out) >= 192 else MIN_CHUNK_ROWS
 
 
 def _forward(
