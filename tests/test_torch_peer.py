@@ -20,6 +20,7 @@ from mexjax.interop import tsfmicro as tsfmicro_weights
 from mexjax.models import fdp, get_model
 from mexjax.models.tsfmicro_presets import FUSIONS
 from mexjax.nn import st_unit as st_unit_keys
+from mexjax.ops.conv import use_lowering
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -62,7 +63,9 @@ def test_the_peer_is_the_same_network(name: str):
     label = np.array([1, 3], np.int32)
     batch = {"clip": (frames - 0.5) / 0.5, "label": label, "dynamic_image": target}
     batch["weight"] = np.ones(2, np.float32)
-    (loss, (_, _, stats)), grads = jit(make_loss_and_grads(module, config))(variables, batch)
+    # Plain products: the rounding of Winograd forms turns more near ties of the maxima.
+    with use_lowering("im2col" if name == "official" else "auto"):
+        (loss, (_, _, stats)), grads = jit(make_loss_and_grads(module, config))(variables, batch)
 
     network = peer.FDP(config).train()
     state = {k: torch.from_numpy(np.array(v)) for k, v in state_of(**variables).items()}
