@@ -63,7 +63,8 @@ def test_the_peer_is_the_same_network(name: str):
     label = np.array([1, 3], np.int32)
     batch = {"clip": (frames - 0.5) / 0.5, "label": label, "dynamic_image": target}
     batch["weight"] = np.ones(2, np.float32)
-    # Plain products: the rounding of Winograd forms turns more near ties of the maxima.
+    # One form for all convolutions: forms that are equal to rounding already differ by a hundredth
+    # of some gradients here, where rounding decides near ties of five poolings.
     with use_lowering("im2col" if name == "official" else "auto"):
         (loss, (_, _, stats)), grads = jit(make_loss_and_grads(module, config))(variables, batch)
 

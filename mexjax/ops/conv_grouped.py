@@ -17,7 +17,9 @@ from mexjax.ops.conv_lowerings import (
     Lowering,
     Pair,
     add,
+    images_of_a_block,
     pad,
+    padded_block,
     phases,
     taps_of,
     zeros_that_vary_like,
@@ -100,18 +102,13 @@ def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Ar
     keys = [(i, part) for i in range(kh) for part in parts]
     image_bytes = 4 * (math.prod(x.shape[1:]) + math.prod(dy.shape[1:]))
     image_bytes += 4 * len(keys) * steps * kw * per_group * out
-    fit = [m for m in range(1, n + 1) if n % m == 0 and m * image_bytes <= BLOCK_BYTES]
-    images = max(fit, default=1)
+    images = images_of_a_block(n, image_bytes, BLOCK_BYTES)
 
     def body(k: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-        def block(a: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
-            part = lax.dynamic_slice(a, (k * images, 0, 0, 0), (images, *a.shape[1:]))
-            # A column of zeros more, so that XLA writes the block down and reads it as vectors.
-            edges, (left, right) = padding
-            part = pad(part.astype(jnp.float32), (edges, (left, right + 1)))
-            return _by_groups(part, g.groups)
-
-        xs, dys = block(x, g.padding), block(dy, ((0, 0), (0, 0)))
+        xs, dys = (
+            _by_groups(padded_block(a, k, images, padding), g.groups)
+            for a, padding in ((x, g.padding), (dy, ((0, 0), (0, 0))))
+        )
 
         def term(i: int, r: int, w: int) -> jax.Array:
             """f[images,steps,kw,G,I/G,O/G]: kernel row i, row r of every step, column w."""

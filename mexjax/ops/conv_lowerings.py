@@ -225,6 +225,24 @@ def sum_over_chunks(
     return lax.fori_loop(0, count, body, zeros_that_vary_like(x, shape, jnp.float32))
 
 
+def images_of_a_block(n: int, image_bytes: int, block_bytes: int) -> int:
+    """The most images that divide a batch of n and fit into a block; at least one."""
+    return max(
+        (m for m in range(1, n + 1) if n % m == 0 and m * image_bytes <= block_bytes), default=1
+    )
+
+
+def padded_block(a: jax.Array, k: jax.Array, images: int, padding: tuple[Pair, Pair]) -> jax.Array:
+    """f32 copy of images k * images and on, padded, with a column of zeros more on the right.
+
+    The column has XLA write the block down instead of finding it anew in every sum, which it then
+    compiles to scalar code.
+    """
+    part = lax.dynamic_slice(a, (k * images, 0, 0, 0), (images, *a.shape[1:]))
+    rows, (left, right) = padding
+    return pad(part.astype(jnp.float32), (rows, (left, right + 1)))
+
+
 # ---- XLA's own convolution ----------------------------------------------------------------------
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -376,6 +394,9 @@ def _im2col(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     return in_chunks(run, x, *_patch_bytes(x, g)).reshape(-1, *g.out_size, out)
 
 
+im2col_input_gradient = phases(_im2col)
+
+
 def _im2col_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
     kh, kw = g.kernel
     per_group, out = x.shape[-1] // g.groups, dy.shape[-1]
@@ -422,6 +443,6 @@ LOWERINGS: dict[str, Lowering] = {
     ),
     "native_parts": _native_parts(FEW_PARTS),
     "native_many": _native_parts(MANY_PARTS),
-    "im2col": Lowering(_im2col, phases(_im2col), _im2col_weight_gradient, lambda *_: True),
+    "im2col": Lowering(_im2col, im2col_input_gradient, _im2col_weight_gradient, lambda *_: True),
     "shifted": Lowering(_shifted, phases(_shifted), _shifted_weight_gradient, is_ungrouped),
 }

@@ -16,8 +16,11 @@ from mexjax.ops.conv_lowerings import (
     Lowering,
     Pair,
     add,
+    im2col_input_gradient,
+    images_of_a_block,
     matmul,
     pad,
+    padded_block,
     patches,
     taps_of,
     turn,
@@ -80,20 +83,13 @@ def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
     (kh, kw), (s, t), (height, width) = g.kernel, g.stride, g.out_size
     n, channels = x.shape[0], x.shape[-1]
     image_bytes = 4 * math.prod(x.shape[1:])
-    fit = [m for m in range(1, n + 1) if n % m == 0 and m * image_bytes <= BLOCK_BYTES]
-    images = max(fit, default=1)
+    images = images_of_a_block(n, image_bytes, BLOCK_BYTES)
     parts = [range(w, min(w + MOST_COLUMNS, width)) for w in range(0, width, MOST_COLUMNS)]
     keys = [(i, part) for i in range(kh) for part in parts]
 
     def body(k: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-        def block(a: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
-            part = lax.dynamic_slice(a, (k * images, 0, 0, 0), (images, *a.shape[1:]))
-            # The column of zeros has XLA write the block down instead of finding it anew in every
-            # sum, which it then compiles to scalar code.
-            rows, (left, right) = padding
-            return pad(part.astype(jnp.float32), (rows, (left, right + 1)))
-
-        xs, dys = block(x, g.padding), block(dy, ((0, 0), (0, 0)))
+        xs = padded_block(x, k, images, g.padding)
+        dys = padded_block(dy, k, images, ((0, 0), (0, 0)))
 
         def term(i: int, w: int) -> jax.Array:
             rows = slice(i, i + s * (height - 1) + 1, s)
@@ -224,13 +220,6 @@ def _few_outputs(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     )
 
 
-def _few_outputs_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    kh, kw, channels, out = w.shape
-    taps = patches(dy, g.turned()).reshape(-1, kh * kw * out)
-    dx = matmul(taps, turn(w).reshape(-1, channels))
-    return dx.reshape(-1, *g.size, channels)
-
-
 def _few_outputs_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
     """The patches are of dy, which has few channels, and x is read once."""
     kh, kw = g.kernel
@@ -243,7 +232,7 @@ def _few_outputs_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> ja
 LOWERINGS: dict[str, Lowering] = {
     "few_outputs": Lowering(
         _few_outputs,
-        _few_outputs_input_gradient,
+        im2col_input_gradient,  # whose patches are of the few channels
         _few_outputs_weight_gradient,
         lambda g, channels, out: (
             g.groups == 1
