@@ -129,6 +129,8 @@ def make_room(num_bytes: int) -> bool:
         places = [_walled_off(libc, size) for size in (2**26, num_bytes + 2**27)]
         for place in filter(None, places):
             libc.free(place)
+        # What the programs before left free here and there, the hole does not need.
+        libc.malloc_trim(0)
         if not all(places):  # a limit on address space
             return False
         _heap.room_bytes = num_bytes

@@ -24,14 +24,13 @@ from mexjax.ops import retention_tables
 from mexjax.ops.activations import gelu
 
 
-def test_gelu_and_its_derivatives():
+def test_gelu_and_its_derivative():
     x = np.linspace(-6, 6, 401)
     wanted = x * 0.5 * (1 + erf(x / math.sqrt(2)))
     np.testing.assert_allclose(gelu(jnp.asarray(x, jnp.float32)), wanted, atol=1e-6)
     slope = 0.5 * (1 + erf(x / math.sqrt(2))) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-    for derivative in (jax.grad(gelu), jax.jacfwd(gelu)):
-        found = jax.vmap(derivative)(jnp.asarray(x, jnp.float32))
-        np.testing.assert_allclose(found, slope, atol=2e-6)
+    found = jax.vmap(jax.grad(gelu))(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, slope, atol=2e-6)
     assert gelu(jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
 
 

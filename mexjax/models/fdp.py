@@ -38,6 +38,7 @@ from mexjax.nn.pooling import max_pool
 from mexjax.nn.resnet import ResNet
 from mexjax.nn.segnet import EncoderDecoder, SegNet
 from mexjax.nn.vit import VisionTransformer
+from mexjax.ops.activations import relu
 from mexjax.ops.rank_pooling import magnitude, rank_pool, scale_to_unit
 
 __all__ = [
@@ -160,7 +161,7 @@ class FDP(nn.Module):
         outputs["dynamic_representation"] = volume
         if c["use_mer_head"]:
             x = max_pool(volume, 3).reshape(b, -1)
-            x = nn.relu(self._dense(x, c["mer_width"], dtype, "mer_fc1"))
+            x = relu(self._dense(x, c["mer_width"], dtype, "mer_fc1"))
             x = Dropout(c["mer_dropout_rate"])(x, mode)
             logits = self._dense(x, self.num_classes, dtype, "mer_fc2")
             outputs["logits"] = logits.astype(jnp.float32)

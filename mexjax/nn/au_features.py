@@ -13,6 +13,7 @@ import numpy as np
 from mexjax.data.landmark_tokens import AU_LANDMARKS, MAX_AU_LANDMARKS
 from mexjax.nn.layers import torch_kernel_init
 from mexjax.ops import au_attention
+from mexjax.ops.activations import relu
 
 
 def token_slots(units: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +108,7 @@ class UnitFeatures(nn.Module):
             outputs["is_even"] = (scores <= 0).all(axis=-1).astype(jnp.float32)
         else:
             joined = own.sum(axis=1) if c["fusion"] == "add_mlp" else own.reshape(len(own), -1)
-            state = nn.relu(self._dense(joined, d, "fusion_1"))
+            state = relu(self._dense(joined, d, "fusion_1"))
             state = self._dense(state, d, "fusion_2")
         return outputs | {"features": state[:, None] + own}
 

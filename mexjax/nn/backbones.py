@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.nn.convnext import ConvNeXt
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import torch_bias_init, torch_kernel_init, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.nn.resnet import ResNet
@@ -110,7 +111,7 @@ class PooledHead(nn.Module):
         x = x.mean(axis=(1, 2))
         inits = {"kernel_init": torch_kernel_init(), "bias_init": torch_bias_init(x.shape[-1])}
         if self.has_norm:
-            x = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+            x = LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
             inits = {"kernel_init": truncated_normal(0.02)}
         dense = nn.Dense(self.num_classes, dtype=self.dtype, name="classifier", **inits)
         return dense(x).astype(jnp.float32)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mexjax.nn.mode import Mode
 from mexjax.ops.block_sums import sums_by_blocks
+from mexjax.ops.ordering import again_after
 
 
 class BatchNorm(nn.Module):
@@ -153,7 +154,9 @@ def _normalise_fwd(eps, x, scale, bias, mean, var, share):
 
 
 def _normalise_bwd(eps, residuals, dy):
-    x, _, mean, var, share = residuals
+    x, scale, mean, var, share = residuals
+    mean = again_after(mean, dy)
+    residuals = (x, scale, mean, var, share)
     sums = sums_by_blocks(lambda x, dy: _sums(x - mean[:, None], dy), x, dy)
     return *_gradients(eps, residuals, dy, *sums), *_zeros_like(mean, var, share)
 
@@ -206,6 +209,7 @@ def _normalise_activate_fwd(eps, x, scale, bias, mean, var, share, negative_slop
 
 def _normalise_activate_bwd(eps, residuals, dz):
     x, scale, bias, mean, var, share, negative_slope = residuals
+    mean = again_after(mean, dz)
 
     def activation(x, dz):
         y = _affine(eps, x, scale, bias, mean, var)

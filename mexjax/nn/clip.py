@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import Initializer, space_to_depth
 from mexjax.nn.mode import Mode
 from mexjax.nn.vit import Block, at_places
@@ -146,9 +147,9 @@ class ImageTower(nn.Module):
 
     def setup(self) -> None:
         self.embed = _ImageEmbedding(self.size, self.dtype)
-        self.pre_norm = nn.LayerNorm(_EPSILON, dtype=self.dtype)
+        self.pre_norm = LayerNorm(_EPSILON, dtype=self.dtype)
         self.blocks = _blocks(self.size.image, self.activation, self.dtype, is_causal=False)
-        self.post_norm = nn.LayerNorm(_EPSILON, dtype=self.dtype)
+        self.post_norm = LayerNorm(_EPSILON, dtype=self.dtype)
         width = self.size.image.width
         self.projection = nn.Dense(
             self.size.embed_width,
@@ -198,7 +199,7 @@ class TextTower(nn.Module):
     def setup(self) -> None:
         self.embed = _TextEmbedding(self.size, self.dtype)
         self.blocks = _blocks(self.size.text, self.activation, self.dtype, is_causal=True)
-        self.final_norm = nn.LayerNorm(_EPSILON, dtype=self.dtype)
+        self.final_norm = LayerNorm(_EPSILON, dtype=self.dtype)
         self.projection = nn.Dense(
             self.size.embed_width,
             use_bias=False,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import Conv, DropPath, Mlp, PatchConv, truncated_normal
 from mexjax.nn.mode import Mode
 
@@ -47,7 +48,7 @@ class ConvNeXtBlock(nn.Module):
             bias_init=_ZEROS,
             name="depthwise",
         )
-        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(conv(x))
+        y = LayerNorm(1e-6, dtype=self.dtype, name="norm")(conv(x))
         y = Mlp(self.mlp_ratio * c, self.dtype, name="mlp")(y)
         if self.layer_scale:
             init = nn.initializers.constant(self.layer_scale)
@@ -77,8 +78,8 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        def norm(name: str) -> nn.LayerNorm:
-            return nn.LayerNorm(1e-6, dtype=self.dtype, name=name)
+        def norm(name: str) -> LayerNorm:
+            return LayerNorm(1e-6, dtype=self.dtype, name=name)
 
         rates = iter(np.linspace(0.0, self.drop_path_rate, sum(self.depths)).tolist())
         for i, (width, depth) in enumerate(zip(self.channels, self.depths, strict=True)):

@@ -22,6 +22,7 @@ from mexjax.nn.layers import (
 )
 from mexjax.nn.mode import Mode
 from mexjax.nn.pooling import avg_pool_2x2
+from mexjax.ops.activations import relu
 from mexjax.ops.products import matmul
 
 LOCAL_CONVS = ("dense", "dense_projected", "multi_head")
@@ -128,7 +129,7 @@ class Mlp(nn.Module):
                 name=name,
             )
 
-        return pointwise(x.shape[-1], "conv2")(nn.relu(pointwise(self.hidden, "conv1")(x)))
+        return pointwise(x.shape[-1], "conv2")(relu(pointwise(self.hidden, "conv1")(x)))
 
 
 class LocalAggregator(nn.Module):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import torch_bias_init, torch_kernel_init, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.nn.vit import Block
@@ -98,5 +99,5 @@ class PositionViT(nn.Module):
             x = block(x, mode)
         if tokens is not None and added_at == "before_norm":
             x += tokens
-        x = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+        x = LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
         return x.reshape(n, height, width, self.width)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mexjax.nn.layers import BatchNorm, Conv
 from mexjax.nn.mode import Mode
+from mexjax.ops.activations import relu
 
 _INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -57,7 +58,7 @@ class BasicBlock(nn.Module):
         y = conv_norm(y, 3, 1, "second")
         if x.shape != y.shape:
             x = conv_norm(x, 1, self.stride, "skip")
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class ResNet(nn.Module):
@@ -95,7 +96,7 @@ class ResNet(nn.Module):
         )
         # Not in the norm: the gradient of the pooling looks for equal numbers, and XLA may compute
         # the norm twice, rounded in two ways.
-        x = nn.relu(BatchNorm(**common, name="stem_norm")(stem(x), mode))
+        x = relu(BatchNorm(**common, name="stem_norm")(stem(x), mode))
         x = max_pool_3x3_stride_2(x)
         for i, (features, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):
             for j in range(blocks):

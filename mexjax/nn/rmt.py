@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mexjax.errors import ConfigError
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import BatchNorm, Conv, Dense, DropPath, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.ops import retention, retention_tables
@@ -173,9 +174,9 @@ class RetentionBlock(nn.Module):
             self.dtype,
             name="retention",
         )
-        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x)
+        y = LayerNorm(1e-6, dtype=self.dtype, name="norm1")(x)
         x += drop_path(scaled(retain(y), "gamma_1"), mode)
-        y = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x)
+        y = LayerNorm(1e-6, dtype=self.dtype, name="norm2")(x)
         y = FeedForward(self.ffn_ratio * c, self.dtype, name="ffn")(y)
         return x + drop_path(scaled(y, "gamma_2"), mode)
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mexjax.errors import ConfigError
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import Dense, DropPath, Mlp, PatchConv, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.ops.products import matmul
@@ -149,9 +150,9 @@ class SwinBlock(nn.Module):
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         drop_path = DropPath(self.drop_path_rate)
         attention = WindowAttention(self.num_heads, self.window, self.dtype, name="attention")
-        y = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm1")(x)
+        y = LayerNorm(1e-5, dtype=self.dtype, name="norm1")(x)
         x += drop_path(self._in_windows(attention, y), mode)
-        y = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm2")(x)
+        y = LayerNorm(1e-5, dtype=self.dtype, name="norm2")(x)
         mlp = Mlp(self.mlp_ratio * x.shape[-1], self.dtype, name="mlp")
         return x + drop_path(mlp(y), mode)
 
@@ -187,7 +188,7 @@ class PatchMerging(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = padded(x, 2)
         x = jnp.concatenate([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], axis=-1)
-        x = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm")(x)
+        x = LayerNorm(1e-5, dtype=self.dtype, name="norm")(x)
         dense = Dense(
             self.features, use_bias=False, dtype=self.dtype, kernel_init=_INIT, name="reduction"
         )
@@ -220,8 +221,8 @@ class Swin(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        def norm(name: str) -> nn.LayerNorm:
-            return nn.LayerNorm(1e-5, dtype=self.dtype, name=name)
+        def norm(name: str) -> LayerNorm:
+            return LayerNorm(1e-5, dtype=self.dtype, name=name)
 
         rates = iter(np.linspace(0.0, self.drop_path_rate, sum(self.depths)).tolist())
         patch = PatchConv(self.channels[0], self.patch_px, self.dtype, name="patch")

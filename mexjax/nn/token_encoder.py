@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.nn.vit import Block
@@ -61,5 +62,5 @@ class TokenEncoder(nn.Module):
             )
             x = block(x, mode, is_key=is_seen)
         if self.has_last_norm:
-            x = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
+            x = LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
         return x

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import Dense, Dropout, DropPath, Initializer, space_to_depth, truncated_normal
 from mexjax.nn.mode import Mode
-from mexjax.ops.activations import gelu, quick_gelu
+from mexjax.ops.activations import gelu, quick_gelu, relu
 from mexjax.ops.products import matmul
 
 _INIT = truncated_normal(0.02)
@@ -20,7 +21,7 @@ _INIT = truncated_normal(0.02)
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
     "quick_gelu": quick_gelu,
-    "relu": nn.relu,
+    "relu": relu,
 }
 
 
@@ -141,8 +142,8 @@ class Block(nn.Module):
         if self.activation not in ACTIVATIONS:
             raise ConfigError(unknown_name("activation", self.activation, ACTIVATIONS))
 
-        def norm(name: str) -> nn.LayerNorm:
-            return nn.LayerNorm(self.epsilon, dtype=self.dtype, name=name)
+        def norm(name: str) -> LayerNorm:
+            return LayerNorm(self.epsilon, dtype=self.dtype, name=name)
 
         out_init = self.out_init or self.kernel_init
 
@@ -215,5 +216,5 @@ class VisionTransformer(nn.Module):
                 self.dtype,
                 name=f"block_{i}",
             )(x, mode)
-        token = nn.LayerNorm(1e-6, dtype=self.dtype, name="norm")(x[:, 0])
+        token = LayerNorm(1e-6, dtype=self.dtype, name="norm")(x[:, 0])
         return nn.Dense(self.num_features, dtype=self.dtype, kernel_init=_INIT, name="head")(token)

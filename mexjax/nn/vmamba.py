@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import Conv, Dense, DropPath, Mlp, truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.ops.activations import gelu
@@ -93,7 +94,7 @@ class SS2D(nn.Module):
         y = selective_scan(
             u, delta, -jnp.exp(log_rate), b, c, skip, form=self.form, chunk=self.chunk
         )
-        y = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm")(cross_merge(y, size))
+        y = LayerNorm(1e-5, dtype=self.dtype, name="norm")(cross_merge(y, size))
         return dense(channels, "out_proj")(y)
 
 
@@ -113,9 +114,9 @@ class VSSBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         drop_path = DropPath(self.drop_path_rate)
-        y = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm1")(x)
+        y = LayerNorm(1e-5, dtype=self.dtype, name="norm1")(x)
         x += drop_path(SS2D(**self.scan, dtype=self.dtype, name="scan")(y), mode)
-        y = nn.LayerNorm(1e-5, dtype=self.dtype, name="norm2")(x)
+        y = LayerNorm(1e-5, dtype=self.dtype, name="norm2")(x)
         mlp = Mlp(self.mlp_ratio * x.shape[-1], self.dtype, name="mlp")
         return x + drop_path(mlp(y), mode)
 
@@ -148,7 +149,7 @@ class VMamba(nn.Module):
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
         def halved(x: jax.Array, width: int, name: str) -> jax.Array:
             conv = Conv(width, stride=2, use_bias=True, dtype=self.dtype, name=f"{name}_conv")
-            return nn.LayerNorm(1e-5, dtype=self.dtype, name=f"{name}_norm")(conv(x))
+            return LayerNorm(1e-5, dtype=self.dtype, name=f"{name}_norm")(conv(x))
 
         scan = {key: getattr(self, key) for key in ("ratio", "state", "rank", "form", "chunk")}
         rates = iter(np.linspace(0.0, self.drop_path_rate, sum(self.depths)).tolist())
@@ -160,4 +161,4 @@ class VMamba(nn.Module):
                     scan, self.mlp_ratio, next(rates), self.dtype, name=f"stage_{i}_block_{j}"
                 )
                 x = block(x, mode)
-        return nn.LayerNorm(1e-5, dtype=self.dtype, name="norm")(x)
+        return LayerNorm(1e-5, dtype=self.dtype, name="norm")(x)

@@ -1,4 +1,4 @@
-"""Activation functions whose library form costs more than it must."""
+"""Activation functions whose library form costs more than it must; reverse-mode differentiable."""
 
 from __future__ import annotations
 
@@ -6,24 +6,57 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from mexjax.ops.ordering import again_after
 
 
-@jax.custom_jvp
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), with gradient 0 at 0: f[...] -> f[...].
+
+    `jax.nn.relu` keeps x for the gradient; this keeps the result, which what follows keeps anyway.
+    """
+    return jnp.maximum(x, 0)
+
+
+def _relu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = relu(x)
+    return y, y
+
+
+def _relu_bwd(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(y > 0, dy, 0),)
+
+
+relu.defvjp(_relu_fwd, _relu_bwd)
+
+
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
     """x times the normal distribution function of x, exact: f[...] -> f[...].
 
     `jax.nn.gelu` goes through erfc, which keeps the last digits of a tail that vanishes and takes
-    twice the time; the derivative here needs one exponential.
+    twice the time; the derivative here needs one exponential, and keeps x alone.
     """
-    return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
+    return x * _normal_distribution(x)
 
 
-@gelu.defjvp
-def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    (x,), (dx,) = primals, tangents
-    share = 0.5 * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
-    slope = share + x * jnp.exp(-0.5 * x * x) * (0.5 / math.pi) ** 0.5
-    return x * share, slope * dx
+def _normal_distribution(x: jax.Array) -> jax.Array:
+    return 0.5 * (1.0 + lax.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gelu(x), x
+
+
+def _gelu_bwd(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    x = again_after(x, dy)
+    slope = _normal_distribution(x) + x * jnp.exp(-0.5 * x * x) * (0.5 / math.pi) ** 0.5
+    return (slope * dy,)
+
+
+gelu.defvjp(_gelu_fwd, _gelu_bwd)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 from jax import lax
 
-from mexjax.ops.conv_lowerings import zeros_that_vary_like
+from mexjax.ops.ordering import zeros_after
 
 # Of one array in a block, and of the smallest array that is taken by blocks (both measured).
 BLOCK_BYTES, MIN_BYTES = 2**20, 2**25
@@ -40,15 +40,20 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
 def sums_over_blocks(function: Callable[..., Sums], rows: int, *arrays: jax.Array) -> Sums:
     """The same in a loop over blocks of `rows` rows, and what is left over after it."""
     num_rows = arrays[0].shape[0]
+    # Without axes of length one: layouts that differ in such an axis alone differ for XLA, which
+    # would copy the array in front of the loop.
+    squeezed = [a.reshape(num_rows, *(size for size in a.shape[1:] if size > 1)) for a in arrays]
 
     def add(totals: Sums, block: list[jax.Array]) -> Sums:
         return tuple(a + b for a, b in zip(totals, function(*block), strict=True))
 
     def body(i: jax.Array, totals: Sums) -> Sums:
-        return add(totals, [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in arrays])
+        blocks = [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in squeezed]
+        pairs = zip(blocks, arrays, strict=True)
+        return add(totals, [block.reshape(rows, *a.shape[1:]) for block, a in pairs])
 
     shapes = jax.eval_shape(function, *arrays)
-    zeros = tuple(zeros_that_vary_like(arrays[-1], s.shape, s.dtype) for s in shapes)
+    zeros = tuple(zeros_after(arrays[-1], s.shape, s.dtype) for s in shapes)
     totals = lax.fori_loop(0, num_rows // rows, body, zeros)
     done = num_rows // rows * rows
     return totals if done == num_rows else add(totals, [a[done:] for a in arrays])

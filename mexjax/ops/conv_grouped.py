@@ -22,8 +22,8 @@ from mexjax.ops.conv_lowerings import (
     padded_block,
     phases,
     taps_of,
-    zeros_that_vary_like,
 )
+from mexjax.ops.ordering import zeros_after
 
 # Terms of an output: 16 channels a group and 3 x 3 taps are the most that was measured.
 MOST_TERMS = 144
@@ -124,7 +124,7 @@ def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Ar
         ]
 
     shape = (images, steps, kw, g.groups, per_group, out // g.groups)
-    zeros = [zeros_that_vary_like(dy, shape, jnp.float32) for _ in keys]
+    zeros = [zeros_after(dy, shape, jnp.float32) for _ in keys]
     sums = lax.optimization_barrier(lax.fori_loop(0, n // images, body, zeros))
     by_row = [
         add(total.sum((0, 1)) for total, (row, _) in zip(sums, keys, strict=True) if row == i)

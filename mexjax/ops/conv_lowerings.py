@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from mexjax.ops.ordering import room_after, zeros_after
+
 Pair = tuple[int, int]
 Function = Callable[[jax.Array, jax.Array, "Geometry"], jax.Array]
 
@@ -136,12 +138,6 @@ def vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     return x, w
 
 
-def zeros_that_vary_like(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    zeros = jnp.zeros(shape, dtype)
-    axes = tuple(sorted(varying_axes(x)))
-    return lax.pcast(zeros, axes, to="varying") if axes else zeros
-
-
 def _chunk(n: int, image_bytes: int, image_rows: int, min_rows: int = 0) -> int:
     """Images to compute at once, of a batch of n: all of them, or an odd number.
 
@@ -195,7 +191,7 @@ def in_chunks(
 
     parts = jax.eval_shape(function, jax.ShapeDtypeStruct((chunk, *x.shape[1:]), x.dtype))
     _, height, *rest = parts[0].shape
-    y = zeros_that_vary_like(x, (n, height, len(parts), *rest), parts[0].dtype)
+    y = room_after(x, (n, height, len(parts), *rest), parts[0].dtype)
     return lax.fori_loop(0, count, body, y)
 
 
@@ -222,7 +218,7 @@ def sum_over_chunks(
             parts[1] = jnp.where(is_new[:, None, None, None], parts[1], 0)
         return total + function(*parts)
 
-    return lax.fori_loop(0, count, body, zeros_that_vary_like(x, shape, jnp.float32))
+    return lax.fori_loop(0, count, body, zeros_after(x, shape, jnp.float32))
 
 
 def images_of_a_block(n: int, image_bytes: int, block_bytes: int) -> int:

@@ -24,8 +24,8 @@ from mexjax.ops.conv_lowerings import (
     patches,
     taps_of,
     turn,
-    zeros_that_vary_like,
 )
+from mexjax.ops.ordering import zeros_after
 from mexjax.ops.products import sum_of_outer_products
 
 # Of the depthwise weight gradient: bytes of its blocks, and columns that one expression sums.
@@ -100,7 +100,7 @@ def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
             for total, (i, part) in zip(sums, keys, strict=True)
         ]
 
-    zeros = [zeros_that_vary_like(dy, (images, height, kw, channels), jnp.float32) for _ in keys]
+    zeros = [zeros_after(dy, (images, height, kw, channels), jnp.float32) for _ in keys]
     # The sums that are left are small; not joined with the loop, they stay sums of whole vectors.
     sums = lax.optimization_barrier(lax.fori_loop(0, n // images, body, zeros))
     rows = [

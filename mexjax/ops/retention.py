@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mexjax.ops import retention_tables as tables
-from mexjax.ops.conv_lowerings import zeros_that_vary_like
+from mexjax.ops.ordering import zeros_after
 
 # Score of a key that is not there: its weight is zero, and no infinity meets another.
 _ABSENT = -1e30
@@ -89,11 +89,21 @@ def _attend(
 ) -> jax.Array:
     """softmax(q k^T + decay) v: f[...,heads,L,d] twice, f[...,heads,L,dv] -> f[...,heads,L,dv].
 
-    `size` is (L,) for a line and (H, W), L = H * W, for a plane. The derivative is written by
-    hand: of all pairs it keeps the weights alone, not yet divided by their sum, and divides where
-    they have been summed up.
+    `size` is (L,) for a line and (H, W), L = H * W, for a plane. The weights are divided by their
+    sum after they have met the values; where a gradient is wanted before, since then they are kept
+    and the sum is not.
     """
-    return _attend_fwd(size, log_decay, q, k, v)[0]
+    weights = _weights(size, log_decay, q, k)
+    total = weights.sum(axis=-1, keepdims=True)
+    return (_products("...qk,...kd->...qd", weights.astype(v.dtype), v) / total).astype(v.dtype)
+
+
+def _weights(
+    size: tuple[int, ...], log_decay: tuple[float, ...], q: jax.Array, k: jax.Array
+) -> jax.Array:
+    """exp(scores), the largest of a query 1: f32[...,heads,L,L]."""
+    scores = _products("...qd,...kd->...qk", q, k) + _decay(size, log_decay)
+    return jnp.exp(scores - scores.max(axis=-1, keepdims=True))
 
 
 def _decay(size: tuple[int, ...], log_decay: tuple[float, ...]) -> jax.Array | np.ndarray:
@@ -115,12 +125,10 @@ def _attend_fwd(
     k: jax.Array,
     v: jax.Array,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    scores = _products("...qd,...kd->...qk", q, k) + _decay(size, log_decay)
-    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-    total = weights.sum(axis=-1, keepdims=True)
-    weights = weights.astype(v.dtype)
-    y = (_products("...qk,...kd->...qd", weights, v) / total).astype(v.dtype)
-    return y, (q, k, v, y, weights, total)
+    weights = _weights(size, log_decay, q, k)
+    weights = (weights / weights.sum(axis=-1, keepdims=True)).astype(v.dtype)
+    y = _products("...qk,...kd->...qd", weights, v).astype(v.dtype)
+    return y, (q, k, v, y, weights)
 
 
 def _attend_bwd(
@@ -130,11 +138,9 @@ def _attend_bwd(
     dy: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     del size, log_decay
-    q, k, v, y, weights, total = saved
-    dy = dy.astype(jnp.float32) / total
+    q, k, v, y, weights = saved
     # The part of the softmax gradient that is the same for every key of a query.
-    common = (dy * y).sum(axis=-1, keepdims=True)
-    dy = dy.astype(v.dtype)
+    common = (dy.astype(jnp.float32) * y).sum(axis=-1, keepdims=True)
     d_scores = weights * (_products("...qd,...kd->...qk", dy, v) - common)
     d_scores = d_scores.astype(q.dtype)
     dq = _products("...qk,...kd->...qd", d_scores, k).astype(q.dtype)
@@ -242,8 +248,8 @@ def _chunked_fwd(size, log_decay, chunk, q, k, v) -> tuple[jax.Array, Any]:
         total = total * shrink + weights.sum(axis=-1, keepdims=True)
         return (new, total, y * shrink + weights @ v), None
 
-    one = zeros_that_vary_like(q, (*q.shape[:-1], 1), jnp.float32)
-    carry = (one + _ABSENT, one, zeros_that_vary_like(q, v.shape, jnp.float32))
+    one = zeros_after(q, (*q.shape[:-1], 1), jnp.float32)
+    carry = (one + _ABSENT, one, zeros_after(q, v.shape, jnp.float32))
     (largest, total, y), _ = jax.lax.scan(step, carry, chunks)
     y = y / total
     return y, (q, k, v, y, largest + jnp.log(total))
@@ -263,7 +269,7 @@ def _chunked_bwd(size, log_decay, chunk, saved, dy):
         dv = jnp.einsum("nhqk,nhqd->nhkd", weights, dy)
         return dq + d_scores @ k, (dk, dv)
 
-    nothing = zeros_that_vary_like(q, q.shape, jnp.float32)
+    nothing = zeros_after(q, q.shape, jnp.float32)
     dq, (dk, dv) = jax.lax.scan(step, nothing, _key_chunks(size, chunk, k, v))
 
     def join(x: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax.ops.conv_lowerings import zeros_that_vary_like
+from mexjax.ops.ordering import zeros_after
 
 Decays = Sequence[float] | np.ndarray | jax.Array
 
@@ -108,7 +108,7 @@ def causal_recurrent(
 def _empty(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """The state before the first position: f32[N,heads,d,dv] of zeros."""
     shape = (q.shape[0], q.shape[2], k.shape[3], v.shape[3])
-    return zeros_that_vary_like(q, shape, jnp.float32)
+    return zeros_after(q, shape, jnp.float32)
 
 
 def causal_chunkwise(
@@ -216,7 +216,7 @@ def bidirectional_2d(q: jax.Array, k: jax.Array, v: jax.Array, log_decay: Decays
             total = decay * total + one
             return total, total
 
-        nothing = zeros_that_vary_like(states, states.shape[1:], jnp.float32)
+        nothing = zeros_after(states, states.shape[1:], jnp.float32)
         ahead = jax.lax.scan(step, nothing, states)[1]
         behind = jax.lax.scan(step, nothing, states, reverse=True)[1]
         return ahead + behind - states

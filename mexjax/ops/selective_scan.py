@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops.conv_lowerings import zeros_that_vary_like
+from mexjax.ops.ordering import zeros_after
 
 FORMS = ("sequential", "associative", "chunked")
 CHUNK = 32  # positions: at 28 or more a step is long enough not to be all overhead
@@ -178,7 +178,7 @@ def _sequential(decay: jax.Array, new: jax.Array, is_reverse: bool) -> jax.Array
         return _step(carry, *one, is_reverse)
 
     decay, new = (jnp.moveaxis(x, -2, 0) for x in (decay, new))
-    nothing = zeros_that_vary_like(decay, decay.shape[1:], jnp.float32)
+    nothing = zeros_after(decay, decay.shape[1:], jnp.float32)
     _, result = lax.scan(step, nothing, (decay, new), reverse=is_reverse)
     return jnp.moveaxis(result, 0, -2)
 
@@ -226,7 +226,7 @@ def _chunked(decay: jax.Array, new: jax.Array, most: int, is_reverse: bool) -> j
         whole, own = totals
         return whole * at(decay, i), _step(own, at(decay, i), at(new, i), is_reverse)[0]
 
-    nothing = zeros_that_vary_like(decay, (*lead, num_chunks, width), jnp.float32)
+    nothing = zeros_after(decay, (*lead, num_chunks, width), jnp.float32)
     whole, own = lax.fori_loop(0, chunk, compose, (nothing + 1.0, nothing))
 
     def hand_on(
@@ -242,7 +242,7 @@ def _chunked(decay: jax.Array, new: jax.Array, most: int, is_reverse: bool) -> j
         carry, result = _step(carry, at(decay, i), at(new, i), is_reverse)
         return carry, lax.dynamic_update_index_in_dim(results, result, place(i), axis)
 
-    results = zeros_that_vary_like(decay, decay.shape, jnp.float32)
+    results = zeros_after(decay, decay.shape, jnp.float32)
     _, results = lax.fori_loop(0, chunk, fill, (jnp.moveaxis(start, 0, -2), results))
     return results.reshape(*lead, num_chunks * chunk, width)[..., :length, :]
 
