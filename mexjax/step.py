@@ -22,6 +22,7 @@ from mexjax import frozen
 from mexjax.batches import gather, has_flow, network_batch, prepared_batch
 from mexjax.data import augment
 from mexjax.ops import flow_frames
+from mexjax.ops.ordering import tree_after
 from mexjax.optim import Optimizer
 
 Arrays = Mapping[str, Any]
@@ -191,12 +192,18 @@ def make_fold_functions(
         (_, (logs, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.batch_stats, batch, key_model, data
         )
-        updates, opt_state = optimizer.transform.update(grads, state.opt_state, state.params)
+        grads = _after(grads, grads)
+        updates, _ = optimizer.transform.update(grads, state.opt_state, state.params)
         rate = optimizer.rate(state.step, plan.total_steps, plan.epoch_steps)
         factors = _rate_factors(updates, paper, config.model)
         updates = jax.tree.map(lambda update, factor: -rate * factor * update, updates, factors)
+        params = optax.apply_updates(state.params, updates)
+        # Once more: the new moments take the place of the old ones, which the updates were made of.
+        _, opt_state = optimizer.transform.update(
+            grads, _after(state.opt_state, params), state.params
+        )
         new = FoldState(
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
             step=state.step + 1,
@@ -227,6 +234,17 @@ def make_fold_functions(
         return found
 
     return FoldFunctions(init, train, evaluate)
+
+
+def _after(tree: Any, other: Any) -> Any:
+    """`tree`, on a CPU not before `other`.
+
+    The new state takes the place of the old one. XLA:CPU copies what is in that place, in front of
+    a step, unless every use of it comes first however the program is ordered. So the gradients,
+    which are made of the parameters, are complete before the first new parameter, and these before
+    the new moments. With weight decay within the moments (`adam`, `sgd`) the parameters are copied.
+    """
+    return tree_after(tree, other) if jax.default_backend() == "cpu" else tree
 
 
 def _rate_factors(tree: Any, paper: ModuleType, model_config: ConfigDict) -> Any:

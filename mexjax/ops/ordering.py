@@ -9,6 +9,8 @@ array, which decides nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -33,3 +35,10 @@ def zeros_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.A
 def again_after(a: jax.Array, x: jax.Array) -> jax.Array:
     """A copy of `a` f[...]: what is computed of it is computed after x, and held no earlier."""
     return a + zeros_after(x, (), a.dtype)
+
+
+def tree_after(tree: Any, other: Any) -> Any:
+    """Copies of the leaves of `tree`, computed after every leaf of `other` is."""
+    elements = jnp.stack([_element(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(other)])
+    zero = (elements > jnp.inf).any()
+    return jax.tree.map(lambda a: a + zero.astype(a.dtype), tree)
