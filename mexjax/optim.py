@@ -20,10 +20,14 @@ Rate = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Optimizer(NamedTuple):
-    """`update = -rate(step, total_steps, epoch_steps) * transform(gradient)`."""
+    """`update = -rate(step, total_steps, epoch_steps) * transform(gradient)`.
+
+    `has_decay_within`: the new moments are made of the parameters too (L2).
+    """
 
     transform: optax.GradientTransformation
     rate: Rate
+    has_decay_within: bool = False
 
 
 def make_optimizer(config: ConfigDict) -> Optimizer:
@@ -58,7 +62,8 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
     transform = optax.chain(*parts)
     if config.is_update_fused and not by_name:
         transform = optax.flatten(transform)
-    return Optimizer(transform, make_rate(config))
+    has_decay_within = config.weight_decay > 0 and config.optimizer != "adamw"
+    return Optimizer(transform, make_rate(config), has_decay_within)
 
 
 def _are_kernels(params: optax.Params) -> optax.Params:

@@ -113,8 +113,9 @@ def make_room(num_bytes: int) -> bool:
     just fits, the first small array to settle in a corner sends the next call to fresh memory, and
     training holds the piece twice. So the hole is larger than the piece, and there is a smaller
     one, which glibc prefers for whatever is small; an array of more than 64 MiB that outlives a
-    step can still take the hole. Only address space is taken here: no page is touched. Nothing is
-    done where `settle_memory` did nothing, and once there is a hole of the size.
+    step can still take the hole. Only address space is taken here: no page is touched, and pages
+    that are free are given back. Nothing is done where `settle_memory` did nothing, and once there
+    is a hole of the size.
 
     Args:
       num_bytes: of the piece; 0 if it is not known.
@@ -129,8 +130,10 @@ def make_room(num_bytes: int) -> bool:
         places = [_walled_off(libc, size) for size in (2**26, num_bytes + 2**27)]
         for place in filter(None, places):
             libc.free(place)
-        # What the programs before left free here and there, the hole does not need.
+        # What programs before left free here and there, the hole does not need. The top of the heap
+        # goes with it.
         libc.malloc_trim(0)
+        _reserve_large_pages(libc, psutil.virtual_memory().available // 2)
         if not all(places):  # a limit on address space
             return False
         _heap.room_bytes = num_bytes

@@ -193,23 +193,29 @@ def make_fold_functions(
             state.params, state.batch_stats, batch, key_model, data
         )
         grads = _after(grads, grads)
-        updates, _ = optimizer.transform.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.transform.update(grads, state.opt_state, state.params)
         rate = optimizer.rate(state.step, plan.total_steps, plan.epoch_steps)
         factors = _rate_factors(updates, paper, config.model)
         updates = jax.tree.map(lambda update, factor: -rate * factor * update, updates, factors)
-        params = optax.apply_updates(state.params, updates)
-        # Once more: the new moments take the place of the old ones, which the updates were made of.
-        _, opt_state = optimizer.transform.update(
-            grads, _after(state.opt_state, params), state.params
-        )
+
+        def kept(after: Any, before: Any) -> Any:
+            """`after`, but `before` in a step that the fold does not have."""
+            if not has_invalid_steps:
+                return after
+            return jax.tree.map(lambda a, b: jnp.where(valid, a, b), after, before)
+
+        params = kept(optax.apply_updates(state.params, updates), state.params)
+        if not optimizer.has_decay_within:
+            # Once more: the new moments take the place of the old, which the updates are made of.
+            old = _after(state.opt_state, params)
+            _, opt_state = optimizer.transform.update(grads, old, state.params)
         new = FoldState(
             params=params,
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            step=state.step + 1,
+            batch_stats=kept(batch_stats, state.batch_stats),
+            opt_state=kept(opt_state, state.opt_state),
+            step=kept(state.step + 1, state.step),
         )
         if has_invalid_steps:
-            new = jax.tree.map(lambda after, before: jnp.where(valid, after, before), new, state)
             logs = jax.tree.map(lambda value: jnp.where(valid, value, jnp.nan), logs)
         return new, logs
 
@@ -242,7 +248,8 @@ def _after(tree: Any, other: Any) -> Any:
     The new state takes the place of the old one. XLA:CPU copies what is in that place, in front of
     a step, unless every use of it comes first however the program is ordered. So the gradients,
     which are made of the parameters, are complete before the first new parameter, and these before
-    the new moments. With weight decay within the moments (`adam`, `sgd`) the parameters are copied.
+    the new moments. With weight decay within the moments each is made of the other, and some are
+    copied.
     """
     return tree_after(tree, other) if jax.default_backend() == "cpu" else tree
 

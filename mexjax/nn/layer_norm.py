@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.ops.conv_lowerings import images_of_a_block
+from mexjax.ops.conv_lowerings import images_of_a_block, vary_alike
 from mexjax.ops.ordering import again_after, room_after, zeros_after
 
 # Of a block of rows, and the fewest rows of one (both measured).
@@ -19,8 +19,9 @@ BLOCK_BYTES, MIN_ROWS = 2**20, 128
 class LayerNorm(nn.Module):
     """(x - mean) / sqrt(var + epsilon) * scale + bias over the last axis of f[...,C], in float32.
 
-    What `flax.linen.LayerNorm` computes, with its parameters `scale` and `bias`. Under XLA:CPU its
-    gradient keeps six arrays of the size of x, statistics and parameters spread out among them.
+    What `flax.linen.LayerNorm` computes, with its parameters `scale` and `bias`. The gradient here
+    keeps x and two numbers a row; under XLA:CPU that of flax keeps six arrays of the size of x,
+    among them statistics and parameters that are spread out.
 
     Attributes:
       epsilon: added to the variance.
@@ -35,7 +36,9 @@ class LayerNorm(nn.Module):
         features = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
-        y = _normalise(self.epsilon, x.reshape(-1, features), scale, bias)
+        rows, scale = vary_alike(x.reshape(-1, features), scale)
+        rows, bias = vary_alike(rows, bias)
+        y = _normalise(self.epsilon, rows, scale, bias)
         return y.reshape(x.shape).astype(self.dtype)
 
 
@@ -79,10 +82,13 @@ def _sums(
 ) -> tuple[jax.Array, ...]:
     """Over channels, f32[M,1] the means of dy * scale and of it times normal; over rows, f32[C].
 
-    As products: XLA:CPU computes them twice as fast as sums.
+    On a CPU as products, which XLA computes twice as fast as sums.
     """
-    dot = functools.partial(lax.dot, precision="highest")
     product = dy * ((x - mean) * rate)
+    if jax.default_backend() != "cpu":
+        common, slope = ((a * scale).mean(axis=1, keepdims=True) for a in (dy, product))
+        return common, slope, product.sum(axis=0), dy.sum(axis=0)
+    dot = functools.partial(lax.dot, precision="highest")
     weights = scale[:, None] / scale.size
     ones = jnp.ones((1, x.shape[0]))
     return dot(dy, weights), dot(product, weights), dot(ones, product)[0], dot(ones, dy)[0]
@@ -91,7 +97,10 @@ def _sums(
 def _sums_by_blocks(
     x: jax.Array, dy: jax.Array, mean: jax.Array, rate: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """`_sums`, on a CPU by blocks of rows in the cache."""
+    """`_sums`, on a CPU by blocks of rows in the cache (all at once if no such block divides them).
+
+    Not by `mexjax.ops.block_sums`, since there are results of every row too.
+    """
     num_rows, channels = x.shape
     rows = images_of_a_block(num_rows, 4 * channels, BLOCK_BYTES)
     if jax.default_backend() != "cpu" or rows == num_rows or rows < MIN_ROWS:

@@ -42,7 +42,7 @@ def sums_over_blocks(function: Callable[..., Sums], rows: int, *arrays: jax.Arra
     num_rows = arrays[0].shape[0]
     # Without axes of length one: layouts that differ in such an axis alone differ for XLA, which
     # would copy the array in front of the loop.
-    squeezed = [a.reshape(num_rows, *(size for size in a.shape[1:] if size > 1)) for a in arrays]
+    squeezed = [a.reshape(num_rows, *(size for size in a.shape[1:] if size != 1)) for a in arrays]
 
     def add(totals: Sums, block: list[jax.Array]) -> Sums:
         return tuple(a + b for a, b in zip(totals, function(*block), strict=True))

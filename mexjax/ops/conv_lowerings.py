@@ -222,10 +222,9 @@ def sum_over_chunks(
 
 
 def images_of_a_block(n: int, image_bytes: int, block_bytes: int) -> int:
-    """The most images that divide a batch of n and fit into a block; at least one."""
-    return max(
-        (m for m in range(1, n + 1) if n % m == 0 and m * image_bytes <= block_bytes), default=1
-    )
+    """The most images (or rows) that divide a batch of n and fit into a block; at least one."""
+    most = min(n, block_bytes // image_bytes)
+    return next((m for m in range(most, 0, -1) if n % m == 0), 1)
 
 
 def padded_block(a: jax.Array, k: jax.Array, images: int, padding: tuple[Pair, Pair]) -> jax.Array:

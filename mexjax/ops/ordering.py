@@ -17,7 +17,9 @@ from jax import lax
 
 
 def _element(x: jax.Array) -> jax.Array:
-    """f[], the first of x f[...]."""
+    """f[], the first of x f[...]; 0 of an empty one."""
+    if x.size == 0:
+        return jnp.zeros((), x.dtype)
     return lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
 
 
@@ -28,17 +30,20 @@ def room_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Ar
 
 def zeros_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """Zeros, whatever is in x f[...]; in `shard_map` they vary over the mesh axes that x does."""
-    # Nothing is above infinity, and XLA does not know that: it would a product with zero.
+    # Nothing is above infinity, which XLA does not make use of. A product with zero would not do:
+    # it is NaN where x is.
     return jnp.broadcast_to((_element(x) > jnp.inf).astype(dtype), shape)
 
 
 def again_after(a: jax.Array, x: jax.Array) -> jax.Array:
-    """A copy of `a` f[...]: what is computed of it is computed after x, and held no earlier."""
+    """A copy of `a` f[...] (-0 becomes 0): what is computed of it comes after x."""
     return a + zeros_after(x, (), a.dtype)
 
 
 def tree_after(tree: Any, other: Any) -> Any:
-    """Copies of the leaves of `tree`, computed after every leaf of `other` is."""
-    elements = jnp.stack([_element(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(other)])
-    zero = (elements > jnp.inf).any()
+    """Copies of the leaves of `tree` (-0 becomes 0), after the first element of each of `other`."""
+    elements = [_element(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(other)]
+    if not elements:
+        return tree
+    zero = (jnp.stack(elements) > jnp.inf).any()
     return jax.tree.map(lambda a: a + zero.astype(a.dtype), tree)

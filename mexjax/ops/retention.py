@@ -90,8 +90,8 @@ def _attend(
     """softmax(q k^T + decay) v: f[...,heads,L,d] twice, f[...,heads,L,dv] -> f[...,heads,L,dv].
 
     `size` is (L,) for a line and (H, W), L = H * W, for a plane. The weights are divided by their
-    sum after they have met the values; where a gradient is wanted before, since then they are kept
-    and the sum is not.
+    sum after they have met the values. For a gradient they are divided before, so that nothing but
+    the divided weights is kept of all pairs, and no sum.
     """
     weights = _weights(size, log_decay, q, k)
     total = weights.sum(axis=-1, keepdims=True)
