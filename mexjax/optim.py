@@ -20,14 +20,10 @@ Rate = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Optimizer(NamedTuple):
-    """`update = -rate(step, total_steps, epoch_steps) * transform(gradient)`.
-
-    `has_decay_within`: the new moments are made of the parameters too (L2).
-    """
+    """`update = -rate(step, total_steps, epoch_steps) * transform(gradient)`."""
 
     transform: optax.GradientTransformation
     rate: Rate
-    has_decay_within: bool = False
 
 
 def make_optimizer(config: ConfigDict) -> Optimizer:
@@ -62,8 +58,7 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
     transform = optax.chain(*parts)
     if config.is_update_fused and not by_name:
         transform = optax.flatten(transform)
-    has_decay_within = config.weight_decay > 0 and config.optimizer != "adamw"
-    return Optimizer(transform, make_rate(config), has_decay_within)
+    return Optimizer(transform, make_rate(config))
 
 
 def _are_kernels(params: optax.Params) -> optax.Params:

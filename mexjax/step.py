@@ -193,7 +193,7 @@ def make_fold_functions(
             state.params, state.batch_stats, batch, key_model, data
         )
         grads = _after(grads, grads)
-        updates, opt_state = optimizer.transform.update(grads, state.opt_state, state.params)
+        updates, _ = optimizer.transform.update(grads, state.opt_state, state.params)
         rate = optimizer.rate(state.step, plan.total_steps, plan.epoch_steps)
         factors = _rate_factors(updates, paper, config.model)
         updates = jax.tree.map(lambda update, factor: -rate * factor * update, updates, factors)
@@ -205,10 +205,9 @@ def make_fold_functions(
             return jax.tree.map(lambda a, b: jnp.where(valid, a, b), after, before)
 
         params = kept(optax.apply_updates(state.params, updates), state.params)
-        if not optimizer.has_decay_within:
-            # Once more: the new moments take the place of the old, which the updates are made of.
-            old = _after(state.opt_state, params)
-            _, opt_state = optimizer.transform.update(grads, old, state.params)
+        # Once more: the new moments take the place of the old ones, which the updates are made of.
+        old = _after(state.opt_state, params)
+        _, opt_state = optimizer.transform.update(grads, old, state.params)
         new = FoldState(
             params=params,
             batch_stats=kept(batch_stats, state.batch_stats),
@@ -248,8 +247,8 @@ def _after(tree: Any, other: Any) -> Any:
     The new state takes the place of the old one. XLA:CPU copies what is in that place, in front of
     a step, unless every use of it comes first however the program is ordered. So the gradients,
     which are made of the parameters, are complete before the first new parameter, and these before
-    the new moments. With weight decay within the moments each is made of the other, and some are
-    copied.
+    the new moments. The parameters are still copied, which the new ones, and with L2 the new
+    moments, are made of.
     """
     return tree_after(tree, other) if jax.default_backend() == "cpu" else tree
 

@@ -12,7 +12,7 @@ from jax import lax
 from mexjax.ops.conv_lowerings import images_of_a_block, vary_alike
 from mexjax.ops.ordering import again_after, room_after, zeros_after
 
-# Of a block of rows, and the fewest rows of one (both measured).
+# Of a block of rows (measured), and the fewest rows of one: fewer would be a loop of many steps.
 BLOCK_BYTES, MIN_ROWS = 2**20, 128
 
 
