@@ -12,6 +12,8 @@ import pytest
 from small import small_config
 
 from mexjax import step
+from mexjax.ops import conv_choice
+from mexjax.ops.conv import conv2d
 from mexjax.ops.ordering import again_after, room_after, tree_after, zeros_after
 from mexjax.study_layout import Study, device_data, make_study, trace_step
 
@@ -49,6 +51,28 @@ def test_one_program_holds_what_comes_first_no_longer_than_it_needs():
     early = temporary_bytes(lambda x, shape, dtype: jnp.zeros(shape, dtype))
     assert late <= early
     assert late < 8 * 256 * 256 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "points"), [("winograd2", 16), ("winograd4", 36), ("dense_map", 16)]
+)
+def test_convolutions_do_not_hold_what_their_kernels_become(name, points):
+    """That is made of weights alone, which are there before the first layer and the last."""
+    channels, num_layers = 64, 6
+    weights = [jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)] * num_layers
+    size = 2 if name == "dense_map" else 4
+    x = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
+
+    def loss(weights, x):
+        with conv_choice.use_lowering(name):
+            for w in weights:
+                x = jnp.tanh(conv2d(x, w))
+        return x.sum()
+
+    compiled = jax.jit(jax.grad(loss)).lower(weights, x).compile()
+    transformed = points * channels * channels * 4
+    # Each has one for the forward pass and one for the input gradient.
+    assert compiled.memory_analysis().temp_size_in_bytes < num_layers * transformed
 
 
 def copied_numbers(study: Study) -> int:

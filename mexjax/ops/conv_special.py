@@ -25,7 +25,7 @@ from mexjax.ops.conv_lowerings import (
     taps_of,
     turn,
 )
-from mexjax.ops.ordering import zeros_after
+from mexjax.ops.ordering import again_after, zeros_after
 from mexjax.ops.products import sum_of_outer_products
 
 # Of the depthwise weight gradient: bytes of its blocks, and columns that one expression sums.
@@ -127,11 +127,11 @@ def _tap_of(g: Geometry) -> np.ndarray:
     return tap.reshape(g.size[0] * g.size[1], -1)
 
 
-def _unrolled_kernel(w: jax.Array, g: Geometry) -> jax.Array:
-    """f[kh,kw,I/g,O] -> f[g,H*W*I/g,H'*W'*O/g]."""
+def _unrolled_kernel(w: jax.Array, g: Geometry, x: jax.Array) -> jax.Array:
+    """f[kh,kw,I/g,O] -> f[g,H*W*I/g,H'*W'*O/g], made no earlier than x."""
     tap_of = _tap_of(g)
-    w = w.reshape(g.kernel[0] * g.kernel[1], w.shape[2], g.groups, -1).swapaxes(1, 2)
-    taps = [*w, jnp.zeros_like(w[0])]
+    taps = again_after(w, x).reshape(g.kernel[0] * g.kernel[1], w.shape[2], g.groups, -1)
+    taps = [*taps.swapaxes(1, 2), jnp.zeros_like(taps[0].swapaxes(0, 1))]
     rows = [jnp.concatenate([taps[t] for t in row], -1) for row in tap_of]
     return jnp.concatenate(rows, 1)
 
@@ -156,12 +156,12 @@ def _maps(vectors: jax.Array, size: Pair) -> jax.Array:
 
 
 def _dense_map(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    return _maps(matmul(_vectors(x, g), _unrolled_kernel(w, g)), g.out_size)
+    return _maps(matmul(_vectors(x, g), _unrolled_kernel(w, g, x)), g.out_size)
 
 
 def _dense_map_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     contract = (((2,), (2,)), ((0,), (0,)))  # over the outputs, for each group
-    kernel = _unrolled_kernel(w, g)
+    kernel = _unrolled_kernel(w, g, dy)
     dx = lax.dot_general(_vectors(dy, g), kernel, contract, preferred_element_type=jnp.float32)
     return _maps(dx, g.size)
 

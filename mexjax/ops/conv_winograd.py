@@ -25,6 +25,7 @@ from mexjax.ops.conv_lowerings import (
     pad,
     sum_over_chunks,
 )
+from mexjax.ops.ordering import again_after
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,10 +120,12 @@ def _windows(x: jax.Array, g: Geometry, algorithm: Algorithm) -> list[list[jax.A
     return [[x[:, r, c] for c in at[1]] for r in at[0]]
 
 
-def _transformed_kernel(w: jax.Array, algorithm: Algorithm, is_turned: bool) -> jax.Array:
-    """f32[p*p,I,O], of the mirrored taps if `is_turned`."""
+def _transformed_kernel(
+    w: jax.Array, algorithm: Algorithm, is_turned: bool, x: jax.Array
+) -> jax.Array:
+    """f32[p*p,I,O], of the mirrored taps if `is_turned`; made no earlier than x."""
     taps = algorithm.G[:, ::-1] if is_turned else algorithm.G
-    both = np.kron(taps, taps).astype(np.float32)
+    both = again_after(jnp.asarray(np.kron(taps, taps), jnp.float32), x)
     flat = w.astype(jnp.float32).reshape(9, -1)
     return matmul(both, flat).reshape(-1, *w.shape[2:])
 
@@ -152,7 +155,7 @@ def _forward(
     if is_turned:
         channels, out = out, channels
     points, m, tiles = algorithm.points, algorithm.tile, _tiles(g, algorithm)
-    kernel = _transformed_kernel(w, algorithm, is_turned)
+    kernel = _transformed_kernel(w, algorithm, is_turned, x)
     contract = (((1,), (1 if is_turned else 0,)), ((), ()))
     column = algorithm.A.T.astype(np.float32)[:, :, None]
 
