@@ -129,21 +129,17 @@ def step_tables(files: list[Path]) -> str:
     """The tables of files of `benchmarks/step_time.py`, newest first; `folds` are its as well.
 
     Names sort by time: a letter after the date for a second measurement of a day. Of older files
-    what no newer one measures again, and of the processor of the newest file alone.
+    what no newer one measures again on the same processor: ratios differ between processors.
     """
     parts: list[str] = []
-    shown: set[str] = set()
-    processor = ""
+    shown: set[tuple[str, str, str]] = set()
     for path in sorted([*files, *RESULTS.glob("*-folds.json")], reverse=True):
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        processor = processor or record["environment"]["processor"]
-        if record["environment"]["processor"] != processor:
-            continue
-        found = {key: record[key] for key in ("cases", "folds")}
-        for key, rows in found.items():
-            names = {f"{key} {row['name']}" for row in rows}
-            record[key] = [row for row in rows if f"{key} {row['name']}" not in shown]
-            shown |= names
+        processor = record["environment"]["processor"]
+        for key in ("cases", "folds"):
+            rows = {(processor, key, row["name"]): row for row in record[key]}
+            record[key] = [row for name, row in rows.items() if name not in shown]
+            shown |= rows.keys()
         parts += [step_table(record, path)] if record["cases"] or record["folds"] else []
     return "\n\n".join(parts)
 
