@@ -130,8 +130,9 @@ def _tap_of(g: Geometry) -> np.ndarray:
 def _unrolled_kernel(w: jax.Array, g: Geometry, x: jax.Array) -> jax.Array:
     """f[kh,kw,I/g,O] -> f[g,H*W*I/g,H'*W'*O/g], made no earlier than x."""
     tap_of = _tap_of(g)
-    taps = again_after(w, x).reshape(g.kernel[0] * g.kernel[1], w.shape[2], g.groups, -1)
-    taps = [*taps.swapaxes(1, 2), jnp.zeros_like(taps[0].swapaxes(0, 1))]
+    w = again_after(w, x).reshape(g.kernel[0] * g.kernel[1], w.shape[2], g.groups, -1)
+    w = w.swapaxes(1, 2)
+    taps = [*w, jnp.zeros_like(w[0])]
     rows = [jnp.concatenate([taps[t] for t in row], -1) for row in tap_of]
     return jnp.concatenate(rows, 1)
 
