@@ -15,7 +15,7 @@ from mexjax import folds as fold_axis
 from mexjax import perf, plan
 from mexjax.errors import ConfigError
 from mexjax.protocols import Fold
-from mexjax.study_layout import Study, compile_group, make_study
+from mexjax.study_layout import Compiled, Study, compile_group, make_study
 
 UNEQUAL = (27, 9, 18)
 # A bias starts at zero: its scale is that of the weights it is added to. Where rounding moves one
@@ -23,6 +23,7 @@ UNEQUAL = (27, 9, 18)
 WEIGHTS = 0.05
 # Of Adam: with steps of 1e-3 rounding grows beyond 1e-4 of a loss within twenty of them.
 RATE = 3e-4
+SGD = ("sgd", 0.02)
 
 
 @functools.cache
@@ -55,15 +56,29 @@ def unequal_study(strategy: str, optimizer: str, rate: float) -> Study:
 
 
 @functools.cache
+def compiled_group(
+    strategy: str, per_device: int, optimizer: str, rate: float
+) -> tuple[Study, Compiled]:
+    """The unequal folds, and the programs of a group of them."""
+    study = unequal_study(strategy, optimizer, rate)
+    return study, compile_group(study, study.dataset.on_host(), per_device)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_kept():
+    yield
+    for cached in (unequal_study, compiled_group, trained):
+        cached.cache_clear()
+
+
+@functools.cache
 def trained(
-    strategy: str, per_device: int, steps: int, optimizer: str = "sgd", rate: float = 0.02
+    strategy: str, per_device: int, steps: int, optimizer: str = SGD[0], rate: float = SGD[1]
 ) -> tuple[list, np.ndarray]:
     """Parameters of each fold and losses f32[F, steps] after `steps` steps."""
-    study = unequal_study(strategy, optimizer, rate)
-    host = study.dataset.on_host()
-    compiled = compile_group(study, host, per_device)
+    study, compiled = compiled_group(strategy, per_device, optimizer, rate)
     programs = compiled.programs
-    data = jax.device_put(host, programs.shared)
+    data = jax.device_put(study.dataset.on_host(), programs.shared)
     width = per_device * fold_axis.num_devices(strategy)
     params, losses = [], []
     place = programs.log_names.index("loss")
@@ -143,7 +158,7 @@ def test_bfloat16_trains_beside_float32():
 
 
 def test_steps_that_are_not_the_folds_own_change_nothing():
-    study = unequal_study("vmap", "sgd", 0.02)
+    study = unequal_study("vmap", *SGD)
     after_two, _ = trained("vmap", 3, 2)
     after_four, _ = trained("vmap", 3, 4)
     # Fold 1 has two steps an epoch of four.
@@ -159,7 +174,7 @@ def test_steps_that_are_not_the_folds_own_change_nothing():
 
 def test_a_short_fold_is_the_same_without_the_longer_ones():
     """Two epochs of fold 1 in a plan of its own: other places in the plan, the same training."""
-    study = unequal_study("loop", "sgd", 0.02)
+    study = unequal_study("loop", *SGD)
     fold = study.folds[1]
     layout = plan.make_plan([fold], [1], study.dataset.clips, study.config)
     schedule = dataclasses.replace(study.schedule, epoch_steps=2)
@@ -185,9 +200,7 @@ def test_folds_differ_from_each_other():
 
 
 def compiled_text(strategy: str, per_device: int) -> str:
-    study = unequal_study(strategy, "sgd", 0.02)
-    host = study.dataset.on_host()
-    return compile_group(study, host, per_device).train.as_text()
+    return compiled_group(strategy, per_device, *SGD)[1].train.as_text()
 
 
 def computations(text: str) -> dict[str, str]:
@@ -248,11 +261,9 @@ def test_sharded_step_has_no_collective():
 
 
 def test_one_compilation_for_a_shape():
-    study = unequal_study("vmap", "sgd", 0.02)
-    host = study.dataset.on_host()
-    compiled = compile_group(study, host, 2)
+    study, compiled = compiled_group("vmap", 2, *SGD)
     programs = compiled.programs
-    data = jax.device_put(host, programs.shared)
+    data = jax.device_put(study.dataset.on_host(), programs.shared)
     with perf.CompileCounter() as counter:
         for start in (0, 2):
             own = plan.take_folds(study.plan, slice(start, start + 2))
