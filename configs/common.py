@@ -142,6 +142,9 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_epochs = 10  # 0: only when interrupted
+    # But no sooner after the last one: to write the state costs as much as many steps of a small
+    # network. A killed process loses at most this and the epochs above.
+    checkpoint.min_seconds = 60.0
 
     config.report = report = ConfigDict()
     report.has_figures = True  # False: tables only

@@ -37,6 +37,7 @@ LEAST = {
     "eval.every_epochs": 1,
     "eval.batch_size": 1,
     "checkpoint.every_epochs": 0,
+    "checkpoint.min_seconds": 0,
     "report.num_sheet_clips": 0,
 }
 

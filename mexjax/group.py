@@ -31,13 +31,17 @@ class Compiled(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When things happen, in epochs and steps of the plan."""
+    """When things happen, in epochs and steps of the plan.
+
+    Checkpoints are `checkpoint_every` epochs and `checkpoint_seconds` apart, or more.
+    """
 
     num_epochs: int
     epoch_steps: int
     steps_per_call: int
     eval_every: int
     checkpoint_every: int
+    checkpoint_seconds: float
 
     @property
     def eval_epochs(self) -> list[int]:
@@ -115,10 +119,11 @@ class GroupTrainer:
         total = steps * self.schedule.num_epochs
         self.progress.skip(self._fold_steps(0, position))
         epoch_start = position
+        saved_epoch, saved_at = position // steps, began
         while position < total:
             with jax.transfer_guard("disallow"):
                 carry = self.compiled.train(carry, self.plan, self.data)
-            position += calls
+            position, carry = self._past_idle_steps(position + calls, carry)
             if self.stop and position % steps:
                 self._save(position, carry)
                 raise self._interrupted()
@@ -135,13 +140,27 @@ class GroupTrainer:
             if epoch in self.schedule.eval_epochs:
                 extras = self._evaluate(epoch, carry)
                 self.history.seconds[1] += time.perf_counter() - now
-            is_due = self.schedule.checkpoint_every and epoch % self.schedule.checkpoint_every == 0
+            is_due = (
+                0 < self.schedule.checkpoint_every <= epoch - saved_epoch
+                and time.perf_counter() - saved_at >= self.schedule.checkpoint_seconds
+            )
             if position < total and (is_due or self.stop):
                 self._save(position, carry)
+                saved_epoch, saved_at = epoch, time.perf_counter()
             if position < total and self.stop:
                 raise self._interrupted()
             began, epoch_start = time.perf_counter(), position
         return self.history.tree() | {f"extra_{name}": array for name, array in extras.items()}
+
+    def _past_idle_steps(self, position: int, carry: Carry) -> tuple[int, Carry]:
+        """Leave out the steps before the end of the epoch that no fold of the group has."""
+        steps, calls, start = self.schedule.epoch_steps, self.schedule.steps_per_call, position
+        while position % steps and not self.host_plan.valid[:, position : position + calls].any():
+            position += calls
+        if position > start:
+            at = jax.device_put(np.int32(position), self.compiled.programs.shared)
+            carry = carry.replace(position=at)
+        return position, carry
 
     def _start(self) -> tuple[int, Carry]:
         programs, shape = self.compiled.programs, self.compiled.carry_shape

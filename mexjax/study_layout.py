@@ -56,6 +56,7 @@ def make_study(config: ConfigDict) -> Study:
         steps_per_call=_steps_per_call(config, plan.steps_per_epoch(chosen, config)),
         eval_every=config.eval.every_epochs,
         checkpoint_every=config.checkpoint.every_epochs,
+        checkpoint_seconds=config.checkpoint.min_seconds,
     )
     # Longest folds first: groups of like folds have the fewest steps to sit out.
     fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))

@@ -31,6 +31,7 @@ OVERRIDES: dict[str, Any] = {
     "train.num_epochs": 2,
     "train.batch_size": 8,
     "eval.every_epochs": 1,
+    "checkpoint.min_seconds": 0.0,
     "folds.per_chunk": 2,
     "report.has_figures": False,
     "has_progress": False,

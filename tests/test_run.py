@@ -88,6 +88,61 @@ def test_a_fold_alone_is_the_fold_among_the_others(finished, tmp_path):
     np.testing.assert_allclose(alone[columns], among[columns], rtol=2e-3, atol=2e-3)
 
 
+def test_steps_that_no_fold_of_a_group_has_are_left_out(tmp_path, monkeypatch):
+    config = small_config(
+        folds__strategy="loop",
+        folds__only=("synthetic/01", "synthetic/02"),
+        train__batch_size=14,
+    )
+    valid = make_study(config).plan.valid
+    assert sorted(valid.sum(axis=1)) == [4, 6]  # of two epochs
+    compile_group, calls = train.compile_group, []
+
+    def counting(*arguments):
+        compiled = compile_group(*arguments)
+        step = compiled.train
+
+        class Counted:
+            def __call__(self, *arrays):
+                calls.append(1)
+                return step(*arrays)
+
+            def __getattr__(self, name):
+                return getattr(step, name)
+
+        return compiled._replace(train=Counted())
+
+    monkeypatch.setattr(train, "compile_group", counting)
+    short = mexjax.run(config, tmp_path / "short")
+    assert len(calls) == valid.sum()
+    calls.clear()
+    # What these steps do instead is nothing.
+    monkeypatch.setattr(group.GroupTrainer, "_past_idle_steps", lambda self, *place: place)
+    whole = mexjax.run(config, tmp_path / "whole")
+    assert len(calls) == valid.size
+    pd.testing.assert_frame_equal(short.predictions, whole.predictions, check_exact=True)
+    curves = [np.load(run.workdir / "predictions.npz") for run in (short, whole)]
+    for name in curves[0].files:
+        np.testing.assert_array_equal(*(c[name] for c in curves), err_msg=name)
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(0.0, [1, 2]), (1e6, [])])
+def test_checkpoints_are_some_epochs_and_some_time_apart(seconds, epochs, tmp_path, monkeypatch):
+    config = small_config(
+        folds__only=("synthetic/02",),
+        train__num_epochs=3,
+        checkpoint__every_epochs=1,
+        checkpoint__min_seconds=seconds,
+    )
+    saved = []
+    monkeypatch.setattr(
+        GroupCheckpoints, "save", lambda self, position, tree: saved.append(position)
+    )
+    mexjax.run(config, tmp_path / "run")
+    steps = make_study(config).schedule.epoch_steps
+    assert saved == [epoch * steps for epoch in epochs]
+
+
 class Killed(BaseException):
     """Stands for the process going away: nothing on the way catches it."""
 
