@@ -181,7 +181,8 @@ def loso_table(path: Path) -> str:
     """The table of one file of `benchmarks/loso.py`."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     lines = [
-        f"The whole study beside the same study in sequential PyTorch, {where(record)}:",
+        f"The whole study beside the same study in sequential PyTorch, {where(record)};"
+        " ratios are to the faster memory layout of PyTorch:",
         "",
         "| | seconds | UF1 | time / PyTorch |",
         "|---|---|---|---|",

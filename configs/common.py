@@ -141,9 +141,10 @@ def get_config() -> ConfigDict:
     evaluation.keeps_features = False
 
     config.checkpoint = checkpoint = ConfigDict()
-    checkpoint.every_epochs = 10  # 0: only when interrupted
-    # But no sooner after the last one: to write the state costs as much as many steps of a small
-    # network. A killed process loses at most this and the epochs above.
+    checkpoint.every_epochs = 10  # epochs between checkpoints, at least; 0: only when interrupted
+    # Seconds between them, at least, and from the start of a group of folds: writing one takes as
+    # long as many steps of a small network. A process that is killed, not asked to stop, repeats
+    # what came after the last whole checkpoint.
     checkpoint.min_seconds = 60.0
 
     config.report = report = ConfigDict()

@@ -11,7 +11,7 @@ import numpy as np
 
 from mexjax import perf, runtime
 from mexjax.checkpoint import GroupCheckpoints
-from mexjax.errors import DivergedError, Interrupted
+from mexjax.errors import CheckpointError, DivergedError, Interrupted
 from mexjax.folds import Carry, Programs
 from mexjax.progress import TrainProgress
 from mexjax.runtime import StopRequest
@@ -33,7 +33,8 @@ class Compiled(NamedTuple):
 class Schedule:
     """When things happen, in epochs and steps of the plan.
 
-    Checkpoints are `checkpoint_every` epochs and `checkpoint_seconds` apart, or more.
+    Between checkpoints lie at least `checkpoint_every` epochs (0: only a stop saves) and
+    `checkpoint_seconds` seconds.
     """
 
     num_epochs: int
@@ -121,9 +122,8 @@ class GroupTrainer:
         epoch_start = position
         saved_epoch, saved_at = position // steps, began
         while position < total:
-            with jax.transfer_guard("disallow"):
-                carry = self.compiled.train(carry, self.plan, self.data)
-            position, carry = self._past_idle_steps(position + calls, carry)
+            carry = self._call(position, carry)
+            position += calls
             if self.stop and position % steps:
                 self._save(position, carry)
                 raise self._interrupted()
@@ -152,15 +152,13 @@ class GroupTrainer:
             began, epoch_start = time.perf_counter(), position
         return self.history.tree() | {f"extra_{name}": array for name, array in extras.items()}
 
-    def _past_idle_steps(self, position: int, carry: Carry) -> tuple[int, Carry]:
-        """Leave out the steps before the end of the epoch that no fold of the group has."""
-        steps, calls, start = self.schedule.epoch_steps, self.schedule.steps_per_call, position
-        while position % steps and not self.host_plan.valid[:, position : position + calls].any():
-            position += calls
-        if position > start:
-            at = jax.device_put(np.int32(position), self.compiled.programs.shared)
-            carry = carry.replace(position=at)
-        return position, carry
+    def _call(self, position: int, carry: Carry) -> Carry:
+        """One call of the training program, or none if no fold of the group has these steps."""
+        end = position + self.schedule.steps_per_call
+        if self.host_plan.valid[:, position:end].any():
+            with jax.transfer_guard("disallow"):
+                return self.compiled.train(carry, self.plan, self.data)
+        return carry.replace(position=jax.device_put(np.int32(end), self.compiled.programs.shared))
 
     def _start(self) -> tuple[int, Carry]:
         programs, shape = self.compiled.programs, self.compiled.carry_shape
@@ -174,6 +172,13 @@ class GroupTrainer:
         if found is None:
             return 0, self.compiled.init(self.plan, self.data)
         position, tree = found
+        if position % self.schedule.steps_per_call:
+            raise CheckpointError(
+                f"The checkpoint in {self.checkpoints.folder} was saved after step {position},"
+                f" which lies within a call of {self.schedule.steps_per_call} steps here: it was"
+                " written on another kind of device. Go on there, or delete that folder to train"
+                " these folds again; finished folds are kept."
+            )
         self.history = History(**{name: np.array(a) for name, a in tree["history"].items()})
         self.progress.say(f"resuming at step {position}")
         return position, tree["carry"]

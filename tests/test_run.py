@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -31,6 +32,7 @@ from mexjax.errors import (
     OutOfMemoryError,
     WorkdirError,
 )
+from mexjax.folds import Carry
 from mexjax.study_layout import make_study, trace_step
 from mexjax.workdir import Workdir
 
@@ -88,14 +90,20 @@ def test_a_fold_alone_is_the_fold_among_the_others(finished, tmp_path):
     np.testing.assert_allclose(alone[columns], among[columns], rtol=2e-3, atol=2e-3)
 
 
-def test_steps_that_no_fold_of_a_group_has_are_left_out(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [({"train__num_epochs": 2}, [4, 6]), ({"train__num_epochs": 0, "train__num_steps": 6}, [6, 6])],
+    ids=["the last of an epoch", "a whole epoch"],
+)
+def test_steps_that_no_fold_of_a_group_has_are_left_out(changes, steps, tmp_path, monkeypatch):
     config = small_config(
         folds__strategy="loop",
         folds__only=("synthetic/01", "synthetic/02"),
         train__batch_size=14,
+        **changes,
     )
     valid = make_study(config).plan.valid
-    assert sorted(valid.sum(axis=1)) == [4, 6]  # of two epochs
+    assert sorted(valid.sum(axis=1)) == steps and not valid.all()
     compile_group, calls = train.compile_group, []
 
     def counting(*arguments):
@@ -116,31 +124,57 @@ def test_steps_that_no_fold_of_a_group_has_are_left_out(tmp_path, monkeypatch):
     short = mexjax.run(config, tmp_path / "short")
     assert len(calls) == valid.sum()
     calls.clear()
-    # What these steps do instead is nothing.
-    monkeypatch.setattr(group.GroupTrainer, "_past_idle_steps", lambda self, *place: place)
+    # Run instead of left out, these steps change nothing.
+    always = lambda self, _, carry: self.compiled.train(carry, self.plan, self.data)  # noqa: E731
+    monkeypatch.setattr(group.GroupTrainer, "_call", always)
     whole = mexjax.run(config, tmp_path / "whole")
     assert len(calls) == valid.size
     pd.testing.assert_frame_equal(short.predictions, whole.predictions, check_exact=True)
-    curves = [np.load(run.workdir / "predictions.npz") for run in (short, whole)]
-    for name in curves[0].files:
-        np.testing.assert_array_equal(*(c[name] for c in curves), err_msg=name)
+    arrays = [np.load(run.workdir / "predictions.npz") for run in (short, whole)]
+    for name in arrays[0].files:
+        if name != "seconds":
+            np.testing.assert_array_equal(*(found[name] for found in arrays), err_msg=name)
 
 
-@pytest.mark.parametrize(("seconds", "epochs"), [(0.0, [1, 2]), (1e6, [])])
-def test_checkpoints_are_some_epochs_and_some_time_apart(seconds, epochs, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("every", "seconds", "epochs"),
+    [(1, 0.0, [1, 2, 3, 4, 5]), (2, 0.0, [2, 4]), (1, 2.0, [2, 4])],
+)
+def test_checkpoints_are_some_epochs_and_some_time_apart(
+    every, seconds, epochs, tmp_path, monkeypatch
+):
+    """By a clock that only an evaluation, one an epoch, sets on: by a second."""
     config = small_config(
         folds__only=("synthetic/02",),
-        train__num_epochs=3,
-        checkpoint__every_epochs=1,
+        train__num_epochs=6,
+        checkpoint__every_epochs=every,
         checkpoint__min_seconds=seconds,
     )
-    saved = []
-    monkeypatch.setattr(
-        GroupCheckpoints, "save", lambda self, position, tree: saved.append(position)
-    )
+    saved, clock, evaluate = [], [100.0], group.GroupTrainer._evaluate
+
+    def slow(self, *place):
+        clock[0] += 1
+        return evaluate(self, *place)
+
+    monkeypatch.setattr(group.GroupTrainer, "_evaluate", slow)
+    monkeypatch.setattr(group, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(GroupCheckpoints, "save", lambda self, position, _: saved.append(position))
     mexjax.run(config, tmp_path / "run")
     steps = make_study(config).schedule.epoch_steps
     assert saved == [epoch * steps for epoch in epochs]
+
+
+def test_a_checkpoint_within_a_call_is_refused(tmp_path):
+    """Saved where a call was one step, read where it is four."""
+    trainer = object.__new__(group.GroupTrainer)
+    trainer.schedule = group.Schedule(2, 4, 4, 1, 1, 0.0)
+    carry = Carry(states={}, position={}, logs={})
+    programs = types.SimpleNamespace(folded=None, shared=None)
+    trainer.compiled = types.SimpleNamespace(programs=programs, carry_shape=carry)
+    trainer.history = group.History(*np.zeros((3, 1)))
+    trainer.checkpoints = types.SimpleNamespace(restore=lambda like: (5, like), folder=tmp_path)
+    with pytest.raises(CheckpointError, match=r"after step 5, which lies within a call of 4 steps"):
+        trainer._start()
 
 
 class Killed(BaseException):
