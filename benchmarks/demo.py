@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import mexjax
-from mexjax import runtime
+from mexjax import machine
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "static": {"data.control": "static"},
@@ -61,15 +61,15 @@ def main() -> None:
     parser.add_argument("--controls", nargs="*", default=sorted(CONTROLS), choices=CONTROLS)
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
-    runtime.use_callers_memory()
-    runtime.use_compilation_cache()
+    machine.use_callers_memory()
+    machine.use_compilation_cache()
     jobs = [(f"seed{seed}", {"seed": seed}) for seed in arguments.seeds]
     jobs += [(name, CONTROLS[name]) for name in arguments.controls]
     record = {
         "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
         "protocol": mexjax.load_config(arguments.card).protocol.name,
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         "runs": [],
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from step_time import HAS_TORCH, Case, side
 
-from mexjax import runtime
+from mexjax import machine
 
 CASE = Case("micro_au_clip", "paper", 8)
 WAYS = {
@@ -58,7 +58,7 @@ def main() -> None:
     seconds = {n: statistics.median(r["median_s"] for r in found) for n, found in runs.items()}
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         "case": CASE.name,
         "seconds": seconds,
         "over_cached": {name: value / seconds["cached"] for name, value in seconds.items()},

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import mexjax
-from mexjax import runtime
+from mexjax import machine
 from mexjax.data import keyframes, synthetic
 from mexjax.data.synthetic.dataset import chosen_frames
 
@@ -83,8 +83,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    runtime.use_callers_memory()
-    runtime.use_compilation_cache()
+    machine.use_callers_memory()
+    machine.use_compilation_cache()
     quick: dict[str, Any] = {}
     if arguments.quick:
         arguments.seeds = arguments.seeds[:1]
@@ -92,7 +92,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         "errors_ms": {},
         "runs": [],
     }

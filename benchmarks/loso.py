@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mexjax import runtime
+from mexjax import machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -82,7 +82,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         "load_before": os.getloadavg()[0],
     }
     record["mexjax"], record["torch"] = {}, {}

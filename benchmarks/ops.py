@@ -36,15 +36,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mexjax import runtime
-from mexjax.ops import conv_choice, conv_lowerings
+from mexjax import machine
+from mexjax.ops.conv import choice as conv_choice
 from mexjax.ops.conv import conv2d
-from mexjax.ops.conv_choice import LOWERINGS, OPERATIONS, Layer
-from mexjax.ops.conv_lowerings import Geometry
+from mexjax.ops.conv import lowerings as conv_lowerings
+from mexjax.ops.conv.choice import LOWERINGS, OPERATIONS, Layer
+from mexjax.ops.conv.lowerings import Geometry
 
 try:
     from mexjax import load_config
-    from mexjax.study_layout import make_study, trace_step
+    from mexjax.train.study import make_study, trace_step
 except ImportError as error:
     print(f"{error}: the layers of the library's table are measured, not those of a study.")
     make_study = None
@@ -362,8 +363,8 @@ def main() -> None:
     parser.add_argument("--new", action="store_true", help="layers the table has no row of")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    runtime.use_callers_memory()
-    keeps_memory = runtime.settle_memory()
+    machine.use_callers_memory()
+    keeps_memory = machine.settle_memory()
     num_threads = len(os.sched_getaffinity(0))
     if torch:
         torch.set_num_threads(num_threads)
@@ -377,7 +378,7 @@ def main() -> None:
         return median_ms(function, 3 if few else 9, budget_s, hopeless_ms)
 
     record: dict[str, Any] = {
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         "torch": torch.__version__ if torch else None,
         "num_threads": num_threads,
         "keeps_freed_memory": keeps_memory,

@@ -24,8 +24,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mexjax import load_config, runtime
-from mexjax.data import arrays, augment
+from mexjax import load_config, machine
+from mexjax.data import dataset as arrays
+from mexjax.train import augment
 
 
 def rate(step: Callable[[int], Any], batch: int, seconds: float) -> float:
@@ -46,8 +47,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     seconds = 1.0 if arguments.quick else 10.0
-    runtime.use_callers_memory()
-    runtime.settle_memory()
+    machine.use_callers_memory()
+    machine.settle_memory()
     config = load_config(arguments.card)
     start = time.perf_counter()
     dataset = arrays.load(config)
@@ -83,7 +84,7 @@ def main() -> None:
     }
     record = {
         "command": f"python {' '.join(sys.argv)}",
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         "load": os.getloadavg()[0],
         "clip": list(dataset.clips.shape[1:]),
         "batch": batch,

@@ -28,12 +28,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mexjax import runtime
-from mexjax.data.cropping import Cropper, Job, Settings
-from mexjax.data.layouts import Layout, write_layout
-from mexjax.data.preparation import one_opencv_thread, prepare, read_inputs
-from mexjax.data.preparation_options import Input, Options
+from mexjax import machine
 from mexjax.data.records import num_cores
+from mexjax.prepare.cropping import Cropper, Job, Settings
+from mexjax.prepare.layouts import Layout, write_layout
+from mexjax.prepare.options import Input, Options
+from mexjax.prepare.pipeline import one_opencv_thread, prepare, read_inputs
 
 SIZE_PX = 256
 
@@ -158,7 +158,7 @@ def main() -> None:
         )
     record = {
         "command": f"python {' '.join(sys.argv)}",
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         "load": os.getloadavg()[0],
         **found,
     }

@@ -88,7 +88,7 @@ def au_table(record: dict[str, Any], path: Path) -> str:
 
 
 def ablation_tables(path: Path) -> str:
-    """The tables of `python -m mexjax.study ac4au_tables`, from its tables.json."""
+    """The tables of `python -m mexjax.studies ac4au_tables`, from its tables.json."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     parts = [f"AC4AU's tables on the six embedded sets, {where(record)}:"]
     for name, entries in record["tables"].items():

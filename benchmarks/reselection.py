@@ -26,14 +26,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mexjax import runtime
+from mexjax import machine
 from mexjax.data import keyframes, records, views
-from mexjax.data.cropping import Settings
-from mexjax.data.layouts import write_layout
 from mexjax.data.manifest import read_manifest
-from mexjax.data.preparation import one_opencv_thread, prepare
-from mexjax.data.preparation_options import Input, Options
 from mexjax.data.view_frames import key_places
+from mexjax.prepare.cropping import Settings
+from mexjax.prepare.layouts import write_layout
+from mexjax.prepare.options import Input, Options
+from mexjax.prepare.pipeline import one_opencv_thread, prepare
 
 SIZE_PX = 256
 RULE = keyframes.Rule()
@@ -119,7 +119,7 @@ def main() -> None:
         found = measure(Path(folder), clips, repeats)
     record = {
         "command": f"python {' '.join(sys.argv)}",
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         **found,
     }
     table = Table("key frames chosen anew", "clips/s", "times the released pattern")

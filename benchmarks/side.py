@@ -18,8 +18,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax import load_config, perf, plan, runtime
-from mexjax.study_layout import compile_group, device_data, make_study
+from mexjax import load_config, machine
+from mexjax.train import cost, plan
+from mexjax.train.study import compile_group, device_data, make_study
 
 
 def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
@@ -43,19 +44,19 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     compile_s = time.perf_counter() - start
     if num_steps == 0:
         return {"compile_s": compile_s}
-    runtime.settle_memory()
-    before = perf.peak_bytes()
+    machine.settle_memory()
+    before = cost.peak_bytes()
     own = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
     own, data = jax.device_put((own, data))
     carry = jax.block_until_ready(compiled.init(own, data))
-    has_room = runtime.make_room(perf.temporary_bytes(compiled.train))
+    has_room = machine.make_room(cost.temporary_bytes(compiled.train))
 
     def step() -> None:
         nonlocal carry
         carry = jax.block_until_ready(compiled.train(carry, own, data))
 
     times = timed(step, num_steps)
-    peak = perf.peak_bytes()
+    peak = cost.peak_bytes()
     batch = jax.device_put(np.int32(0))
     inference = timed(
         lambda: jax.block_until_ready(compiled.evaluate(carry.states, batch, own, data)), num_steps
@@ -69,7 +70,7 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
         "peak_bytes": peak,
         "peak_bytes_before_training": before,
         "has_room": has_room,
-        "program": perf.cost(compiled.train),
+        "program": cost.cost(compiled.train),
         "version": jax.__version__,
     }
 
@@ -96,8 +97,8 @@ def run_torch(config: ConfigDict, arguments: argparse.Namespace) -> dict[str, An
         if arguments.compiled == "yes":
             peer.model = torch.compile(peer.model)
     batches = torch.from_numpy(idx.astype(np.int64)).to(peer.device)
-    runtime.settle_memory()
-    before, count = perf.peak_bytes(), 0
+    machine.settle_memory()
+    before, count = cost.peak_bytes(), 0
     is_gpu = peer.device == "cuda"
 
     def step() -> None:
@@ -110,7 +111,7 @@ def run_torch(config: ConfigDict, arguments: argparse.Namespace) -> dict[str, An
     found = {
         **timed(step, arguments.steps),
         "layout": arguments.layout,
-        "peak_bytes": torch.cuda.max_memory_allocated() if is_gpu else perf.peak_bytes(),
+        "peak_bytes": torch.cuda.max_memory_allocated() if is_gpu else cost.peak_bytes(),
         "peak_bytes_before_training": before,
         "version": torch.__version__,
         "num_params": sum(p.numel() for p in peer.model.parameters()),
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--peer-path", default="", help="a checkout of the released code")
     parser.add_argument("--set", nargs="*", default=[], help="overrides, key=value")
     arguments = parser.parse_args()
-    runtime.use_callers_memory()
+    machine.use_callers_memory()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     overrides = [*arguments.set, "has_progress=False", f"folds.per_chunk={arguments.folds}"]
     overrides.append("eval.is_flip_averaged=False")

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from mexjax import runtime
+from mexjax import machine
 
 HERE = Path(__file__).resolve().parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -305,7 +305,7 @@ def main() -> None:
     cases, fold_cases = chosen_cases(arguments)
     record: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
-        "environment": runtime.environment(),
+        "environment": machine.environment(),
         "num_threads": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
         "cases": [],

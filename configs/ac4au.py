@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models import ac4au
+from mexjax.models.ac4au import network as ac4au
 
 # Per action unit and their mean, F1 in percent over the 2031 held-out clips of the six sets.
 PAPER = {

@@ -76,10 +76,10 @@ def get_config() -> ConfigDict:
     data.synthetic = ConfigDict(synthetic)
 
     config.protocol = protocol = ConfigDict()
-    protocol.name = "loso"  # mexjax.protocols documents each
+    protocol.name = "loso"  # mexjax.protocol.splits documents each
     protocol.task = "emotion"  # emotion: one class a clip | au: action units, present or not
-    protocol.classes = 5  # number of emotion classes; the map is in mexjax/data/classes.py
-    # Of task=au: a set of mexjax/data/au_labels.py by name, or numbers: "1,2,4,12".
+    protocol.classes = 5  # number of emotion classes; the map is in mexjax/protocol/classes.py
+    # Of task=au: a set of mexjax/protocol/au_labels.py by name, or numbers: "1,2,4,12".
     protocol.units = "cd6me"
     protocol.is_unsure_present = False  # of task=au: whether a unit coded "12?" counts
     protocol.num_splits = 5  # folds of kfold_by_subject

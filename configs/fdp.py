@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models import fdp
+from mexjax.models.fdp import network as fdp
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models import gamdss
+from mexjax.models.gamdss import network as gamdss
 
 
 def get_config(variant: str = "") -> ConfigDict:

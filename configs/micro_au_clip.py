@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models import micro_au_clip
+from mexjax.models.micro_au_clip import network as micro_au_clip
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models import tsfmicro
+from mexjax.models.tsfmicro import network as tsfmicro
 
 # What the released scripts set for their datasets: batch, weight decay, shift in pixels, rotation
 # in degrees, epochs, seed, classes, and the lambda by which their loaders choose onset and apex

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Environment, installation with the test extra, style checks and every test.
-# Further arguments go to pytest: bash launch/test.sh tests/test_folds.py -k shard
+# Further arguments go to pytest: bash launch/test.sh tests/train/test_folds.py -k shard
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"

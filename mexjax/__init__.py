@@ -9,13 +9,13 @@ __version__ = "0.1.0"
 
 # Resolved on first use: reading a configuration or a report must not wait for the models.
 _PUBLIC = {
-    "load_config": "mexjax.configuration",
-    "run": "mexjax.train",
-    "report": "mexjax.report",
-    "from_torch": "mexjax.interop.api",
-    "to_torch": "mexjax.interop.api",
+    "load_config": "mexjax.config",
+    "run": "mexjax.train.run",
+    "write_report": "mexjax.report.write",
+    "from_torch": "mexjax.models.weights",
+    "to_torch": "mexjax.models.weights",
     "list_models": "mexjax.models",
-    "list_datasets": "mexjax.data.arrays",
+    "list_datasets": "mexjax.data.dataset",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

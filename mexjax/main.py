@@ -11,7 +11,7 @@ import jax
 from absl import flags
 from rich.console import Console
 
-from mexjax import runtime
+from mexjax import machine
 from mexjax.errors import ConfigError, Interrupted, MexjaxError
 
 _CONFIG = flags.DEFINE_string(
@@ -62,11 +62,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(overrides: list[str]) -> int:
-    from mexjax import report, train
-    from mexjax.configuration import load_config
+    from mexjax.config import load_config
+    from mexjax.report.text import print_results
+    from mexjax.train import run as train
 
-    runtime.use_callers_memory()
-    runtime.use_compilation_cache()
+    machine.use_callers_memory()
+    machine.use_compilation_cache()
     config = load_config(_CONFIG.value, overrides)
     card, _, variant = _CONFIG.value.rpartition("/")[2].partition(":")
     workdir = _WORKDIR.value or f"runs/{card.removesuffix('.py')}_{variant or config.model.preset}"
@@ -81,7 +82,7 @@ def _run(overrides: list[str]) -> int:
     done = train.run(config, workdir, overwrite=_OVERWRITE.value)
     if done.was_finished:
         console.print("This run was finished before; its report is rebuilt from its predictions.")
-    report.print_results(done.results)
+    print_results(done.results)
     console.print(f"Report, figures and predictions: {done.workdir}/report.md", highlight=False)
     return 0
 

@@ -6,7 +6,7 @@ import pytest
 from small import CARD, ROOT
 
 import mexjax
-from mexjax.configuration import flat
+from mexjax.config import flat
 from mexjax.errors import ConfigError
 
 STABLE_KEYS = """seed model.name model.preset data.name data.root data.control data.center

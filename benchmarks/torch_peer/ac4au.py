@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mexjax.interop import common, mobilefacenet
-from mexjax.models import ac4au
+from mexjax.models.ac4au import network as ac4au
 from mexjax.nn.mobilefacenet import BOTTLENECKS, GROUPS, TAIL_WIDTH
-from mexjax.study_layout import Study
+from mexjax.train.study import Study
 from torch_peer import training
 from torch_peer.layers import use_layout
 

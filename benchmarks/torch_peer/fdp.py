@@ -318,7 +318,7 @@ class RankScorer(nn.Module):
 
 
 class FDP(nn.Module):
-    """The whole network, for a configuration that `mexjax.models.fdp_presets.resolve` gave.
+    """The whole network, for a configuration that `mexjax.models.fdp.options.resolve` gave.
 
     With `per_frame_batch_norm` the frames go through the network one after another, as in the
     released code, whose batch norm sees one frame position at a time; else all at once.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from mexjax.study_layout import Study
+from mexjax.train.study import Study
 from torch_peer.training import Side, apply, make_optimizer
 
 

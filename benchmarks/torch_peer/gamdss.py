@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mexjax.models.gamdss_presets import PHASES
+from mexjax.models.gamdss.options import PHASES
 from torch_peer import st_unit
 
 _FRAMES = ("onset", "apex", "offset")
 
 
 class GAMDSS(nn.Module):
-    """The network, for a configuration that `mexjax.models.gamdss_presets.resolve` gave.
+    """The network, for a configuration that `mexjax.models.gamdss.options.resolve` gave.
 
     In training rise and fall are two passes, as in the released code, so that each has its own
     batch statistics; in evaluation the phase that decides is the only one.

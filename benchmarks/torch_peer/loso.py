@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from mexjax import load_config, metrics, runtime
-from mexjax.optim import make_rate
-from mexjax.study_layout import make_study
+from mexjax import load_config, machine
+from mexjax.protocol import metrics
+from mexjax.train.optim import make_rate
+from mexjax.train.study import make_study
 from torch_peer.training import Side
 
 
@@ -31,8 +32,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="overrides, key=value")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    runtime.use_callers_memory()
-    runtime.settle_memory()
+    machine.use_callers_memory()
+    machine.settle_memory()
     config = load_config(arguments.card, [*arguments.set, "has_progress=False"])
     if config.augment.crop_px or not config.eval.is_flip_averaged:
         raise SystemExit("The PyTorch side does not crop and averages over the mirror image.")

@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from mexjax.data.landmark_tokens import AU_LANDMARKS
 from mexjax.interop import clip as clip_names
-from mexjax.models import micro_au_clip
-from mexjax.models.micro_au_clip import MicroAUClip
+from mexjax.models.micro_au_clip import network as micro_au_clip
+from mexjax.models.micro_au_clip.network import MicroAUClip
 from mexjax.nn.clip import IMAGE_MEAN, IMAGE_STD, ClipSize, TowerSize
-from mexjax.study_layout import Study, make_module
+from mexjax.train.study import Study, make_module
 from torch_peer import training
 
 

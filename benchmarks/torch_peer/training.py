@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mexjax.data.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA, YIQ
 from mexjax.models import get_model
-from mexjax.study_layout import Study
+from mexjax.train.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA, YIQ
+from mexjax.train.study import Study
 from torch_peer import released
 from torch_peer.layers import use_layout
 from torch_peer.peers import get_peer
@@ -193,7 +193,7 @@ def move(frames: Tensor, config: ConfigDict, rng: np.random.Generator) -> Tensor
 
 
 def normalise(frames: Tensor, center: str) -> Tensor:
-    """As `mexjax.data.augment.normalise`, on f32[B,T,C,H,W]."""
+    """As `mexjax.train.augment.normalise`, on f32[B,T,C,H,W]."""
     if center == "none":
         return (frames - 0.5) / 0.5
     if center == "imagenet":

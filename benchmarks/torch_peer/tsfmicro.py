@@ -16,7 +16,7 @@ _TOP_HEAD, _NO_PLACE = ("t_to_s", "s_only"), ("early", "t_only")
 
 
 class TSFmicro(nn.Module):
-    """The network, for a configuration that `mexjax.models.tsfmicro_presets.resolve` gave."""
+    """The network, for a configuration that `mexjax.models.tsfmicro.options.resolve` gave."""
 
     def __init__(self, c: Mapping[str, Any], *, num_classes: int, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where the clips of `mexjax.data.arrays` come from: the embedded dataset and prepared ones."""
+"""Where the clips of `mexjax.data.dataset` come from: the embedded dataset and prepared ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mexjax.data.synthetic.clip_views import clip_frames, compute_views
 from mexjax.data.view_frames import Magnifier, magnified
 from mexjax.data.views import key_frames
 from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.machine import num_cores
 from mexjax.models import get_model
 from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
-from mexjax.runtime import num_cores
 
 
 def other_views(config: ConfigDict, table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -191,7 +191,7 @@ def load_table(config: ConfigDict) -> pd.DataFrame:
     """The table of all clips of `config.data`, without any image.
 
     Raises:
-      ConfigError, DataError: as of `mexjax.data.arrays.load`.
+      ConfigError, DataError: as of `mexjax.data.dataset.load`.
     """
     data = config.data
     if data.name == "prepared":

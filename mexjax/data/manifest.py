@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mexjax.errors import DataError, WorkdirError
-from mexjax.workdir import atomic
+from mexjax.files import atomic
 
 _TEXT, _INT, _LIST = pa.string(), pa.int64(), pa.list_(pa.string())
 

@@ -33,7 +33,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.errors import DataError
-from mexjax.runtime import num_cores
+from mexjax.machine import num_cores
 
 SCHEMA_VERSION = 1
 MANIFEST, RECORD = "manifest.parquet", "preparation.json"  # of a prepared folder

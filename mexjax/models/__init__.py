@@ -8,11 +8,11 @@ from types import ModuleType
 from mexjax.errors import ConfigError, unknown_name
 
 MODELS = {
-    "ac4au": "mexjax.models.ac4au",
-    "fdp": "mexjax.models.fdp",
-    "gamdss": "mexjax.models.gamdss",
-    "micro_au_clip": "mexjax.models.micro_au_clip",
-    "tsfmicro": "mexjax.models.tsfmicro",
+    "ac4au": "mexjax.models.ac4au.network",
+    "fdp": "mexjax.models.fdp.network",
+    "gamdss": "mexjax.models.gamdss.network",
+    "micro_au_clip": "mexjax.models.micro_au_clip.network",
+    "tsfmicro": "mexjax.models.tsfmicro.network",
 }
 
 
@@ -40,7 +40,7 @@ def get_model(name: str) -> ModuleType:
     * `features(config, dataset, where, extras) -> {name: array}`: what of its predictions is
       written to features.npz;
     * `start(model_config) -> tree`, `start_statistics(model_config) -> tree`, `is_frozen(path,
-      model_config) -> bool` and `may_draw_frozen(model_config) -> bool`: see `mexjax.frozen`.
+      model_config) -> bool` and `may_draw_frozen(model_config) -> bool`: see `mexjax.train.frozen`.
 
     Raises:
       ConfigError: no model of that name; the message lists them.

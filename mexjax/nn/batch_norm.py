@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mexjax.cpu.ordering import again_after
+from mexjax.cpu.sums import sums_by_blocks
 from mexjax.nn.mode import Mode
-from mexjax.ops.block_sums import sums_by_blocks
-from mexjax.ops.ordering import again_after
 
 
 class BatchNorm(nn.Module):

@@ -244,7 +244,7 @@ class Clip(nn.Module):
 
         Args:
           images: f[B,S,S,3], normalised with `IMAGE_MEAN` and `IMAGE_STD`.
-          ids: i32[M,L], token ids (see `mexjax.data.prompts`).
+          ids: i32[M,L], token ids (see `mexjax.models.micro_au_clip.prompts`).
 
         Returns:
           image_features f[B,E] and text_features f[M,E]; image_embeds and text_embeds, the same of

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.ops.conv_lowerings import images_of_a_block, vary_alike
-from mexjax.ops.ordering import again_after, room_after, zeros_after
+from mexjax.cpu.ordering import again_after, room_after, zeros_after
+from mexjax.ops.conv.lowerings import images_of_a_block, vary_alike
 
 # Of a block of rows (measured), and the fewest rows of one: fewer would be a loop of many steps.
 BLOCK_BYTES, MIN_ROWS = 2**20, 128
@@ -99,7 +99,7 @@ def _sums_by_blocks(
 ) -> tuple[jax.Array, ...]:
     """`_sums`, on a CPU by blocks of rows in the cache (all at once if no such block divides them).
 
-    Not by `mexjax.ops.block_sums`, since there are results of every row too.
+    Not by `mexjax.cpu.sums`, since there are results of every row too.
     """
     num_rows, channels = x.shape
     rows = images_of_a_block(num_rows, 4 * channels, BLOCK_BYTES)

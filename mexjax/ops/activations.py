@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.ops.ordering import again_after
+from mexjax.cpu.ordering import again_after
 
 
 @jax.custom_vjp

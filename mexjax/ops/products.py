@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.ops.block_sums import sums_over_blocks
-from mexjax.ops.conv_lowerings import vary_alike
+from mexjax.cpu.sums import sums_over_blocks
+from mexjax.ops.conv.lowerings import vary_alike
 
 # Of rows of x and dy together, in a block.
 BLOCK_BYTES = 2**21

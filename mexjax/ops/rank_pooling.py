@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax.ops.conv_lowerings import add
+from mexjax.ops.conv.lowerings import add
 
 
 @functools.cache

@@ -28,8 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mexjax.cpu.ordering import zeros_after
 from mexjax.ops import retention_tables as tables
-from mexjax.ops.ordering import zeros_after
 
 # Score of a key that is not there: its weight is zero, and no infinity meets another.
 _ABSENT = -1e30

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax.ops.ordering import zeros_after
+from mexjax.cpu.ordering import zeros_after
 
 Decays = Sequence[float] | np.ndarray | jax.Array
 

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.cpu.ordering import zeros_after
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops.ordering import zeros_after
 
 FORMS = ("sequential", "associative", "chunked")
 CHUNK = 32  # positions: at 28 or more a step is long enough not to be all overhead

@@ -1,4 +1,4 @@
-"""Analyses of datasets and of finished runs, one a module: `python -m mexjax.study NAME`.
+"""Analyses of datasets and of finished runs, one a module: `python -m mexjax.studies NAME`.
 
 Each module has `main(argv: list[str]) -> int`, which prints tables and writes files and pictures.
 """

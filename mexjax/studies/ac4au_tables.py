@@ -1,7 +1,8 @@
 """The ablations and the sweep of gamma of AC4AU, in the form of the paper's tables.
 
-    python -m mexjax.study ac4au_tables --out=runs/ac4au_tables [--card=configs/ac4au.py[:variant]]
-        [--tables ablation gamma controls] [--only "no FRD" ...] [--seeds 0 1] [--set key=value]
+    python -m mexjax.studies ac4au_tables --out=runs/ac4au_tables
+        [--card=configs/ac4au.py[:variant]] [--tables ablation gamma controls]
+        [--only "no FRD" ...] [--seeds 0 1] [--set key=value]
 
 Each row is a whole run in a folder of its own: a study that was stopped goes on where it was, and
 rows that are finished are read. The paper's numbers stand beside ours; on the embedded data they
@@ -24,14 +25,16 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from mexjax import runtime, stats, train
-from mexjax.configuration import flat, load_config
+from mexjax import machine
+from mexjax.config import flat, load_config
 from mexjax.errors import ConfigError, DataError, MexjaxError, WorkdirError, unknown_name
-from mexjax.report_files import read_run
-from mexjax.report_results import to_json_value
-from mexjax.report_tables import markdown_table, percent, rich_table, table_console
+from mexjax.files import atomic
+from mexjax.report import stats
+from mexjax.report.files import read_run
+from mexjax.report.results import to_json_value
+from mexjax.report.tables import markdown_table, percent, rich_table, table_console
 from mexjax.studies.au import read_features, subject_probes
-from mexjax.workdir import atomic
+from mexjax.train import run as train
 
 
 class Row(NamedTuple):
@@ -102,7 +105,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
 def main(argv: list[str]) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m mexjax.study ac4au_tables",
+        prog="python -m mexjax.studies ac4au_tables",
         description=__doc__.split("\n\n")[0],
         epilog="Each row and seed is a run: five minutes with the tiny preset on two cores.",
     )
@@ -115,8 +118,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", nargs="*", default=[], help="overrides for every row, key=value")
     options = parser.parse_args(argv)
     console = table_console()
-    runtime.use_callers_memory()
-    runtime.use_compilation_cache()
+    machine.use_callers_memory()
+    machine.use_compilation_cache()
     try:
         results = study(
             options.out,
@@ -279,7 +282,7 @@ def _command(
     words += ["--only", *only] if only else []
     words += ["--seeds", *map(str, seeds)]
     words += ["--set", *overrides] if overrides else []
-    return f"python -m mexjax.study ac4au_tables --out=OUT {shlex.join(words)}"
+    return f"python -m mexjax.studies ac4au_tables --out=OUT {shlex.join(words)}"
 
 
 def _value(config: ConfigDict, key: str) -> Any:

@@ -1,7 +1,7 @@
 """Action units of a dataset, and what the features of a finished run know.
 
-    python -m mexjax.study au --root=PREPARED [--units=cd6me]     from the manifest alone
-    python -m mexjax.study au --run=RUN                           its dataset, and its features
+    python -m mexjax.studies au --root=PREPARED [--units=cd6me]     from the manifest alone
+    python -m mexjax.studies au --run=RUN                           its dataset, and its features
 
 Of a dataset: correlations of units as clustered heat maps and as a network, overall and for each
 dataset, and the length of clips. Of a run with `eval.keeps_features`: maps (t-SNE) of F_AC coloured
@@ -23,18 +23,18 @@ import pandas as pd
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from mexjax.data.au_labels import label_aus, numbers_of
 from mexjax.data.loading import load_table
 from mexjax.data.manifest import read_manifest
 from mexjax.data.records import MANIFEST
 from mexjax.errors import DataError, MexjaxError, WorkdirError
-from mexjax.figures import save_figure
-from mexjax.nn.experts import gate_statistics
-from mexjax.report_files import Run, read_run
-from mexjax.report_results import to_json_value
-from mexjax.report_tables import markdown_table, percent, rich_table, table_console
+from mexjax.files import atomic
+from mexjax.models.ac4au.experts import gate_statistics
+from mexjax.protocol.au_labels import label_aus, numbers_of
+from mexjax.report.figures import save_figure
+from mexjax.report.files import Run, read_run
+from mexjax.report.results import to_json_value
+from mexjax.report.tables import markdown_table, percent, rich_table, table_console
 from mexjax.studies import au_figures, au_statistics
-from mexjax.workdir import atomic
 
 RESULTS, TEXT = "au_study.json", "au_study.md"
 
@@ -42,7 +42,7 @@ RESULTS, TEXT = "au_study.json", "au_study.md"
 def main(argv: list[str]) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m mexjax.study au", description=__doc__.split("\n\n")[0]
+        prog="python -m mexjax.studies au", description=__doc__.split("\n\n")[0]
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", type=Path, help="folder of a finished run of task au")

@@ -1,4 +1,4 @@
-"""The pictures of `python -m mexjax.study au`."""
+"""The pictures of `python -m mexjax.studies au`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mexjax.figures import BLUE, INK, MUTED, ORANGE, new_figure, set_title
+from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, new_figure, set_title
 from mexjax.studies.au_statistics import cluster_order
 
 MAX_COLOURS = 20  # of points; what is rarer is gray

@@ -21,10 +21,10 @@ from rich.progress import track
 from mexjax.data import keyframes
 from mexjax.data.keyframes import Rule
 from mexjax.errors import DataError
-from mexjax.report_tables import markdown_table, rich_table, table_console
+from mexjax.files import atomic
+from mexjax.report.tables import markdown_table, rich_table, table_console
 from mexjax.studies import keyframes_figures as figures
 from mexjax.studies.annotated_clips import AnnotatedClip, embedded_clips, prepared_clips
-from mexjax.workdir import atomic
 
 LAMBDAS = (0.05, 0.1, 0.15, 0.2)  # of the paper's Figures 7 and 8
 KEYS = ("onset", "apex", "offset")
@@ -33,7 +33,7 @@ KEYS = ("onset", "apex", "offset")
 def parser() -> argparse.ArgumentParser:
     """Every option, with its meaning."""
     options = argparse.ArgumentParser(
-        prog="python -m mexjax.study keyframes",
+        prog="python -m mexjax.studies keyframes",
         description="Deviation of re-selected key frames from annotated ones, over lambda.",
         allow_abbrev=False,
     )

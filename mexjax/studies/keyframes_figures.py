@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mexjax.data.synthetic.sheet import caption
-from mexjax.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, save_figure
+from mexjax.files import atomic
+from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, save_figure
 from mexjax.studies.annotated_clips import AnnotatedClip
-from mexjax.workdir import atomic
 
 GREEN = "#2f855a"
 COLOURS = {"onset": BLUE, "apex": ORANGE, "offset": GREEN}

@@ -1,8 +1,8 @@
 """Motion magnification looked at: faces before and after, and the flow between them.
 
-    python -m mexjax.study magnify                                  # embedded clips
-    python -m mexjax.study magnify --root=prepared/casme2 --methods=phase,linear
-    python -m mexjax.study magnify --methods=magnet --weights=magnet_epoch12_loss7.28e-02.pth
+    python -m mexjax.studies magnify                                  # embedded clips
+    python -m mexjax.studies magnify --root=prepared/casme2 --methods=phase,linear
+    python -m mexjax.studies magnify --methods=magnet --weights=magnet_epoch12_loss7.28e-02.pth
 
 Each row is a clip: onset, apex, and for each method the apex magnified, how it differs from the
 onset, and the flow from the onset. On embedded clips, whose motion is known, a table says how far
@@ -24,9 +24,9 @@ from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.synthetic.clip_views import clip_frames
 from mexjax.data.view_frames import Magnifier, magnified, pair_places, with_channels
 from mexjax.errors import DataError, MexjaxError
-from mexjax.figures import INK, MUTED, new_figure, save_figure
 from mexjax.ops.flow import dense_flow, flow_image
-from mexjax.report_tables import rich_table
+from mexjax.report.figures import INK, MUTED, new_figure, save_figure
+from mexjax.report.tables import rich_table
 
 DIFFERENCE_GAIN = 3.0  # of the pictures of differences
 
@@ -34,7 +34,7 @@ DIFFERENCE_GAIN = 3.0  # of the pictures of differences
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m mexjax.study magnify", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m mexjax.studies magnify", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("--root", type=Path, help="prepared folder; none: embedded clips")
     parser.add_argument("--methods", default="linear,phase", help="linear, phase, magnet; commas")

@@ -1,0 +1,59 @@
+"""Sums over large arrays in which what is computed on the way stays in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+from jax import lax
+
+from mexjax.cpu.ordering import zeros_after
+
+# Of one array in a block, and of the smallest array that is taken by blocks (both measured).
+BLOCK_BYTES, MIN_BYTES = 2**20, 2**25
+
+Sums = tuple[jax.Array, ...]
+
+
+def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
+    """What `function` sums over the rows of arrays f[N,...], all at once or block by block.
+
+    XLA:CPU writes the operands of a sum down before it sums them, which for arrays larger than the
+    cache takes several passes over memory. There blocks of rows go through one after the other.
+
+    Args:
+      function: from arrays f[n,...] to sums over the n rows, whose shapes and dtypes do not
+        depend on n.
+      arrays: of as many rows.
+
+    Returns:
+      What `function` returns for all rows, but for the order of the additions.
+    """
+    num_rows = arrays[0].shape[0]
+    num_bytes = max(a.size * a.dtype.itemsize for a in arrays)
+    rows = max(BLOCK_BYTES * num_rows // max(num_bytes, 1), 1)
+    if jax.default_backend() != "cpu" or num_bytes < MIN_BYTES or num_rows // rows < 2:
+        return function(*arrays)
+    return sums_over_blocks(function, rows, *arrays)
+
+
+def sums_over_blocks(function: Callable[..., Sums], rows: int, *arrays: jax.Array) -> Sums:
+    """The same in a loop over blocks of `rows` rows, and what is left over after it."""
+    num_rows = arrays[0].shape[0]
+    # Without axes of length one: layouts that differ in such an axis alone differ for XLA, which
+    # would copy the array in front of the loop.
+    squeezed = [a.reshape(num_rows, *(size for size in a.shape[1:] if size != 1)) for a in arrays]
+
+    def add(totals: Sums, block: list[jax.Array]) -> Sums:
+        return tuple(a + b for a, b in zip(totals, function(*block), strict=True))
+
+    def body(i: jax.Array, totals: Sums) -> Sums:
+        blocks = [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in squeezed]
+        pairs = zip(blocks, arrays, strict=True)
+        return add(totals, [block.reshape(rows, *a.shape[1:]) for block, a in pairs])
+
+    shapes = jax.eval_shape(function, *arrays)
+    zeros = tuple(zeros_after(arrays[-1], s.shape, s.dtype) for s in shapes)
+    totals = lax.fori_loop(0, num_rows // rows, body, zeros)
+    done = num_rows // rows * rows
+    return totals if done == num_rows else add(totals, [a[done:] for a in arrays])

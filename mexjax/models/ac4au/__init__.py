@@ -1,0 +1,1 @@
+"""AC4AU: action units from what changes in a clip."""

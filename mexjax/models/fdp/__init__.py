@@ -1,0 +1,1 @@
+"""FDP: fine-grained dynamic perception."""

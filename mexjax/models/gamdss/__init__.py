@@ -1,0 +1,1 @@
+"""GAMDSS: rise and fall of an expression through one shared network."""

@@ -1,0 +1,1 @@
+"""Micro-AU CLIP: action units by contrast of image and text."""

@@ -1,0 +1,72 @@
+"""What a run on action units keeps of its held-out clips beside logits: `features.npz`.
+
+For models that compare each unit with texts (Micro-AU CLIP). docs/results_format.md describes the
+file; the report makes from it the recognition of emotions without emotion labels, and pictures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mexjax.data import loading
+from mexjax.data.dataset import Dataset
+from mexjax.errors import DataError
+from mexjax.models import get_model
+from mexjax.protocol.classes import label_clips
+
+NUM_FACES = 4  # clips whose faces are kept for the picture of attention
+_KEPT = {"cosines": np.float32, "attention": np.float32, "features": np.float16}
+
+
+def features(
+    config: ConfigDict, dataset: Dataset, where: np.ndarray, extras: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The arrays of `features.npz`.
+
+    Args:
+      config: the whole configuration.
+      dataset: the clips.
+      where: i[N], the row of each held-out clip, in the order of `predictions.npz`.
+      extras: what the model's `predictions` gave of the held-out clips, [N, ...].
+
+    Returns:
+      Nothing, where the network has no texts to compare with.
+    """
+    if "emotion_scores" not in extras:
+        return {}
+    paper = get_model(config.model.name)
+    units = paper.of_protocol(config.protocol)["units"]
+    members = paper.combination_members(units)
+    texts = ["+".join(str(u) for u, has in zip(units, row, strict=True) if has) for row in members]
+    kept = {name: extras[name].astype(dtype) for name, dtype in _KEPT.items() if name in extras}
+    try:
+        emotion, names = label_clips(dataset.table, 3)
+    except DataError:  # words or datasets without a map to three classes
+        emotion, names = np.full(len(dataset.table), -1, np.int32), ()
+    faces = _chosen(dataset.labels[where], dataset.subjects[where])
+    views = {"landmark_tokens": dataset.views["landmark_tokens"][where]}
+    return {
+        "emotion_scores": extras["emotion_scores"].astype(np.float32),
+        "score_emotion": np.array(paper.combination_emotions(units)),
+        "score_units": np.array(texts),
+        "emotion": emotion[where].astype(np.int32),
+        "emotion_classes": np.array(names, dtype=str),
+        "face_row": faces.astype(np.int32),
+        "face": loading.apex_frames(config, dataset.table.iloc[where[faces]]),
+        **views,
+        **kept,
+    }
+
+
+def _chosen(labels: np.ndarray, subjects: np.ndarray) -> np.ndarray:
+    """i[M]: clips that between them show as many units as can be, of different people."""
+    chosen: list[int] = []
+    seen = np.zeros(labels.shape[1], bool)
+    for _ in range(min(NUM_FACES, len(labels))):
+        gain = ((labels > 0) & ~seen).sum(axis=1) + 0.1 * (labels > 0).sum(axis=1)
+        gain -= 0.5 * np.isin(subjects, subjects[chosen])
+        gain[chosen] = -1
+        chosen.append(int(gain.argmax()))
+        seen |= labels[chosen[-1]] > 0
+    return np.array(chosen, int)

@@ -1,0 +1,1 @@
+"""The unit that TSFmicro and GAMDSS share."""

@@ -1,0 +1,1 @@
+"""TSFmicro: onset frame and motion to the apex, fused."""

@@ -1,0 +1,145 @@
+"""Convolutions in many groups of a few channels, as sums of products over vectors.
+
+A matrix product of 8 columns leaves most of a matrix unit idle, and to make one of each group the
+channels have to be taken apart first. Here a register holds the outputs of one group at one pixel,
+and one input channel at a time, laid along it, is multiplied with its weights: the arrays stay as
+they are. See `mexjax.ops.conv.lowerings` for what a lowering is.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mexjax.cpu.ordering import zeros_after
+from mexjax.ops.conv.lowerings import (
+    Geometry,
+    Lowering,
+    Pair,
+    add,
+    images_of_a_block,
+    pad,
+    padded_block,
+    phases,
+    taps_of,
+)
+
+# Terms of an output: 16 channels a group and 3 x 3 taps are the most that was measured.
+MOST_TERMS = 144
+# Of the weight gradient: bytes of a block of images with its sums, and pixels that one expression
+# sums.
+BLOCK_BYTES, MOST_PIXELS = 2**21, 32
+
+
+def _by_groups(x: jax.Array, groups: int) -> jax.Array:
+    """f[...,C] -> f[...,G,C/G]."""
+    return x.reshape(*x.shape[:-1], groups, -1)
+
+
+def _grouped(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    return _sum_of_taps(x, _by_groups(w, g.groups), g)
+
+
+def _grouped_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    if g.stride != (1, 1):
+        return phases(_grouped)(dy, w, g)
+    # The product with a unit matrix turns w round in memory: a transposition XLA would leave as a
+    # layout in which the channels of a group are not neighbours.
+    unit = jnp.eye(w.shape[2])
+    w = _by_groups(w[::-1, ::-1].astype(jnp.float32), g.groups).transpose(0, 1, 4, 3, 2)
+    turned = lax.dot_general(w, unit, (((4,), (0,)), ((), ())), precision="highest")
+    return _sum_of_taps(dy, turned, g.turned())
+
+
+def _sum_of_taps(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    """The convolution of f[N,H,W,C] with f[kh,kw,I/G,G,O/G].
+
+    Summed by kernel row: in one chain of additions each would wait for the one before.
+    """
+    x = _by_groups(pad(x.astype(jnp.float32), g.padding), g.groups)
+    w = w.astype(jnp.float32)
+    rows_of = [
+        [
+            x[:, rows, columns, :, c, None] * w[i, j, c]
+            for i, j, rows, columns in taps_of(g)
+            if i == row
+            for c in range(w.shape[2])
+        ]
+        for row in range(g.kernel[0])
+    ]
+    y = add(add(terms) for terms in rows_of)
+    return _written_down(y.reshape(*y.shape[:3], -1))
+
+
+def _written_down(y: jax.Array) -> jax.Array:
+    """f32[...,C], computed once.
+
+    XLA computes an elementwise result anew in everything that reads it, be it of a hundred terms,
+    but never a product. This one, with a unit matrix, takes as long as a copy. It spreads what is
+    not finite over up to 16 channels of a pixel; of an odd number of channels nothing is left of it
+    but a multiplication by one.
+    """
+    side = math.gcd(y.shape[-1], 16)
+    product = lax.dot(y.reshape(-1, side), jnp.eye(side), precision="highest")
+    return product.reshape(y.shape)
+
+
+def _rows_at_once(size: Pair) -> int:
+    """Rows of the output that one expression sums, each with all its columns."""
+    height, width = size
+    fit = [r for r in range(1, height + 1) if height % r == 0 and r * width <= MOST_PIXELS]
+    return max(fit, default=1)
+
+
+def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
+    """Sums over pixels within a loop over blocks of images, as for depthwise convolutions."""
+    (kh, kw), (s, t), (height, width) = g.kernel, g.stride, g.out_size
+    n, per_group, out = x.shape[0], x.shape[-1] // g.groups, dy.shape[-1]
+    rows = _rows_at_once(g.out_size)
+    steps = height // rows
+    parts = [range(w, min(w + MOST_PIXELS, width)) for w in range(0, width, MOST_PIXELS)]
+    keys = [(i, part) for i in range(kh) for part in parts]
+    image_bytes = 4 * (math.prod(x.shape[1:]) + math.prod(dy.shape[1:]))
+    image_bytes += 4 * len(keys) * steps * kw * per_group * out
+    images = images_of_a_block(n, image_bytes, BLOCK_BYTES)
+
+    def body(k: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
+        xs, dys = (
+            _by_groups(padded_block(a, k, images, padding), g.groups)
+            for a, padding in ((x, g.padding), (dy, ((0, 0), (0, 0))))
+        )
+
+        def term(i: int, r: int, w: int) -> jax.Array:
+            """f[images,steps,kw,G,I/G,O/G]: kernel row i, row r of every step, column w."""
+            start = s * r + i
+            lines = slice(start, start + s * rows * (steps - 1) + 1, s * rows)
+            return (
+                xs[:, lines, t * w : t * w + kw, :, :, None] * dys[:, r::rows, w, None, :, None, :]
+            )
+
+        return [
+            total + add(term(i, r, w) for r in range(rows) for w in part)
+            for total, (i, part) in zip(sums, keys, strict=True)
+        ]
+
+    shape = (images, steps, kw, g.groups, per_group, out // g.groups)
+    zeros = [zeros_after(dy, shape, jnp.float32) for _ in keys]
+    sums = lax.optimization_barrier(lax.fori_loop(0, n // images, body, zeros))
+    by_row = [
+        add(total.sum((0, 1)) for total, (row, _) in zip(sums, keys, strict=True) if row == i)
+        for i in range(kh)
+    ]
+    return jnp.stack(by_row).swapaxes(2, 3).reshape(kh, kw, per_group, out)
+
+
+def _applies(g: Geometry, channels: int, out: int) -> bool:
+    terms = max(channels, out) // g.groups * math.prod(g.kernel)
+    return 1 < g.groups < min(channels, out) and terms <= MOST_TERMS
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "grouped": Lowering(
+        _grouped, _grouped_input_gradient, _grouped_weight_gradient, _applies, maps=True
+    )
+}

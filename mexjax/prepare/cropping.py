@@ -1,0 +1,278 @@
+"""One clip of the release in, one record out: what every core does when a dataset is prepared.
+
+The face is found once, in the first frame of the clip, and every frame is cropped by the same
+matrix: a crop that followed the face would move with it and hide or add motion. Frames are read,
+warped and compressed one at a time, so a clip needs the memory of one frame and of its PNG files,
+however long it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mexjax.data import records
+from mexjax.errors import DataError
+from mexjax.prepare.faces import Face, Finder, align, alignment, make_finder, to_crop
+from mexjax.prepare.images import is_video, read_frame, read_frames, video_frames
+from mexjax.prepare.sources import get_source
+from mexjax.prepare.sources.base import Frame
+
+COLORS = ("auto", "gray", "rgb")
+# Ways of finding a face that only look something up: one finder serves all threads. A detector
+# keeps state between calls, so every thread has its own.
+_LOOKUPS = ("landmarks", "precropped")
+# Columns of the manifest that decide what is stored of a clip.
+_STORED = ("onset", "apex", "offset", "frame_folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the bytes of a record, besides the clip.
+
+    Attributes:
+      size_px: side of the square crop.
+      color: "gray" and "rgb" for every clip, or "auto": gray where the first frame is (its three
+        channels are equal), as in SAMM and 4DME.
+      faces: how faces are found, see `mexjax.prepare.faces.make_finder`.
+      landmarker_model: model file of MediaPipe.
+      landmarks: table with a face for each frame.
+    """
+
+    size_px: int = 256
+    color: str = "auto"
+    faces: str = "auto"
+    landmarker_model: Path | None = None
+    landmarks: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A clip to prepare: the name of its source, the root of the release, and its row."""
+
+    source: str
+    root: Path
+    row: Mapping[Any, Any]
+
+    @property
+    def id(self) -> str:
+        """`subject/clip`."""
+        return records.clip_id(self.row)
+
+    def frames(self) -> list[Frame]:
+        """The frames that exist, in time order; DataError if there is none."""
+        return list(get_source(self.source).frames(self.root, self.row))
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A prepared clip.
+
+    Attributes:
+      id: of the clip.
+      record: see `mexjax.data.records`.
+      sha256: of the record.
+      num_stored: frames in it.
+      landmark_source: how its face was found.
+      notes: remarks for the manifest.
+      inputs: fingerprint of what it was made from.
+    """
+
+    id: str
+    record: bytes
+    sha256: str
+    num_stored: int
+    landmark_source: str
+    notes: tuple[str, ...]
+    inputs: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A clip that could not be prepared, why, in one line, and the fingerprint of its files."""
+
+    id: str
+    problem: str
+    inputs: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """The faces of a clip.
+
+    Attributes:
+      images: u8[K, H, W, 3], the first frame, the one nearest to the apex and the last one.
+      numbers: K frame numbers.
+      faces: of each; None where there is none. The first is always there.
+      matrix: f64[2, 3], px of the original to px of the crop.
+    """
+
+    images: np.ndarray
+    numbers: list[int]
+    faces: list[Face | None]
+    matrix: np.ndarray
+    notes: tuple[str, ...]
+
+
+class Cropper:
+    """Prepares clips; may be called by many threads, and sent to other processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._start()
+
+    def _start(self) -> None:
+        self._local, self._lock = threading.local(), threading.Lock()
+        self._first: Finder | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"settings": self.settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.settings = state["settings"]
+        self._start()
+
+    def __call__(self, job: Job) -> Crop | Failure:
+        """Prepare one clip; whatever is wrong with it is returned, so that others go on."""
+        try:
+            return self.crop(job)
+        except DataError as error:
+            problem = _one_line(error)
+        except Exception as error:  # of a library, about this clip: the others must go on
+            problem = _one_line(f"{type(error).__name__}: {error}")
+        return Failure(job.id, problem, fingerprint(job))
+
+    def crop(self, job: Job) -> Crop:
+        """Prepare one clip.
+
+        Raises:
+          DataError: no frames, a damaged or differing frame, or no face in the first one.
+        """
+        frames = job.frames()
+        located = self.locate(job, frames)
+        size = self.settings.size_px
+        is_color = self.settings.color == "rgb" or (
+            self.settings.color == "auto" and not _is_gray(located.images[0])
+        )
+        pngs = []
+        for frame, image in _read_one_by_one(frames, is_color):
+            if image.shape[:2] != located.images.shape[1:3]:
+                raise DataError(
+                    f"{frame.path} is {image.shape[1]}x{image.shape[0]} px and the first frame of"
+                    f" the clip {located.images.shape[2]}x{located.images.shape[1]}. Copy the clip"
+                    " again from the release, or delete the odd frames."
+                )
+            pngs.append(records.encode_frame(align(image[None], located.matrix, size_px=size)[0]))
+        known = [i for i, face in enumerate(located.faces) if face is not None]
+        faces = [face for face in located.faces if face is not None]
+        record = records.pack(
+            job.id,
+            pngs,
+            [frame.number for frame in frames],
+            np.stack([to_crop(face.landmarks, located.matrix) for face in faces]),
+            [located.numbers[i] for i in known],
+        )
+        return Crop(
+            id=job.id,
+            record=record,
+            sha256=hashlib.sha256(record).hexdigest(),
+            num_stored=len(frames),
+            landmark_source=faces[0].source,
+            notes=located.notes,
+            inputs=fingerprint(job, frames),
+        )
+
+    def locate(self, job: Job, frames: Sequence[Frame]) -> Located:
+        """Find the face in the first frame, and again near the apex and at the end.
+
+        Raises:
+          DataError: frames that cannot be read, or no face in the first one.
+        """
+        keys = key_frames(frames, int(job.row["apex"]))
+        images = read_frames(keys, is_color=True)
+        find = self._finder()
+        faces: list[Face | None] = [find(images[0], (job.id, keys[0].number))]
+        notes = []
+        for frame, image in zip(keys[1:], images[1:], strict=True):
+            try:
+                faces.append(find(image, (job.id, frame.number)))
+            except DataError as error:
+                faces.append(None)
+                notes.append(f"no landmarks at frame {frame.number}: {_one_line(error)}")
+        assert faces[0] is not None
+        matrix = alignment(faces[0], size_px=self.settings.size_px)
+        return Located(images, [frame.number for frame in keys], faces, matrix, tuple(notes))
+
+    def first_finder(self) -> Finder:
+        """The finder that the settings lead to; its `kind` says which way "auto" goes.
+
+        Raises:
+          DataError: a file that it needs is not given, missing or damaged.
+        """
+        with self._lock:  # a table of landmarks can have a hundred thousand rows: read it once
+            if self._first is None:
+                self._first = self._make_finder()
+            return self._first
+
+    def _finder(self) -> Finder:
+        first = self.first_finder()
+        if first.kind in _LOOKUPS:
+            return first
+        if not hasattr(self._local, "finder"):
+            self._local.finder = self._make_finder()
+        return self._local.finder
+
+    def _make_finder(self) -> Finder:
+        settings = self.settings
+        return make_finder(
+            settings.faces,
+            landmarker_model=settings.landmarker_model,
+            landmarks=settings.landmarks,
+        )
+
+
+def key_frames(frames: Sequence[Frame], apex: int) -> list[Frame]:
+    """The first frame, the one nearest to the apex and the last one, each once."""
+    nearest = min(range(len(frames)), key=lambda i: abs(frames[i].number - apex))
+    return [frames[i] for i in sorted({0, nearest, len(frames) - 1})]
+
+
+def fingerprint(job: Job, frames: Sequence[Frame] | None = None) -> str:
+    """Changes when the annotation, the list of frames or the size of a file changes.
+
+    File times are left out: copying a release to another disk changes them all.
+    """
+    try:
+        frames = job.frames() if frames is None else frames
+        sizes = {path: path.stat().st_size for path in {frame.path for frame in frames}}
+    except (DataError, OSError):
+        return ""
+    parts = [str(job.row.get(column, "")) for column in _STORED]
+    listed = [(frame.number, frame.path.name, sizes[frame.path]) for frame in frames]
+    return hashlib.sha256(json.dumps([job.id, parts, listed]).encode()).hexdigest()
+
+
+def _read_one_by_one(frames: Sequence[Frame], is_color: bool) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Each frame with its u8[H, W, C]; those of a video in one pass."""
+    if not is_video(frames[0].path):
+        for frame in frames:
+            yield frame, read_frame(frame.path, frame.number, is_color=is_color)
+        return
+    numbers = [frame.number for frame in frames]
+    images = video_frames(frames[0].path, numbers, is_color=is_color)
+    yield from zip(frames, images, strict=True)
+
+
+def _is_gray(image: np.ndarray) -> bool:
+    return bool((image == image[..., :1]).all())
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

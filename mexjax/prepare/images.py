@@ -1,0 +1,310 @@
+"""Pixels of one frame, or of the frames of a clip, from image files and videos.
+
+What a file says about its size is read before anything is decoded, so that a damaged or hostile
+header costs no memory. Formats: JPEG, PNG and BMP (the ones in which the public sets are
+released) and the usual video containers. The file's content counts, not its ending: some public
+copies hold JPEG files that are called .bmp.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from mexjax.errors import DataError
+
+MAX_SIDE_PX = 8192
+# Uncompressed, four bytes a pixel, and a little for the header: no honest frame is larger.
+MAX_FILE_BYTES = 4 * MAX_SIDE_PX**2 + (1 << 20)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+# Markers that start a frame (size follows); C4, C8 and CC are tables and reserved.
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
+_JPEG_FILLER = re.compile(rb"\xff+")
+_MAX_JPEG_MARKERS = 10_000  # honest files have some dozens; more would only cost time
+# First bytes of the containers. A play list (text that names other files, or addresses) is none
+# of these and must not reach the video library.
+_VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75")
+_MP4_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+
+
+class FrameLike(Protocol):
+    """Where a frame lies, as a `Frame` of mexjax.prepare.sources says it.
+
+    Attributes:
+      number: frame number of the release; in a video the index of the frame, from 0.
+      path: image or video file.
+    """
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def path(self) -> Path: ...
+
+
+def is_video(path: Path) -> bool:
+    """Whether the file's ending is that of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def image_size(data: bytes, path: Path) -> tuple[int, int]:
+    """Height and width in px that the header of a JPEG, PNG or BMP states.
+
+    Args:
+      data: the file's bytes; nothing is decoded.
+      path: named in the message.
+
+    Raises:
+      DataError: empty, of another format, cut off within the header, or of a side below 1 or
+        above `MAX_SIDE_PX`.
+    """
+    if not data:
+        raise DataError(f"Expected an image, found an empty file: {path}. {_COPY_AGAIN}")
+    try:
+        if data.startswith(_PNG):
+            width, height = struct.unpack_from(">II", data, 16)
+        elif data.startswith(_JPEG):
+            height, width = _jpeg_size(data)
+        elif data.startswith(b"BM"):
+            height, width = _bmp_size(data)
+        else:
+            raise DataError(
+                f"Expected a JPEG, PNG or BMP image, found bytes of another kind in {path}"
+                f" ({data[:8].hex(' ')} ...). {_COPY_AGAIN}"
+            )
+    except (struct.error, IndexError):
+        raise DataError(f"The image {path} has no whole header. {_COPY_AGAIN}") from None
+    _check_size(height, width, path)
+    return height, width
+
+
+def read_frame(path: Path, number: int, *, is_color: bool) -> np.ndarray:
+    """One frame.
+
+    Args:
+      path: an image file, or a video. Any path that the file system allows: OpenCV's own reader
+        is not used for images, because on some systems it cannot open non-ASCII names.
+      number: index of the frame in a video, from 0; not used for an image.
+      is_color: RGB, or luma (ITU-R BT.601).
+
+    Returns:
+      u8[H, W, C], C = 3 or 1.
+
+    Raises:
+      DataError: missing, empty, damaged or too large; the message names the file.
+    """
+    if is_video(path):
+        return next(video_frames(path, [number], is_color=is_color))
+    data = _read_bytes(path)
+    image_size(data, path)
+    # Older decoders fill what is missing with gray and say nothing.
+    if data.startswith(_JPEG) and data.rfind(_JPEG_END) < 0:
+        raise DataError(f"The image {path} is cut off: its end mark is missing. {_COPY_AGAIN}")
+    flag = cv2.IMREAD_COLOR if is_color else cv2.IMREAD_GRAYSCALE
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise DataError(f"The image {path} is damaged or cut off. {_COPY_AGAIN}")
+    return _channels(image, is_color)
+
+
+def read_frames(frames: Sequence[FrameLike], *, is_color: bool) -> np.ndarray:
+    """The frames of one clip, in the order given.
+
+    Frames of a video are read in one pass from its start: seeking is not exact in many codecs.
+
+    Args:
+      frames: at least one; images, or indices in videos.
+      is_color: RGB or luma.
+
+    Returns:
+      u8[T, H, W, C], C = 3 or 1.
+
+    Raises:
+      DataError: as of `read_frame`; or the frames are of different size; or a video ends early.
+    """
+    if not frames:
+        raise DataError("Expected at least one frame to read, found none.")
+    out: np.ndarray | None = None
+    for place, image in _all_frames(frames, is_color):
+        if out is None:
+            out = np.empty((len(frames), *image.shape), np.uint8)
+            first = frames[place].path
+        if image.shape != out.shape[1:]:
+            raise DataError(
+                f"Expected frames of one size in a clip, found {_size(out[0])} in {first} and"
+                f" {_size(image)} in {frames[place].path}. Scale them to one size, or remove the"
+                " odd one."
+            )
+        out[place] = image
+    assert out is not None
+    return out
+
+
+def _all_frames(
+    frames: Sequence[FrameLike], is_color: bool
+) -> Iterator[tuple[int, np.ndarray]]:  # (place in `frames`, u8[H, W, C])
+    videos: dict[Path, list[int]] = {}
+    for place, frame in enumerate(frames):
+        if is_video(frame.path):
+            videos.setdefault(frame.path, []).append(place)
+        else:
+            yield place, read_frame(frame.path, frame.number, is_color=is_color)
+    for path, places in videos.items():
+        places = sorted(places, key=lambda place: frames[place].number)
+        numbers = [frames[place].number for place in places]
+        yield from zip(places, video_frames(path, numbers, is_color=is_color), strict=True)
+
+
+def video_frames(path: Path, numbers: list[int], *, is_color: bool) -> Iterator[np.ndarray]:
+    """Frames of one video, read from its start on.
+
+    Args:
+      path: the video.
+      numbers: indices from 0, ascending (one may be repeated).
+      is_color: RGB or luma.
+
+    Yields:
+      u8[H, W, C] for each index.
+
+    Raises:
+      DataError: the video ends early, or a frame cannot be decoded.
+    """
+    if numbers[0] < 0:
+        raise DataError(f"Expected frame numbers from 0 in the video {path}, found {numbers[0]}.")
+    with open_video(path) as video:
+        read, image = 0, None
+        for number in numbers:
+            while read <= number:
+                if not video.grab():
+                    raise DataError(
+                        f"The video {path} ends early: it has {read} frames, and numbers up to"
+                        f" {numbers[-1]} were asked for (the first is 0). Correct the frame"
+                        " numbers, or copy the video again."
+                    )
+                read, image = read + 1, None
+            if image is None:
+                is_read, image = video.retrieve()
+                if not is_read or image is None:
+                    raise DataError(
+                        f"Frame {number} of the video {path} cannot be decoded. {_COPY_AGAIN}"
+                    )
+                _check_size(*image.shape[:2], path)
+            shown = image if is_color else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+            yield _channels(shown, is_color)
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[cv2.VideoCapture]:
+    """A video that may be grabbed from, released at the end.
+
+    Raises:
+      DataError: missing, empty, no video by its first bytes, too large, or of an unknown codec.
+    """
+    start = _read_bytes(path, 16)
+    is_container = (
+        start.startswith(_VIDEO_STARTS)
+        or (start[:4] == b"RIFF" and start[8:12] == b"AVI ")
+        or start[4:8] in _MP4_ATOMS
+    )
+    if not is_container:
+        raise DataError(
+            f"Expected a video (AVI, MP4, MOV, MKV, WebM, MPEG or WMV), found bytes of another"
+            f" kind in {path} ({start[:8].hex(' ') or 'empty'}). {_COPY_AGAIN}"
+        )
+    # One backend by name: another one reads "%" in a path as the pattern of a series of images.
+    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        if not video.isOpened():
+            raise DataError(
+                f"The video {path} cannot be opened: it is damaged, or its codec is not known to"
+                " OpenCV. Convert it, for example to MP4 with H.264."
+            )
+        height = int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        width = int(video.get(cv2.CAP_PROP_FRAME_WIDTH))
+        _check_size(height, width, path)
+        yield video
+    finally:
+        video.release()
+
+
+def _read_bytes(path: Path, count: int = -1) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            if count < 0 and size > MAX_FILE_BYTES:
+                raise DataError(
+                    f"Expected an image of at most {MAX_FILE_BYTES >> 20} MiB, found"
+                    f" {size >> 20} MiB in {path}. Is it a video? Give it a video's ending."
+                )
+            return file.read(count)
+    except OSError as error:
+        raise DataError(
+            f"Cannot read the frame {path}: {error.strerror or error}. Check that the folder is"
+            " complete and may be read."
+        ) from error
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """(height, width) from the first frame header."""
+    at = 2
+    for _ in range(_MAX_JPEG_MARKERS):
+        # A marker may be preceded by any number of FF; anything else in between is skipped.
+        found = _JPEG_FILLER.search(data, at)
+        if found is None or found.end() == len(data):
+            break
+        marker, at = data[found.end()], found.end() + 1
+        if marker in _JPEG_FRAMES:
+            return struct.unpack_from(">HH", data, at + 3)
+        if marker not in _JPEG_BARE:
+            at += struct.unpack_from(">H", data, at)[0]
+    raise IndexError("no frame header")
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    """(height, width); a negative height marks rows stored from the top."""
+    (header_bytes,) = struct.unpack_from("<I", data, 14)
+    if header_bytes == 12:  # the oldest form, with 16-bit sizes
+        width, height = struct.unpack_from("<HH", data, 18)
+    else:
+        width, height = struct.unpack_from("<ii", data, 18)
+    return abs(height), width
+
+
+def _check_size(height: int, width: int, path: Path) -> None:
+    if not (1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX):
+        raise DataError(
+            f"Expected frames of 1 to {MAX_SIDE_PX} px a side, found {width} x {height} px stated"
+            f" in {path}; it was not decoded. Scale it down, or remove the file if it is no frame."
+        )
+
+
+def _channels(image: np.ndarray, is_color: bool) -> np.ndarray:
+    """u8[H, W, 3] RGB from OpenCV's BGR, or u8[H, W, 1]."""
+    if is_color:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image[..., None]
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} px"
+
+
+_COPY_AGAIN = "Copy it again from the release."

@@ -1,0 +1,109 @@
+"""What to prepare, and what comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.prepare.cropping import COLORS, Failure, Job, Settings
+from mexjax.prepare.faces import KINDS
+
+MIN_SIZE_PX, MAX_SIZE_PX = 16, 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One release.
+
+    Attributes:
+      name: of its reader, `mexjax.prepare.sources`.
+      root: folder with its frames.
+      spreadsheet: its annotation; None: looked for under `root`.
+    """
+
+    name: str
+    root: Path
+    spreadsheet: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to prepare, and how."""
+
+    inputs: tuple[Input, ...]
+    out: Path
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    clips_per_shard: int = 16
+    num_workers: int = 0
+
+    def check(self) -> None:
+        """Raise ConfigError for values that nothing can be prepared with."""
+        settings = self.settings
+        if not self.inputs:
+            raise ConfigError("No dataset was named. Give --dataset=NAME --root=FOLDER.")
+        if settings.color not in COLORS:
+            raise ConfigError(unknown_name("--color", settings.color, COLORS))
+        if settings.faces not in KINDS:
+            raise ConfigError(unknown_name("--faces", settings.faces, KINDS))
+        if not MIN_SIZE_PX <= settings.size_px <= MAX_SIZE_PX:
+            raise ConfigError(
+                f"--size_px must be from {MIN_SIZE_PX} to {MAX_SIZE_PX}, found {settings.size_px}."
+            )
+        if self.clips_per_shard < 1:
+            raise ConfigError(f"--clips-per-shard must be 1 or more, found {self.clips_per_shard}.")
+        if self.num_workers < 0:
+            raise ConfigError(f"--workers must be 0 or more, found {self.num_workers}.")
+        for given in (settings.landmarks, settings.landmarker_model):
+            if given is not None and not given.is_file():
+                raise DataError(f"There is no file {given} (looked from {Path.cwd()}).")
+        for release in self.inputs:
+            if self.out.resolve().is_relative_to(release.root.resolve()):
+                raise ConfigError(
+                    f"--out={self.out} is inside the release {release.root}, where what is written"
+                    " would be read as data. Choose a folder elsewhere."
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What the readers found.
+
+    Attributes:
+      table: manifest columns, one row a clip, all datasets one after the other.
+      jobs: the same clips.
+      problems: one line each.
+    """
+
+    table: pd.DataFrame
+    jobs: tuple[Job, ...]
+    problems: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A prepared dataset.
+
+    Attributes:
+      found: what the readers found.
+      parameters: what decided the bytes of the records, and is compared when a run goes on.
+      manifest: as written: the clips that were prepared.
+      failed: those that were not.
+      num_kept: shards that were finished before.
+      redone: why shards were made again, one line each.
+      num_frames: frames prepared by this call.
+      seconds: that it took.
+    """
+
+    found: Found
+    parameters: Mapping[str, Any]
+    manifest: pd.DataFrame
+    failed: tuple[Failure, ...]
+    num_kept: int
+    redone: tuple[str, ...]
+    num_frames: int
+    seconds: float

@@ -1,0 +1,333 @@
+"""From the folders of releases to a prepared dataset: manifest, shards of face crops, summary.
+
+Clips are prepared on all cores by grain, whose bounded, ordered buffer keeps memory flat in the
+number of clips. By default the cores are threads of this process: reading, warping and compressing
+is in OpenCV, which releases the interpreter's lock, and a thread starts at once, while a worker
+process first imports everything anew (seconds). `num_workers` above 0 takes processes instead. They
+pay where a face detector holds the lock, over some hundred clips.
+
+A clip that cannot be prepared is reported and the others go on. A killed run leaves whole shards;
+the same call goes on from them (see `mexjax.prepare.shards`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+import pandas as pd
+from absl import flags
+
+from mexjax.data import records
+from mexjax.data.manifest import COLUMNS, READING, read_manifest, write_manifest
+from mexjax.data.records import MANIFEST, RECORD
+from mexjax.errors import DataError, WorkdirError
+from mexjax.files import atomic
+from mexjax.prepare import shards
+from mexjax.prepare.contact_sheet import contact_sheet
+from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
+from mexjax.prepare.options import Found, Input, Options, Outcome
+from mexjax.prepare.shards import Shard
+from mexjax.prepare.sources import get_source
+from mexjax.prepare.summary import summary
+
+SUMMARY, SHEET = "summary.md", "contact_sheet.png"
+
+Progress = Callable[[int, int, int], None]  # clips done, clips in all, frames done
+
+
+def read_inputs(inputs: Iterable[Input]) -> Found:
+    """Read the annotation of every release; no image is opened.
+
+    Raises:
+      DataError: an unknown reader, a root or spreadsheet that is not there or cannot be read, the
+        same clip twice, or no clip at all.
+    """
+    tables, jobs, problems = [], [], []
+    for release in inputs:
+        source = get_source(release.name)
+        if not release.root.is_dir():
+            raise DataError(
+                f"The root of {release.name} is not a folder: {release.root} (looked from"
+                f" {Path.cwd()}). Give the folder of the release with --root."
+            )
+        reading = source.read(release.root, spreadsheet=release.spreadsheet)
+        problems += reading.problems
+        tables.append(reading.table)
+        jobs += [Job(release.name, release.root, row) for row in reading.table.to_dict("records")]
+    ids = [job.id for job in jobs]
+    if not ids:
+        raise DataError(
+            f"No clip was found in {', '.join(str(release.root) for release in inputs)}."
+            " Check --dataset, --root and --spreadsheet."
+        )
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"Clip {twice[0]} was found twice ({len(twice)} such clips). Give every release once,"
+            " and let clips of one subject have different names."
+        )
+    return Found(pd.concat(tables, ignore_index=True), tuple(jobs), tuple(problems))
+
+
+def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
+    """Prepare the releases of `options` into its folder, or go on with what is there.
+
+    Raises:
+      ConfigError: options that cannot be used.
+      DataError: releases that cannot be read, or no clip that could be prepared.
+      WorkdirError: the folder cannot be written, the disk is full, or the folder was prepared
+        with other parameters.
+    """
+    start = time.monotonic()
+    options.check()
+    work = Cropper(options.settings)
+    parameters = make_parameters(options, work)
+    _refuse_other_parameters(options.out, parameters)
+    found = read_inputs(options.inputs)
+    planned = shards.plan_shards(options.out, found.jobs, options.clips_per_shard)
+    with shards.writing(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+    shards.remove_leftovers(options.out, planned)
+    shards.write_json(options.out / RECORD, _record(options, parameters))
+    done, missing, redone = [], [], []
+    for shard in planned:
+        description, why = shards.finished(shard, parameters)
+        if description is None:
+            missing.append(shard)
+            if why:
+                redone.append(f"{shard.name} is made again: {why}.")
+        else:
+            done.append((shard, description))
+    before = None
+    with suppress(DataError):  # there is none, or a damaged one: it is written anew
+        before = read_manifest(options.out / MANIFEST, required=COLUMNS)
+    if missing:  # until all are there, what was prepared before is not the whole either
+        with shards.writing(options.out):
+            (options.out / MANIFEST).unlink(missing_ok=True)
+    num_kept = len(done)
+    for shard, description in _make(work, missing, parameters, options.num_workers, progress):
+        done.append((shard, description))
+    failed = [Failure(**item) for _, description in done for item in description["failed"]]
+    manifest = make_manifest(found.table, done)
+    is_there = found_again(manifest)
+    manifest = remember(manifest, before)
+    outcome = Outcome(
+        found=found,
+        parameters=parameters,
+        manifest=manifest,
+        failed=tuple(failed),
+        num_kept=num_kept,
+        redone=tuple(redone),
+        num_frames=sum(clip["num_stored"] for _, made in done[num_kept:] for clip in made["clips"]),
+        seconds=time.monotonic() - start,
+    )
+    shards.write_json(options.out / RECORD, _record(options, parameters, outcome))
+    if not len(manifest):
+        raise DataError(
+            f"None of the {len(failed)} clips could be prepared. The first, {failed[0].id}:"
+            f" {failed[0].problem}"
+        )
+    shards.write_text(options.out / SUMMARY, summary(options, outcome))
+    shown = manifest[is_there]
+    if len(shown):  # else the release was put away, and the sheet of before is the right one
+        sheet = contact_sheet(options.out, shown, found.jobs, work)
+        with shards.writing(options.out), atomic(options.out / SHEET, "wb") as file:
+            file.write(records.encode_frame(sheet).tobytes())
+    with shards.writing(options.out):
+        write_manifest(manifest, options.out / MANIFEST)  # last: with it the dataset is whole
+    return outcome
+
+
+def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
+    """What decides the content of a prepared dataset, besides the releases themselves.
+
+    Where files lie does not matter, what is in them does: of landmarks and models it is the hash.
+
+    Raises:
+      DataError: faces cannot be found this way, for want of a file.
+    """
+    finder, settings = cropper.first_finder(), options.settings
+    return {
+        "schema_version": records.SCHEMA_VERSION,
+        "datasets": [release.name for release in options.inputs],
+        "size_px": settings.size_px,
+        "color": settings.color,
+        "faces": finder.kind,
+        "faces_sha256": finder.details.get("sha256", ""),
+        "clips_per_shard": options.clips_per_shard,
+    }
+
+
+def make_manifest(
+    table: pd.DataFrame, done: Sequence[tuple[Shard, dict[str, Any]]]
+) -> pd.DataFrame:
+    """The rows of the clips that are in a shard, in the order of `table`, with where they are."""
+    stored = {
+        clip["id"]: {**clip, "shard": shard.name}
+        for shard, description in done
+        for clip in description["clips"]
+    }
+    ids = [records.clip_id(row) for row in table.to_dict("records")]
+    keep = [name in stored for name in ids]
+    clips = [stored[name] for name in ids if name in stored]
+    out = table[keep].reset_index(drop=True)
+    for column in ("landmark_source", "num_stored", "shard", "sha256"):
+        out[column] = [clip[column] for clip in clips]
+    out["notes"] = [
+        "; ".join(filter(None, [before, *clip["notes"]]))
+        for before, clip in zip(out["notes"], clips, strict=True)
+    ]
+    return out
+
+
+def found_again(table: pd.DataFrame) -> np.ndarray:
+    """bool[N]: clips whose frames are where the release was looked for this time."""
+    return (table["frame_folder"] != "").to_numpy(bool)
+
+
+def remember(table: pd.DataFrame, before: pd.DataFrame | None) -> pd.DataFrame:
+    """What was known of the frames of clips that are stored but not in the release any more."""
+    if before is None or found_again(table).all():
+        return table
+    known = {records.clip_id(row): row for row in before.to_dict("records")}
+    table = table.copy()
+    for i in np.flatnonzero(~found_again(table)):
+        row = known.get(records.clip_id(table.iloc[i]))
+        for column in READING if row else ():
+            table.loc[i, column] = row[column]
+    return table
+
+
+def parallel(
+    work: Callable[[Job], Crop | Failure], jobs: Sequence[Job], num_workers: int
+) -> grain.DatasetIterator:
+    """`work` of every job on all cores, in the order of the jobs, a few ahead of the reader.
+
+    Args:
+      work: called by threads, or, with workers, by threads of other processes.
+      jobs: what to do.
+      num_workers: processes; 0: threads of this one.
+    """
+    cores = records.num_cores()
+    threads = max(1, cores // max(1, num_workers))
+    # Twice the threads, so that a long clip at the front does not stop those behind it.
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    results = grain.MapDataset.source(list(jobs)).map(work).to_iter_dataset(read)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # grain looks at its own, and only absl programs parse them
+            flags.FLAGS.mark_as_parsed()
+        results = results.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1),
+            worker_init_fn=_start_worker,
+        )
+    return iter(results)
+
+
+def _start_worker(index: int, count: int) -> None:
+    cv2.setNumThreads(1)
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Keep OpenCV from starting threads of its own: clips are what is done in parallel."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _make(
+    work: Cropper,
+    missing: Sequence[Shard],
+    parameters: Mapping[str, Any],
+    num_workers: int,
+    progress: Progress | None,
+) -> Iterator[tuple[Shard, dict[str, Any]]]:
+    """Make shards, one after the other, and give the description of each."""
+    jobs = [job for shard in missing for job in shard.jobs]
+    if not jobs:
+        return
+    count = frames = 0
+
+    def counted(items: Iterator[Crop | Failure]) -> Iterator[Crop | Failure]:
+        nonlocal count, frames
+        for item in items:
+            count += 1
+            frames += item.num_stored if isinstance(item, Crop) else 0
+            if progress is not None:
+                progress(count, len(jobs), frames)
+            yield item
+
+    with one_opencv_thread(), closing(parallel(work, jobs, num_workers)) as results:
+        for shard in missing:
+            items = counted(itertools.islice(results, len(shard.jobs)))
+            yield shard, shards.write_shard(shard, items, parameters)
+
+
+def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:
+    saved = out / RECORD
+    if not any((out / shards.FOLDER).glob("*.arrayrecord")):
+        return  # nothing was made yet
+    try:
+        before = json.loads(saved.read_text(encoding="utf-8"))["parameters"]
+        differing = [
+            f"{key} is {before.get(key)!r} there and {parameters[key]!r} now"
+            for key in sorted(parameters)
+            if before.get(key) != parameters[key]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WorkdirError(
+            f"{out} holds shards, and {saved} does not say how they were made ({error}). Choose"
+            " another --out, or delete the folder."
+        ) from error
+    if differing:
+        raise WorkdirError(
+            f"{out} was prepared with other parameters: {'; '.join(differing)}. Choose another"
+            f" folder, for example --out={out}_2, or delete this one."
+        )
+
+
+def _record(
+    options: Options, parameters: dict[str, Any], outcome: Outcome | None = None
+) -> dict[str, Any]:
+    """What `preparation.json` says."""
+    record: dict[str, Any] = {
+        "mexjax": importlib.metadata.version("mexjax"),
+        "parameters": parameters,
+        "inputs": [
+            {
+                "dataset": release.name,
+                "root": str(release.root),
+                "spreadsheet": str(release.spreadsheet or ""),
+            }
+            for release in options.inputs
+        ],
+        "is_finished": outcome is not None,
+    }
+    if outcome is not None:
+        table = outcome.manifest
+        record |= {
+            "num_clips": len(table),
+            "num_frames": int(table["num_stored"].sum()),
+            "clips": {str(k): int(v) for k, v in table["dataset"].value_counts().items()},
+            "landmark_sources": {
+                str(k): int(v) for k, v in table["landmark_source"].value_counts().items()
+            },
+            "problems": list(outcome.found.problems),
+            "failed": [dataclasses.asdict(item) for item in outcome.failed],
+        }
+    return record

@@ -1,0 +1,225 @@
+"""Shards: files of a few clips each that appear whole, so that a killed preparation can go on.
+
+A shard is finished when both `<dataset>-00000.arrayrecord` and its `.json` are there and the hash
+in the second is that of the first. Both are renamed into place, the `.json` last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from mexjax.data import records
+from mexjax.errors import WorkdirError
+from mexjax.files import atomic
+from mexjax.prepare.cropping import Crop, Failure, Job, fingerprint
+
+# One clip a group: a clip is read without its neighbours. PNG does not get smaller by compression.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+FOLDER = "frames"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A file to be, and the clips that belong in it.
+
+    Attributes:
+      path: of the ArrayRecord file.
+      jobs: its clips in order.
+    """
+
+    path: Path
+    jobs: tuple[Job, ...]
+
+    @property
+    def name(self) -> str:
+        """Path relative to the prepared dataset, as in the manifest."""
+        return f"{FOLDER}/{self.path.name}"
+
+
+def plan_shards(out: Path, jobs: Sequence[Job], clips_per_shard: int) -> list[Shard]:
+    """Cut the clips of each dataset, in their order, into shards."""
+    by_dataset: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_dataset.setdefault(str(job.row["dataset"]), []).append(job)
+    shards = []
+    for dataset, own in by_dataset.items():
+        for number, start in enumerate(range(0, len(own), clips_per_shard)):
+            path = out / FOLDER / f"{dataset}-{number:05d}.arrayrecord"
+            shards.append(Shard(path, tuple(own[start : start + clips_per_shard])))
+    return shards
+
+
+def write_shard(
+    shard: Shard, items: Iterable[Crop | Failure], parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the clips that succeed, each as soon as it comes; nothing if none does.
+
+    Returns:
+      The description, as in the `.json`: schema_version, sha256 and num_bytes of the file,
+      parameters, clips (in the order of the records), failed.
+
+    Raises:
+      WorkdirError: the disk is full or the folder cannot be written.
+    """
+    out, clips, failed = shard.path.parents[1], [], []
+    with _temporary(shard.path) as temporary:
+        with writing(out):
+            shard.path.parent.mkdir(parents=True, exist_ok=True)
+            # The old description first: it must never stand beside a file it does not describe.
+            records.index_path(shard.path).unlink(missing_ok=True)
+            writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
+        for item in items:
+            if isinstance(item, Failure):
+                failed.append(dataclasses.asdict(item))
+                continue
+            with writing(out):
+                writer.write(item.record)
+            clips.append(_describe(item))
+        with writing(out):
+            writer.close()
+            _check_written(temporary, clips)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            description = {
+                "schema_version": records.SCHEMA_VERSION,
+                "sha256": digest,
+                "num_bytes": temporary.stat().st_size,
+                "parameters": dict(parameters),
+                "clips": clips,
+                "failed": failed,
+            }
+            if not clips:
+                shard.path.unlink(missing_ok=True)
+                return description
+            os.replace(temporary, shard.path)
+    write_json(records.index_path(shard.path), description)
+    return description
+
+
+def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The description of a finished shard, or None and why it has to be made (again).
+
+    A shard is made again if it is damaged, or if its clips, their annotation or their files are not
+    those it was made from (of a clip that failed, too: what was wrong may have been put right).
+    Files that are not there any more change nothing: a release may be put away once it is prepared,
+    and a disk that is not mounted must not cost what was made from it.
+    """
+    beside = records.index_path(shard.path)
+    if not shard.path.is_file() or not beside.is_file():
+        return None, ""
+    try:
+        description = json.loads(beside.read_text(encoding="utf-8"))
+        with open(shard.path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != description["sha256"]:
+            return None, "it is damaged"
+        if description["parameters"] != dict(parameters):
+            return None, "it was made with other parameters"
+        clips = [*description["clips"], *description["failed"]]
+        inputs = {clip["id"]: clip["inputs"] for clip in clips}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, "it is damaged"
+    if sorted(inputs) != sorted(job.id for job in shard.jobs):
+        return None, "its list of clips has changed"
+    for job in shard.jobs:
+        if fingerprint(job) not in ("", inputs[job.id]):
+            return None, f"the frames or the annotation of {job.id} have changed"
+    return description, ""
+
+
+def remove_leftovers(out: Path, shards: Sequence[Shard]) -> None:
+    """Delete what dead processes left half-written, and shards that are no longer planned."""
+    planned = {shard.path for shard in shards}
+    folder = out / FOLDER
+    with writing(out):
+        for path in folder.glob(".*.tmp"):
+            pid = path.name.split(".")[-2]
+            if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
+                path.unlink(missing_ok=True)
+        for path in folder.glob("*.arrayrecord"):
+            if path not in planned:
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a shard and its description."""
+    records.index_path(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that appears whole."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole."""
+    with writing(path.parent), atomic(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn what the system says about a full or read-only disk into one message.
+
+    Raises:
+      WorkdirError: in place of OSError, and of the RuntimeError of the ArrayRecord library.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException = error
+        while isinstance(cause, WorkdirError) and isinstance(cause.__cause__, OSError):
+            cause = cause.__cause__
+        why = getattr(cause, "strerror", None) or str(cause).partition(";")[0]
+        raise WorkdirError(
+            f"Cannot write to {out}: {why}. Free space, or choose another --out; the same"
+            " command goes on from the shards that are finished."
+        ) from error
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+    finally:
+        with suppress(OSError):  # what went wrong before says more
+            temporary.unlink(missing_ok=True)
+
+
+def _check_written(path: Path, clips: Sequence[Mapping[str, Any]]) -> None:
+    """Read the file back: the writer works in the background and a full disk may pass it by."""
+    reader = ArrayRecordReader(str(path), records.READER_OPTIONS)
+    is_whole = reader.ok() and reader.num_records() == len(clips)
+    for position, clip in enumerate(clips):
+        if not is_whole or _sha256(reader.read([position])[0]) != clip["sha256"]:
+            raise RuntimeError(f"{path.name} does not read back as it was written")
+    reader.close()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _describe(crop: Crop) -> dict[str, Any]:
+    return {
+        "id": crop.id,
+        "sha256": crop.sha256,
+        "num_bytes": len(crop.record),
+        "num_stored": crop.num_stored,
+        "landmark_source": crop.landmark_source,
+        "notes": list(crop.notes),
+        "inputs": crop.inputs,
+    }

@@ -1,0 +1,121 @@
+"""CAS(ME)2, the micro-expressions in its long videos (Qu et al., IEEE TAFFC 9(4), 2018).
+
+Its workbook has three tables without headers: the annotations; for each subject number its
+folder ("s15"); for each stimulus, as clips are named after it ("anger1"), its code in folder names
+("0401"). Facts: public spotting code for this dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mexjax.errors import DataError
+from mexjax.prepare.sources import search, sheets
+from mexjax.prepare.sources.base import Frame, Reading
+from mexjax.prepare.sources.drafts import Draft, Place
+from mexjax.prepare.sources.folders import frames_of
+from mexjax.prepare.sources.search import RELEASED
+from mexjax.prepare.sources.sheet_source import SheetSource, check_root
+from mexjax.prepare.sources.sheets import Form, Sheet, as_text, plain
+
+TITLE = "CAS(ME)2"
+HOMES = ("rawpic", "CAS(ME)2/rawpic", "selectedpic", "cropped", "CAS(ME)2/cropped")
+_COLUMNS = ("subject", "clip", "onset", "apex", "offset", "au", "emotion", "kind")
+_MICRO = ("microexpression", "micro")
+_MACRO = ("macroexpression", "macro")
+_FORM = Form(
+    files=RELEASED["casme_sq"],
+    fields={name: (name,) for name in _COLUMNS},
+)
+
+
+class CasmeSquared:
+    """Reader of CAS(ME)2; macro-expressions are left out, and counted in the problems."""
+
+    name = "casme_sq"
+    title = TITLE
+    fps = 30.0
+
+    def read(self, root: Path, *, spreadsheet: Path | None = None) -> Reading:
+        """As of `Source`."""
+        root = check_root(root, TITLE)
+        sheet, problems = search.get(root, spreadsheet, _FORM, TITLE, reader=_read_workbook)
+        kinds = sheet.cells["kind"].map(plain)
+        unknown = sheet.cells[~kinds.isin((*_MICRO, *_MACRO))]
+        for number, row in unknown.iterrows():
+            shown = ", ".join(filter(None, map(as_text, row)))[:120]
+            problems.append(f"row {number}: neither micro- nor macro-expression, left out: {shown}")
+        macro = int(kinds.isin(_MACRO).sum())
+        if macro:
+            problems.append(f"{macro} macro-expressions were left out.")
+        micro = Sheet(sheet.path, sheet.cells[kinds.isin(_MICRO)])
+        folders, codes = _naming_rules(sheet.path)
+        source = SheetSource(
+            name=self.name,
+            title=TITLE,
+            fps=self.fps,
+            form=_FORM,
+            homes=HOMES,
+            places=lambda draft: _places(draft, codes),
+            subject=lambda text: folders.get(text, f"s{text}" if text.isdecimal() else text),
+            is_trimmed=False,
+        )
+        return source.read_sheet(root, micro, problems)
+
+    def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
+        """As of `Source`."""
+        return frames_of(Path(root), row, HOMES)
+
+
+def _places(draft: Draft, codes: Mapping[str, str]) -> tuple[Place, ...]:
+    """s15/15_0101disgustingteeth: the words behind the code are in no table."""
+    stimulus = draft.clip.split("_")[0].casefold()
+    number = draft.subject.casefold().removeprefix("s")
+    code = codes.get(stimulus, "")
+    places = [(draft.subject, f"{number}_{code}*")] if code else []
+    return (*places, (draft.subject, draft.clip), (draft.subject, stimulus))
+
+
+def _read_workbook(path: Path) -> Sheet:
+    """The table that says of rows whether they are micro- or macro-expressions."""
+    for rows in sheets.read_rows(path).values():
+        kept = {}
+        for number, row in enumerate(rows, start=1):
+            if any(as_text(cell) for cell in row):
+                kept[number] = [*row, *[None] * len(_COLUMNS)][: len(_COLUMNS)]
+        table = pd.DataFrame(kept.values(), index=list(kept), columns=list(_COLUMNS), dtype=object)
+        kinds = table["kind"].map(plain)
+        if kinds.isin((*_MICRO, *_MACRO)).any():
+            if kinds.iloc[0] not in (*_MICRO, *_MACRO) and not _is_number(table["onset"].iloc[0]):
+                table = table.iloc[1:]  # a copy whose columns somebody named
+            return Sheet(path, table)
+    raise DataError(
+        f"{path} is not the workbook of {TITLE}: no table in it has micro-expression or"
+        f" macro-expression in its column {len(_COLUMNS)}. Expected {_FORM.files[0]} with the"
+        f" columns {', '.join(_COLUMNS)}, which have no header."
+    )
+
+
+def _naming_rules(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Subject number -> folder; stimulus as in clip names, lower case -> four-digit code."""
+    folders: dict[str, str] = {}
+    codes: dict[str, str] = {}
+    for name, rows in sheets.read_rows(path).items():
+        for row in rows:
+            texts = [as_text(cell) for cell in row] + [""] * 3
+            if "rule1" in plain(name) and texts[2].isdecimal() and texts[1]:
+                folders[texts[2]] = texts[1]
+            if "rule2" in plain(name) and texts[0].isdecimal() and texts[1]:
+                codes[texts[1].casefold()] = texts[0].zfill(4)
+    return folders, codes
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        return sheets.as_number(cell) is not None
+    except DataError:
+        return False

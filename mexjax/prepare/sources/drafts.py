@@ -1,0 +1,140 @@
+"""Rows of a spreadsheet before they are clips: names settled, values still as they were typed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import pandas as pd
+
+from mexjax.prepare.sources.folders import check_part
+from mexjax.prepare.sources.sheets import as_text
+
+# One folder below a dataset's home: the names on the way to it; the end of a name may be left
+# open with "*".
+Place = tuple[str, ...]
+FIELDS = ("onset", "apex", "offset", "emotion", "au")
+
+
+@dataclasses.dataclass
+class Draft:
+    """One row.
+
+    Attributes:
+      index: row number as a spreadsheet program counts.
+      subject: as it becomes part of the subject's id.
+      clip: as it becomes the clip's name.
+      cells: onset, apex, offset, emotion, au as typed; None where there is no column.
+      video: what the release calls the recording, where a clip is a part of one.
+      places: folders that may hold the frames, the likeliest first.
+      notes: remarks for the table.
+      fps: frames per second where the row says its own.
+    """
+
+    index: int
+    subject: str
+    clip: str
+    cells: dict[str, object]
+    video: str = ""
+    places: tuple[Place, ...] = ()
+    notes: list[str] = dataclasses.field(default_factory=list)
+    fps: float | None = None
+
+    @property
+    def row(self) -> str:
+        """For messages."""
+        return f"row {self.index}"
+
+    @property
+    def name(self) -> str:
+        """For messages: subject, clip and row."""
+        return f"{self.subject}/{self.clip} ({self.row})"
+
+
+def make_drafts(
+    cells: pd.DataFrame,
+    problems: list[str],
+    *,
+    subject: Callable[[str], str] = str,
+    clip: Callable[[str], str] = str,
+) -> list[Draft]:
+    """Rows with a subject and a clip; any other row is listed as a problem.
+
+    Args:
+      cells: table with the columns subject, clip and any of `FIELDS`.
+      problems: lines are added.
+      subject: spelling of a subject from the text of its cell.
+      clip: the same for clips.
+
+    Raises:
+      DataError: a name that would lead out of the dataset's folder.
+    """
+    drafts = []
+    for number, row in cells.iterrows():
+        where = f"row {number}"
+        names = [as_text(row["subject"]), as_text(row["clip"])]
+        if not all(names):
+            shown = ", ".join(filter(None, map(as_text, row)))
+            problems.append(f"{where}: no subject or no clip name, left out: {shown[:120]}")
+            continue
+        for name in names:
+            check_part(name, f"Row {number} of the spreadsheet")
+        values = {field: row[field] if field in row else None for field in FIELDS}
+        draft = Draft(int(number), subject(names[0]), clip(names[1]), values)
+        draft.video = draft.clip
+        drafts.append(draft)
+    return drafts
+
+
+def padded(width: int) -> Callable[[str], str]:
+    """A speller of subjects that are numbers: "1", "01" and "sub01" become "01" (width 2)."""
+
+    def spell(text: str) -> str:
+        digits = text.casefold().removeprefix("subject").removeprefix("sub").strip("_- ")
+        return digits.zfill(width) if digits.isdecimal() else text
+
+    return spell
+
+
+def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
+    """Give subjects that differ in case their first spelling; in place.
+
+    Otherwise one person, typed in two ways, could be on both sides of a split. Subjects that
+    differ in leading zeros are only said: "1" and "01" may come from two cameras' own lists.
+    """
+    first: dict[str, str] = {}
+    others: dict[str, list[str]] = {}
+    for draft in drafts:
+        spelling = first.setdefault(draft.subject.casefold(), draft.subject)
+        if draft.subject != spelling:
+            others.setdefault(spelling, []).append(draft.subject)
+            draft.subject = spelling
+    for spelling, found in others.items():
+        problems.append(
+            f"Subjects {', '.join(dict.fromkeys([spelling, *found]))} differ only in case and are"
+            f" taken for one person, {spelling}; spell two people differently in the table."
+        )
+    alike: dict[str, list[str]] = {}
+    for key, spelling in first.items():
+        alike.setdefault(re.sub(r"(?<![0-9])0+(?=[0-9])", "", key), []).append(spelling)
+    for found in alike.values():
+        if len(found) > 1:
+            problems.append(
+                f"Subjects {', '.join(found)} differ only by leading zeros and are taken for"
+                f" {len(found)} people; if they are one, spell them alike in the table, or splits"
+                " by subject train and test on the same person."
+            )
+
+
+def number_repeats(drafts: list[Draft], problems: list[str]) -> None:
+    """Make (subject, clip) unique: later rows of the same name get _2, _3, ...; in place."""
+    taken: set[tuple[str, str]] = set()
+    for draft in drafts:
+        name, count = draft.clip, 1
+        while (draft.subject.casefold(), draft.clip.casefold()) in taken:
+            count += 1
+            draft.clip = f"{name}_{count}"
+        taken.add((draft.subject.casefold(), draft.clip.casefold()))
+        if count > 1:
+            problems.append(f"{draft.name}: {name} occurs before, so this row is {draft.clip}.")

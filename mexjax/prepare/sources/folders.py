@@ -1,0 +1,236 @@
+"""Frame folders: finding them whatever the case of their names, and the frames in them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import cv2
+
+from mexjax.errors import DataError
+from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video
+from mexjax.prepare.sources.base import Frame
+
+MAX_MISCOUNT_FRAMES = 2  # a header may promise so many too much of a whole video
+MAX_VIDEO_FRAMES = 1_000_000  # more than an hour at 200 fps: not a clip, or a false header
+
+
+class Folders:
+    """Listings of folders, each read once."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, tuple[frozenset[str], dict[str, str]]] = {}
+        self._frames: dict[Path, list[Frame]] = {}
+        self._counted: set[Path] = set()
+
+    def descend(self, folder: Path, parts: Iterable[str]) -> Path | None:
+        """`folder/parts[0]/...` if it exists, in any case of letters, else None.
+
+        Each part is compared with the names in the folder, so a part cannot climb out of it. A
+        part that ends in "*" stands for the one name that begins so.
+        """
+        for part in parts:
+            exact, by_case = self._list(folder)
+            wanted = part.casefold()
+            name = part if part in exact else by_case.get(wanted)
+            if name is None and part.endswith("*"):
+                names = [known for known in by_case if known.startswith(wanted[:-1])]
+                name = by_case[names[0]] if len(names) == 1 else None
+            if name is None:
+                return None
+            folder = folder / name
+        return folder
+
+    def subfolders(self, folder: Path) -> list[Path]:
+        """Folders in `folder` in natural order, hidden ones left out."""
+        names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
+        return sorted(filter(Path.is_dir, names), key=natural_key)
+
+    def clips(self, folder: Path) -> list[Path]:
+        """Folders and videos in `folder` in natural order."""
+        names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
+        return sorted(filter(is_clip, names), key=natural_key)
+
+    def frames(self, path: Path, *, is_counted: bool = False) -> list[Frame]:
+        """As `list_frames`; a video once counted stays so."""
+        is_counted = is_counted and is_video(path)
+        if path not in self._frames or (is_counted and path not in self._counted):
+            self._frames[path] = list_frames(path, is_counted=is_counted)
+            if is_counted:
+                self._counted.add(path)
+        return self._frames[path]
+
+    def _list(self, folder: Path) -> tuple[frozenset[str], dict[str, str]]:
+        if folder not in self._names:
+            try:
+                names = os.listdir(folder) if folder.is_dir() else []
+            except OSError as error:
+                raise DataError(f"Cannot list the folder {folder}: {error.strerror}.") from error
+            self._names[folder] = (frozenset(names), {name.casefold(): name for name in names})
+        return self._names[folder]
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a path can hold frames: a folder, or a video file."""
+    return path.is_dir() or is_video(path)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path is a video file, by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
+def natural_key(path: Path) -> tuple[list[Any], str]:
+    """Sorts img2 before img10."""
+    parts = re.split(r"([0-9]+)", path.name.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+
+
+def list_frames(path: Path, *, is_counted: bool = False) -> list[Frame]:
+    """All frames of a clip by number: the images in a folder, or the frames of a video.
+
+    The number of an image is the last run of digits of its name. Where no image has one, they are
+    numbered from 1 in the order of their names. `is_counted`: as of `count_video_frames`.
+
+    Raises:
+      DataError: it cannot be listed or opened, or two images have the same number.
+    """
+    if is_video(path):
+        count = count_video_frames(path, is_counted=is_counted)
+        return [Frame(number, path) for number in range(count)]
+    try:
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries if not entry.is_dir()]
+    except OSError as error:
+        raise DataError(f"Cannot list the frames of {path}: {error.strerror}.") from error
+    images = [
+        path / name
+        for name in names
+        if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    ]
+    found: dict[int, Path] = {}
+    for image in sorted(images, key=natural_key):
+        digits = re.findall("[0-9]+", image.stem)
+        if not digits:
+            continue
+        number = int(digits[-1][-18:])  # a hash of hundreds of digits is no frame number
+        if number in found:
+            raise DataError(
+                f"{path} has two images with the frame number {number}: {found[number].name} and"
+                f" {image.name}. Keep one set of frames in the folder."
+            )
+        found[number] = image
+    if not found:
+        found = dict(enumerate(sorted(images, key=natural_key), start=1))
+    return [Frame(number, found[number]) for number in sorted(found)]
+
+
+def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
+    """Number of frames of a video: what its header says, or counted where that says nothing.
+
+    Args:
+      path: the video.
+      is_counted: count in any case, which reads the whole file. A header may be off by some
+        frames, because OpenCV takes duration times frames per second for many formats.
+
+    Raises:
+      DataError: it cannot be opened or decoded, or has more than `MAX_VIDEO_FRAMES`.
+    """
+    with open_video(path) as video:
+        header = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        count, is_counted = header, is_counted or header <= 0
+        if is_counted:
+            count = 0
+            while count <= MAX_VIDEO_FRAMES and video.grab():
+                count += 1
+            if header > count + MAX_MISCOUNT_FRAMES:  # cut off: reading it will say where
+                count = header
+    if not 0 < count <= MAX_VIDEO_FRAMES:
+        raise DataError(
+            f"The video {path} has {count} frames{'' if is_counted else ' by its header'}; expected"
+            f" 1 to {MAX_VIDEO_FRAMES}. Convert it again, or cut it into clips."
+        )
+    return count
+
+
+def video_fps(path: Path) -> float:
+    """Frames per second of a video; nan where it does not say."""
+    with open_video(path) as video:
+        fps = float(video.get(cv2.CAP_PROP_FPS))
+    return fps if 0 < fps < 10_000 else float("nan")
+
+
+def check_part(part: str, where: str) -> None:
+    """Refuse a spreadsheet cell that would be more than one plain name in a path.
+
+    Raises:
+      DataError: the cell has a separator, a wildcard, a drive or a control character, or is ".".
+    """
+    is_plain = part not in (".", "..") and not re.search(r"[/\\*?\x00-\x1f]", part)
+    if not is_plain or PureWindowsPath(part).drive:
+        raise DataError(
+            f"{where}: {part!r} cannot be the name of a folder and would lead out of the dataset."
+            " Correct the cell."
+        )
+
+
+def check_relative(text: str, where: str) -> tuple[str, ...]:
+    """The parts of a relative path in a spreadsheet or manifest, "\\" and "/" alike.
+
+    Raises:
+      DataError: the path is absolute or climbs with "..".
+    """
+    unified = text.replace("\\", "/")
+    parts = tuple(part for part in unified.split("/") if part not in ("", "."))
+    if unified.startswith("/") or not parts:
+        raise DataError(f"{where}: {text!r} is not a path below the dataset's folder.")
+    for part in parts:
+        check_part(part, where)
+    return parts
+
+
+def check_inside(path: Path, bases: Iterable[Path], where: str) -> None:
+    """Refuse a path that leaves all of `bases` through a link.
+
+    Raises:
+      DataError: it does.
+    """
+    resolved = path.resolve()
+    bases = list(bases)
+    if not any(resolved.is_relative_to(base.resolve()) for base in bases):
+        raise DataError(
+            f"{where}: {path} is a link to {resolved}, outside of {bases[0]}. Give the folder it"
+            " leads to as --root."
+        )
+
+
+def frames_of(root: Path, row: Mapping[str, Any], homes: Sequence[str] = ()) -> list[Frame]:
+    """The existing frames of a row of the table, from onset to offset.
+
+    Args:
+      root: folder of the dataset.
+      row: at least subject, clip, onset, offset and frame_folder.
+      homes: sub-folders of `root` that may themselves be links to another disk.
+
+    Raises:
+      DataError: the row has no frame folder, or no frame of it exists.
+    """
+    where = f"Clip {row['subject']}/{row['clip']}"
+    if not row["frame_folder"]:
+        raise DataError(f"{where}: its frames were not found below {root} when it was read.")
+    parts = check_relative(str(row["frame_folder"]), where)
+    path = Path(root).joinpath(*parts)
+    if not path.exists():
+        raise DataError(f"{where}: {path} does not exist. Has the dataset moved?")
+    check_inside(path, [Path(root), *(Path(root) / home for home in homes)], where)
+    onset, offset = int(row["onset"]), int(row["offset"])
+    listed = list_frames(path)
+    if is_video(path) and len(listed) <= offset:
+        listed = list_frames(path, is_counted=True)  # more frames than its header says, perhaps
+    frames = [frame for frame in listed if onset <= frame.number <= offset]
+    if not frames:
+        raise DataError(f"{where}: {path} has none of the frames {onset} to {offset}.")
+    return frames

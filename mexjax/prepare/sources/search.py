@@ -1,0 +1,170 @@
+"""Finding a dataset's spreadsheet: by its name, else by its columns."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mexjax.errors import DataError
+from mexjax.prepare.sources.sheets import SUFFIXES, Form, Sheet, plain, read
+
+# Names of the spreadsheets as released, the preferred one first; the end may differ in copies
+# ("(1)", "_updated") where the name is long enough to be told from others.
+RELEASED: dict[str, tuple[str, ...]] = {
+    "casme": ("casme.xlsx",),
+    "casme2": (
+        "CASME2-coding-20190701.xlsx",
+        "CASME2-coding-20140508.xlsx",
+        "CASME2-coding-updated.xlsx",
+        "CASME2_label_Ver_2.xls",
+    ),
+    "samm": ("SAMM_Micro_FACS_Codes_v2.xlsx", "SAMM_Micro_FACS_Codes.xlsx", "SAMM_20181215.xlsx"),
+    "casme_sq": (
+        "CAS(ME)^2code_final.xlsx",
+        "CAS(ME)^2code_final(Updated).xlsx",
+        "code_final.xlsx",
+    ),
+    "casme3a": ("cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx",),
+    "casme3c": ("CAS(ME)3_part_C_ME.xlsx",),
+    "mmew": ("MMEW_Micro_Exp.xlsx",),
+    "fourd": ("4DME_Labelling_Micro_release v1.xlsx",),
+    "smic": ("smic.xlsx",),
+}
+_MIN_PART = 9  # letters: "codefinal" is specific, "casme" is not
+
+Reader = Callable[[Path], Sheet]
+
+
+def get(
+    root: Path,
+    spreadsheet: Path | None,
+    form: Form,
+    title: str,
+    *,
+    reader: Reader | None = None,
+    is_beside: bool = True,
+) -> tuple[Sheet, list[str]]:
+    """The named spreadsheet, or the one that `find` finds.
+
+    Args:
+      root: folder of the dataset.
+      spreadsheet: the file, or None.
+      form: what to look for.
+      title: of the dataset, for messages.
+      reader: reads one file, where `sheets.read` cannot.
+      is_beside: also look, by name, into the folder that holds `root`.
+
+    Raises:
+      DataError: as `find`; and when there is none: what was looked for, and what there is.
+    """
+    if spreadsheet is not None:
+        reader = reader or functools.partial(read, form=form, title=title)
+        return reader(Path(spreadsheet)), []
+    sheet, problems = find(root, form, title, reader=reader, is_beside=is_beside)
+    if sheet is None:
+        needed = [names[0] for field, names in form.fields.items() if field not in form.optional]
+        found = _listed([*list_files(root), *(list_beside(root) if is_beside else [])])
+        raise DataError(
+            f"No spreadsheet of {title} in {root}{' or beside it' if is_beside else ''}. Expected"
+            f" {' or '.join(form.files) or 'a table'}, or one file with the columns"
+            f" {', '.join(needed)}; found {found or 'no spreadsheet at all'}. Name it with"
+            " --spreadsheet."
+        )
+    return sheet, problems
+
+
+def find(
+    root: Path,
+    form: Form,
+    title: str,
+    *,
+    reader: Reader | None = None,
+    is_beside: bool = True,
+) -> tuple[Sheet | None, list[str]]:
+    """The spreadsheet of a dataset; arguments as of `get`.
+
+    A file of another name is taken if it alone has the columns; one with the name of another
+    dataset's never, because CASME II and MMEW have the same columns.
+
+    Returns:
+      the sheet (None when there is none) and problems.
+
+    Raises:
+      DataError: several files fit equally well, or the one with the right name lacks columns.
+    """
+    reader = reader or functools.partial(read, form=form, title=title)
+    inside = list_files(root)
+    known = [*inside, *(list_beside(root) if is_beside else [])]
+    named = _named(known, form.files)
+    if len(named) > 1:
+        raise DataError(
+            f"Several files could be the spreadsheet of {title}: {_listed(named)}. Say which with"
+            " --spreadsheet."
+        )
+    if named:
+        others = [path for path in known if path != named[0] and _named([path], form.files)]
+        said = (
+            f"Read {named[0]}; also present: {_listed(others)}. Name another one with"
+            " --spreadsheet."
+        )
+        return reader(named[0]), [said] if others else []
+    sheets = []
+    for path in inside:
+        if any(_named([path], names) for names in RELEASED.values()):
+            continue
+        try:
+            sheets.append(reader(path))
+        except DataError:
+            continue
+    if len(sheets) > 1:
+        raise DataError(
+            f"Several files have the columns of {title}: {_listed(s.path for s in sheets)}. Say"
+            " which with --spreadsheet."
+        )
+    if sheets and form.files:
+        name = sheets[0].path.name
+        return sheets[0], [f"{name} was taken for the spreadsheet of {title} by its columns."]
+    return (sheets[0] if sheets else None), []
+
+
+def list_files(root: Path) -> list[Path]:
+    """Spreadsheets in `root` and one folder below, by name."""
+    return [*_glob(root, "*"), *_glob(root, "*/*")]
+
+
+def list_beside(root: Path) -> list[Path]:
+    """Spreadsheets in the folder that holds `root`, by name."""
+    return _glob(root.resolve().parent, "*")
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    try:
+        found = sorted(folder.glob(pattern))
+    except OSError:
+        return []  # a parent that may not be listed
+    return [
+        path
+        for path in found
+        # "~$" files are locks of a spreadsheet that is open somewhere.
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(("~$", "."))
+        and path.is_file()
+    ]
+
+
+def _named(paths: Iterable[Path], names: Iterable[str]) -> list[Path]:
+    """The files with the first of the names that any has; exactly it, or else it and more."""
+    known = [(path, plain(path.stem)) for path in paths]
+    for name in names:
+        stem = plain(Path(name).stem)
+        exact = [path for path, own in known if own == stem]
+        longer = [path for path, own in known if stem in own and len(stem) >= _MIN_PART]
+        if exact or longer:
+            return exact or longer
+    return []
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    names = [str(path) for path in paths]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

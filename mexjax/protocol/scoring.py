@@ -1,0 +1,113 @@
+"""How the predictions of each task are scored: what reports, intervals and comparisons share.
+
+`emotion` has one class a clip: the largest logit counts, scored from one confusion matrix. `au`
+has action units, each present or not: a logit above 0 says present (probability above one half),
+scored from one 2 x 2 matrix a unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mexjax.errors import DataError, unknown_name
+from mexjax.protocol import metrics
+
+
+class Scoring(NamedTuple):
+    """What is done with the predictions of a task.
+
+    Attributes:
+      summary: metrics given of each fold and subject, and with an interval.
+      chosen_by: the one by which the best of several evaluations is found.
+      names: metric -> how a reader of the field calls it, in the order of the table.
+      predict: logits f[..., K] to classes i64[...] or units i64[..., A]; -1 where a logit is not
+        finite.
+      tables: (label, prediction, group i[N], G, K) to confusion matrices i64[G, ..., k, k].
+      scores: matrices [..., k, k] to metrics f64[...].
+    """
+
+    summary: tuple[str, ...]
+    chosen_by: str
+    names: Mapping[str, str]
+    predict: Callable[[np.ndarray], np.ndarray]
+    tables: Callable[[np.ndarray, np.ndarray, np.ndarray, int, int], np.ndarray]
+    scores: Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def predict_class(logits: np.ndarray) -> np.ndarray:
+    """Class with the largest logit, i64[...]; -1 (no class) where a logit is not finite."""
+    is_finite = np.isfinite(logits).all(axis=-1)
+    return np.where(is_finite, np.where(np.isfinite(logits), logits, 0.0).argmax(axis=-1), -1)
+
+
+def predict_units(logits: np.ndarray) -> np.ndarray:
+    """1 where a unit is said to be present, i64[..., A]; -1 where a logit is not finite."""
+    return np.where(np.isfinite(logits), logits > 0, -1).astype(np.int64)
+
+
+def _unit_tables(
+    label: np.ndarray, prediction: np.ndarray, group: np.ndarray, num_groups: int, num_units: int
+) -> np.ndarray:
+    del num_units
+    return metrics.unit_confusions(label, prediction, group, num_groups)
+
+
+SCORINGS: dict[str, Scoring] = {
+    "emotion": Scoring(
+        summary=("acc", "uf1", "uar"),
+        chosen_by="acc",
+        names=metrics.NAMES,
+        predict=predict_class,
+        tables=metrics.grouped_confusion,
+        scores=metrics.scores,
+    ),
+    "au": Scoring(
+        summary=("f1", "acc"),
+        chosen_by="f1",
+        names=metrics.UNIT_NAMES,
+        predict=predict_units,
+        tables=_unit_tables,
+        scores=metrics.unit_scores,
+    ),
+}
+TASKS = tuple(SCORINGS)
+
+
+def scoring_of(task: str) -> Scoring:
+    """The scoring of a task.
+
+    Raises:
+      DataError: no such task; the message lists them.
+    """
+    if task not in SCORINGS:
+        raise DataError(unknown_name("task", task, TASKS))
+    return SCORINGS[task]
+
+
+def evaluation_scores(task: str, label: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """f64[E]: the metric by which evaluations are compared, of each; -1 if it is not finite.
+
+    Args:
+      task: a key of `SCORINGS`.
+      label: i[N] classes, or 0/1 [N, A].
+      logits: f[N, E, K].
+    """
+    scoring = scoring_of(task)
+    is_usable = np.isfinite(logits).all(axis=(0, 2))
+    prediction = scoring.predict(logits[:, is_usable])  # (N, E', ...)
+    clips, evaluations = prediction.shape[:2]
+    found = scoring.scores(
+        scoring.tables(
+            np.repeat(label, evaluations, axis=0),
+            prediction.reshape(clips * evaluations, *prediction.shape[2:]),
+            np.tile(np.arange(evaluations), clips),
+            evaluations,
+            logits.shape[-1],
+        )
+    )
+    out = np.full(logits.shape[1], -1.0)
+    out[is_usable] = found[scoring.chosen_by]
+    return out

@@ -1,0 +1,334 @@
+"""Read the files of a finished run and check them; docs/results_format.md describes them.
+
+Nothing here needs a model or the data: a run folder copied to another machine is enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mexjax.errors import DataError, WorkdirError
+from mexjax.protocol.fold_list import SIDES, checked_folds
+from mexjax.protocol.scoring import TASKS
+
+# Entries of predictions.npz: kind of dtype ("i" takes any integer) and number of axes.
+_ARRAYS = {
+    "logits": ("f", 3),
+    "label": ("i", 1),
+    "clip": ("U", 1),
+    "subject": ("U", 1),
+    "fold": ("U", 1),
+    "epoch": ("i", 1),
+    "classes": ("U", 1),
+    "fold_names": ("U", 1),
+}
+_SHEET = {"frames": ("u", 4), "target": ("f", 3), "constructed": ("f", 3), "title": ("U", 1)}
+_FEATURES = {
+    "emotion_scores": ("f", 2),
+    "score_emotion": ("U", 1),
+    "emotion": ("i", 1),
+    "emotion_classes": ("U", 1),
+    "cosines": ("f", 3),
+    "landmark_tokens": ("i", 3),
+    "face": ("u", 4),
+    "face_row": ("i", 1),
+}
+_RUN_TEXTS = ("model", "preset", "dataset", "protocol", "control")
+# Entry of predictions.npz with the scores on inner subjects, by task.
+_VALIDATION = {"emotion": "validation_accuracy", "au": "validation_f1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The content of a run folder; N held-out clips, E evaluations, K classes, F folds trained.
+
+    Attributes:
+      path: the folder.
+      config: config.json.
+      info: run.json.
+      folds: the entries of folds.json, in their order.
+      logits: f32[N, E, K]; finite at the last evaluation.
+      label: i64[N], of action units 0/1 i64[N, K].
+      clip: U[N], "<subject>/<clip>".
+      subject: U[N].
+      fold: U[N], name of the fold that holds the clip out.
+      epoch: i64[E], epochs trained at each evaluation.
+      classes: U[K] names, of classes or action units.
+      fold_names: U[F], folds that were trained, in the order of `folds`.
+      curves: name -> f32[F, epochs], training means per epoch (nan: no such epoch).
+      validation_score: f32[F, E] accuracy, or mean F1 of the units, on the inner subjects; None
+        without inner subjects.
+      sheet: arrays of sheet.npz, or None.
+      features: arrays of features.npz of a model that compares units with texts, or None.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    info: dict[str, Any]
+    folds: list[dict[str, Any]]
+    logits: np.ndarray
+    label: np.ndarray
+    clip: np.ndarray
+    subject: np.ndarray
+    fold: np.ndarray
+    epoch: np.ndarray
+    classes: np.ndarray
+    fold_names: np.ndarray
+    curves: dict[str, np.ndarray]
+    validation_score: np.ndarray | None
+    sheet: dict[str, np.ndarray] | None
+    features: dict[str, np.ndarray] | None = None
+
+    @property
+    def task(self) -> str:
+        """`emotion` or `au`."""
+        return self.info.get("task", "emotion")
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some folds of the protocol were not trained."""
+        return len(self.fold_names) < len(self.folds)
+
+
+def read_run(workdir: str | Path) -> Run:
+    """Read config.json, folds.json, run.json, predictions.npz and, if there, sheet.npz.
+
+    Raises:
+      WorkdirError: a file is missing or unreadable.
+      DataError: a file is not of the documented form, or two files contradict each other.
+    """
+    path = Path(workdir)
+    if not path.is_dir():
+        raise WorkdirError(f"No run folder at {path} (looked from {Path.cwd()}).")
+    config, info = _read_json(path / "config.json"), _read_json(path / "run.json")
+    for name in _RUN_TEXTS:
+        if not isinstance(info.get(name), str):
+            raise DataError(
+                f"{path / 'run.json'}: expected the text {name!r}, found {info.get(name)!r}."
+            )
+    if not isinstance(info.get("seed"), int):
+        raise DataError(f"{path / 'run.json'}: expected a whole number 'seed'.")
+    task = info.get("task", "emotion")
+    if task not in TASKS:
+        raise DataError(
+            f"{path / 'run.json'}: expected a task among {', '.join(TASKS)}, found {task!r}."
+        )
+    listed = checked_folds(_read_json(path / "folds.json"), source=str(path / "folds.json"))
+    source = path / "predictions.npz"
+    arrays = _read_arrays(source, _ARRAYS | {"label": ("i", 2 if task == "au" else 1)})
+    curves = {
+        name.removeprefix("curve_"): value
+        for name, value in arrays.items()
+        if name.startswith("curve_")
+    }
+    validation = arrays.get(_VALIDATION[task])
+    if validation is not None and not np.isfinite(validation).all():
+        validation = None
+    sheet, features = path / "sheet.npz", path / "features.npz"
+    run = Run(
+        path=path,
+        config=config,
+        info=info,
+        folds=listed["folds"],
+        curves=curves,
+        validation_score=validation,
+        sheet=_read_arrays(sheet, _SHEET) if sheet.is_file() else None,
+        features=_read_features(features),
+        **{name: arrays[name] for name in _ARRAYS},
+    )
+    _check_shapes(run, source)
+    _check_values(run, source, listed["classes"])
+    _check_clips(run, source)
+    if run.sheet is not None:
+        _check_sheet(run.sheet, sheet)
+    if run.features is not None:
+        _check_features(run, features)
+    return run
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkdirError(
+            f"{path} is missing, so {path.parent} is not the folder of a finished run."
+            " Start the run again to finish it, or give another folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}.")
+    return content
+
+
+def _read_arrays(path: Path, wanted: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise WorkdirError(
+            f"{path} is missing, so {path.parent} is not the folder of a finished run."
+            " Start the run again to finish it, or give another folder."
+        ) from None
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise WorkdirError(
+            f"{path} cannot be read as an .npz file of plain arrays: {error}."
+            " It is damaged or was written by another program; run again with --overwrite."
+        ) from error
+    for name, (kind, axes) in wanted.items():
+        if name not in arrays:
+            raise DataError(
+                f"{path}: expected the array {name!r}, found {', '.join(sorted(arrays))}."
+            )
+        array = arrays[name]
+        kinds = "iu" if kind == "i" else kind
+        if array.dtype.kind not in kinds or array.ndim != axes:
+            raise DataError(
+                f"{path}: expected {name!r} with {axes} axes and a dtype of kind {kind!r}, found"
+                f" shape {array.shape} and dtype {array.dtype}."
+            )
+        if kind == "i":
+            arrays[name] = array.astype(np.int64)
+    return arrays
+
+
+def _read_features(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of features.npz where the report makes something of them."""
+    if not path.is_file() or "emotion_scores" not in _read_arrays(path, {}):
+        return None
+    return _read_arrays(path, _FEATURES)
+
+
+def _check_shapes(run: Run, source: Path) -> None:
+    clips, evaluations, classes = run.logits.shape
+    fewest = 1 if run.task == "au" else 2
+    if not clips or not evaluations or classes < fewest:
+        raise DataError(
+            f"{source}: expected logits [clips, evaluations, classes] of at least one clip, one"
+            f" evaluation and two classes (one action unit), found {run.logits.shape}."
+        )
+    expected = {
+        "label": (clips, classes) if run.task == "au" else (clips,),
+        "clip": (clips,),
+        "subject": (clips,),
+        "fold": (clips,),
+        "epoch": (evaluations,),
+        "classes": (classes,),
+    }
+    for name, shape in expected.items():
+        if getattr(run, name).shape != shape:
+            raise DataError(
+                f"{source}: {name!r} has shape {getattr(run, name).shape}, but logits"
+                f" {run.logits.shape} ask for {shape}."
+            )
+    folds = len(run.fold_names)
+    for name, curve in run.curves.items():
+        if curve.dtype.kind != "f" or curve.ndim != 2 or len(curve) != folds:
+            raise DataError(
+                f"{source}: 'curve_{name}' must be an array of floats [{folds} folds, epochs],"
+                f" found shape {curve.shape} and dtype {curve.dtype}."
+            )
+    inner = run.validation_score
+    if inner is not None and inner.shape != (folds, evaluations):
+        raise DataError(
+            f"{source}: {_VALIDATION[run.task]!r} must be [{folds} folds, {evaluations}"
+            f" evaluations], found {inner.shape}."
+        )
+
+
+def _check_values(run: Run, source: Path, listed_classes: list[str]) -> None:
+    if run.classes.tolist() != listed_classes:
+        raise DataError(
+            f"{source} has the classes {', '.join(run.classes)}, but folds.json beside it"
+            f" {', '.join(listed_classes)}. The files are from different runs."
+        )
+    largest = 1 if run.task == "au" else len(run.classes) - 1
+    if run.label.min() < 0 or run.label.max() > largest:
+        raise DataError(
+            f"{source}: labels must be in 0..{largest}, found {run.label.min()}..{run.label.max()}."
+        )
+    if (np.diff(run.epoch) <= 0).any():
+        raise DataError(f"{source}: 'epoch' must increase, found {run.epoch.tolist()}.")
+    bad = ~np.isfinite(run.logits[:, -1]).all(axis=-1)
+    if bad.any():
+        folds = ", ".join(np.unique(run.fold[bad]))
+        raise DataError(
+            f"{source}: the last evaluation has logits that are not finite for {bad.sum()} of"
+            f" {bad.size} clips (folds {folds}): training diverged there, and no metric of it"
+            " would mean anything. Train again with a smaller train.learning_rate."
+        )
+
+
+def _check_clips(run: Run, source: Path) -> None:
+    held_out = {clip: fold["name"] for fold in run.folds for clip in fold["test"]}
+    values, counts = np.unique(run.clip, return_counts=True)
+    if (counts > 1).any():
+        raise DataError(f"{source} holds out the clip {str(values[counts > 1][0])!r} twice.")
+    columns = (run.clip.tolist(), run.subject.tolist(), run.fold.tolist())
+    for clip, subject, fold in zip(*columns, strict=True):
+        if held_out.get(clip) != fold:
+            raise DataError(
+                f"{source}: clip {clip!r} is predicted in fold {fold!r}, but folds.json holds it"
+                f" out in {held_out.get(clip)!r}. The files are from different runs."
+            )
+        if not clip.startswith(f"{subject}/"):
+            raise DataError(f"{source}: clip {clip!r} does not belong to subject {subject!r}.")
+    for fold in run.folds:
+        known = {clip.rpartition("/")[0] for side in SIDES[:2] for clip in fold[side]}
+        both = known & {clip.rpartition("/")[0] for clip in fold["test"]}
+        if both:
+            raise DataError(
+                f"{source.parent / 'folds.json'}: fold {fold['name']!r} tests on subject"
+                f" {min(both)!r} and also uses it for training or selection; its numbers would"
+                " not be held out."
+            )
+    order = [fold["name"] for fold in run.folds if fold["name"] in set(run.fold_names)]
+    if run.fold_names.tolist() != order:
+        raise DataError(
+            f"{source}: 'fold_names' must be names of folds.json in its order, found"
+            f" {', '.join(run.fold_names)}."
+        )
+    for fold in run.folds:
+        expected = len(fold["test"]) if fold["name"] in order else 0
+        found = int((run.fold == fold["name"]).sum())
+        if found != expected:
+            raise DataError(
+                f"{source}: fold {fold['name']!r} has predictions of {found} clips, expected"
+                f" {expected}. The run was not finished, or the file is damaged."
+            )
+
+
+def _check_sheet(sheet: dict[str, np.ndarray], source: Path) -> None:
+    rows = len(sheet["frames"])
+    for name, array in sheet.items():
+        if len(array) != rows or not array.size:
+            raise DataError(
+                f"{source}: {name!r} has shape {array.shape}, but there are {rows} clips."
+            )
+
+
+def _check_features(run: Run, source: Path) -> None:
+    found = run.features or {}
+    clips, units = len(run.clip), len(run.classes)
+    expected = {
+        "emotion_scores": (clips, len(found["score_emotion"])),
+        "emotion": (clips,),
+        "cosines": (clips, units, 2),
+        "landmark_tokens": (clips, units, found["landmark_tokens"].shape[-1]),
+        "face": (len(found["face_row"]), *found["face"].shape[1:]),
+    }
+    for name, shape in expected.items():
+        if found[name].shape != shape:
+            raise DataError(
+                f"{source}: {name!r} has shape {found[name].shape}, but {clips} clips and {units}"
+                f" action units ask for {shape}. The files are from different runs."
+            )
+    for name, limit in (("emotion", len(found["emotion_classes"])), ("face_row", clips)):
+        if found[name].size and (found[name].min() < -1 or found[name].max() >= limit):
+            raise DataError(f"{source}: {name!r} must be below {limit}, found {found[name].max()}.")

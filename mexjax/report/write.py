@@ -1,0 +1,145 @@
+"""From a run folder to results.json, predictions.csv, report.md and figures, without a model.
+
+docs/results_format.md describes every file that is read and written.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mexjax.errors import WorkdirError
+from mexjax.files import atomic
+from mexjax.report import feature_figures, figures, unit_figures
+from mexjax.report.files import Run, read_run
+from mexjax.report.results import compute_results, predictions_csv
+from mexjax.report.tables import is_units
+from mexjax.report.text import heading, report_markdown
+
+
+def write_report(workdir: str | Path) -> dict[str, Any]:
+    """Build the report of a finished run; the same files in give the same bytes out.
+
+    Args:
+      workdir: folder with config.json, folds.json, run.json, predictions.npz and perhaps
+        sheet.npz, as `mexjax.run` leaves it.
+
+    Returns:
+      The content of results.json.
+
+    Raises:
+      WorkdirError: a file is missing, unreadable or cannot be written.
+      DataError: a file is not of the documented form.
+    """
+    run = read_run(workdir)
+    results = compute_results(run)
+    drawn = _draw(run, results) if run.config.get("report", {}).get("has_figures", True) else {}
+    _write(run.path / "predictions.csv", predictions_csv(run))
+    _write(run.path / "report.md", report_markdown(results, drawn))
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    _write(run.path / "results.json", text + "\n")
+    return results
+
+
+def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
+    """Write the figures; caption -> path relative to the folder."""
+    folder = run.path / "figures"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(f"Cannot make {folder}: {error.strerror or error}.") from error
+    last, oracle = results["metrics"]["last"], results["metrics"]["oracle"]
+    title = heading(results)
+    if is_units(results):
+        made = {
+            "units.png": (
+                "F1 of each action unit over all held-out clips",
+                unit_figures.units_figure(last, oracle, title),
+            )
+        }
+        shown = {"f1": "mean F1", "acc": "mean accuracy"}
+    else:
+        made = {
+            "confusion.png": (
+                "Confusion matrix of all held-out clips at the last evaluation",
+                figures.confusion_figure(np.array(last["confusion"]), results["classes"], title),
+            ),
+            "subjects.png": (
+                "Accuracy of each held-out subject",
+                figures.subjects_figure(results["subjects"], last["acc"], title),
+            ),
+        }
+        shown = figures.CLASS_METRICS
+    if "loss" in run.curves:
+        made["curves.png"] = (
+            "Training loss, and held-out metrics at every evaluation",
+            figures.curves_figure(run.curves["loss"], results["curves"], oracle, title, shown),
+        )
+    if run.features is not None:
+        made |= _feature_figures(run, results, title)
+    if run.sheet is not None:
+        made["dynamic_images.png"] = (
+            "Held-out clips: frames, their dynamic image, and the one the model constructs",
+            figures.sheet_figure(
+                run.sheet["frames"],
+                run.sheet["target"],
+                run.sheet["constructed"],
+                run.sheet["title"].tolist(),
+            ),
+        )
+    for name, (_, figure) in made.items():
+        figures.save_figure(figure, folder / name)
+    return {caption: f"figures/{name}" for name, (caption, _) in made.items()}
+
+
+def _feature_figures(run: Run, results: dict[str, Any], title: str) -> dict[str, tuple[str, Any]]:
+    """Pictures of features.npz: file name -> caption and figure."""
+    kept, units = run.features or {}, run.classes.tolist()
+    made = {
+        "similarities.png": (
+            "Cosines of held-out clips (rows) with the sentence that is right for each clip"
+            " (columns), for each action unit; clips without the unit first",
+            feature_figures.similarity_figure(kept["cosines"], run.label, units, title),
+        )
+    }
+    if "zero_shot" in results:
+        found = results["zero_shot"]
+        made["emotions.png"] = (
+            "Emotions without emotion labels: confusion matrix of held-out clips",
+            figures.confusion_figure(np.array(found["confusion"]), found["classes"], title),
+        )
+    if "attention" in kept:
+        rows = kept["face_row"]
+        grid = int(run.config.get("model", {}).get("grid", 7))
+        made["attention.png"] = (
+            "Patches that each action unit is read from, and their weights; framed: units that the"
+            " clip shows",
+            feature_figures.attention_figure(
+                kept["face"],
+                kept["landmark_tokens"][rows],
+                kept["attention"][rows],
+                run.label[rows],
+                units,
+                run.clip[rows].tolist(),
+                grid,
+            ),
+        )
+    if "features" in kept:
+        names, counts = np.unique(run.fold, return_counts=True)
+        rows = run.fold == names[counts.argmax()]
+        made["features.png"] = (
+            f"t-SNE of the action units' features in the held-out clips of {names[counts.argmax()]}"
+            " (one model)",
+            feature_figures.feature_map_figure(
+                kept["features"][rows], run.label[rows], units, title
+            ),
+        )
+    return made
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as file:
+        file.write(text)

@@ -1,0 +1,1 @@
+"""From a configuration and a folder to a recorded run."""

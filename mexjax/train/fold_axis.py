@@ -1,0 +1,180 @@
+"""The fold axis: one fold's functions lifted to a group of folds, on one device or on all.
+
+`loop` runs a group of one fold, `vmap` a group in one program on one device, `shard` one such
+group on every local device. The three give the same numbers, fold by fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from mexjax.errors import ConfigError, unknown_name
+from mexjax.train.step import Arrays, FoldFunctions, FoldPlan, FoldState
+
+STRATEGIES = ("loop", "vmap", "shard")
+
+
+@struct.dataclass
+class Carry:
+    """What a group of k folds carries from call to call; donated to each.
+
+    Attributes:
+      states: `FoldState` with a leading k.
+      position: i32[], number of the next step in the plan.
+      logs: f32[k, S, L], the logged values of the current epoch's steps.
+    """
+
+    states: FoldState
+    position: jax.Array
+    logs: jax.Array
+
+
+class Programs(NamedTuple):
+    """Jitted functions of a group of folds, and where their arguments lie."""
+
+    init: Callable[[FoldPlan, Arrays], Carry]
+    train: Callable[[Carry, FoldPlan, Arrays], Carry]
+    evaluate: Callable[[FoldState, jax.Array, FoldPlan, Arrays], dict[str, jax.Array]]
+    log_names: tuple[str, ...]
+    folded: Any  # sharding of arrays with a leading fold axis
+    shared: Any  # sharding of arrays all folds share
+
+
+def num_devices(strategy: str) -> int:
+    """Devices a strategy uses: all local ones for `shard`, else one."""
+    if strategy not in STRATEGIES:
+        raise ConfigError(unknown_name("folds.strategy", strategy, STRATEGIES))
+    return jax.local_device_count() if strategy == "shard" else 1
+
+
+def make_programs(
+    functions: FoldFunctions,
+    strategy: str,
+    *,
+    example: tuple[FoldPlan, Arrays],
+    epoch_steps: int,
+    steps_per_call: int,
+) -> Programs:
+    """Lift one fold's functions to a group.
+
+    Args:
+      functions: see `step.make_fold_functions`.
+      strategy: `loop`, `vmap` or `shard`.
+      example: the plan of one group (leading k) and the dataset; only shapes are read.
+      epoch_steps: steps of an epoch; `logs` holds that many.
+      steps_per_call: updates in one call of `train`; must divide `epoch_steps`.
+
+    Returns:
+      The programs. `train` donates its carry.
+    """
+    if epoch_steps % steps_per_call:
+        raise ConfigError(
+            f"train.steps_per_call={steps_per_call} must divide the {epoch_steps} steps"
+            " of an epoch."
+        )
+    num_devices(strategy)
+    plan, data = example
+    mesh = Mesh(np.array(jax.local_devices()), ("folds",)) if strategy == "shard" else None
+    lift = _make_lift(strategy, mesh)
+    init_folds = lift(functions.init, (True, False))
+    train_folds = lift(functions.train, (True, False, True, False))
+    evaluate = lift(functions.evaluate, (True, False, True, False))
+
+    shapes = jax.eval_shape(init_folds, plan, data)
+    position = jax.ShapeDtypeStruct((), jnp.int32)
+    _, logs = jax.eval_shape(train_folds, shapes, position, plan, data)
+    names = tuple(sorted(logs))
+    k = plan.fold_id.shape[0]
+
+    def init(plan: FoldPlan, data: Arrays) -> Carry:
+        return Carry(
+            states=init_folds(plan, data),
+            position=jnp.zeros((), jnp.int32),
+            logs=jnp.full((k, epoch_steps, len(names)), jnp.nan, jnp.float32),
+        )
+
+    def one(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
+        states, logs = train_folds(carry.states, carry.position, plan, data)
+        row = jnp.stack([logs[name].astype(jnp.float32) for name in names], axis=-1)  # (k, L)
+        where = (0, carry.position % epoch_steps, 0)
+        logs = jax.lax.dynamic_update_slice(carry.logs, row[:, None], where)
+        return Carry(states=states, position=carry.position + 1, logs=logs)
+
+    def train(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
+        if steps_per_call == 1:
+            return one(carry, plan, data)
+        return jax.lax.fori_loop(0, steps_per_call, lambda _, c: one(c, plan, data), carry)
+
+    folded, shared = _shardings(mesh)
+    carried = Carry(states=folded, position=shared, logs=folded)
+    return Programs(
+        init=jax.jit(init, in_shardings=(folded, shared), out_shardings=carried),
+        train=jax.jit(
+            train,
+            in_shardings=(carried, folded, shared),
+            out_shardings=carried,
+            donate_argnums=0,
+        ),
+        evaluate=jax.jit(
+            evaluate, in_shardings=(folded, shared, folded, shared), out_shardings=folded
+        ),
+        log_names=names,
+        folded=folded,
+        shared=shared,
+    )
+
+
+def _make_lift(
+    strategy: str, mesh: Mesh | None
+) -> Callable[[Callable[..., Any], tuple[bool, ...]], Callable[..., Any]]:
+    """How a function of one fold becomes one of a group; the flags say which arguments have F."""
+
+    def as_loop(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
+        def lifted(*args: Any) -> Any:
+            single = [
+                jax.tree.map(lambda x: x[0], arg) if has else arg
+                for arg, has in zip(args, has_folds, strict=True)
+            ]
+            return jax.tree.map(lambda x: x[None], function(*single))
+
+        return lifted
+
+    def as_vmap(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
+        mapped = jax.vmap(function, in_axes=tuple(0 if has else None for has in has_folds))
+        alone = as_loop(function, has_folds)
+
+        def lifted(*args: Any) -> Any:
+            # An axis of one fold is not without cost: XLA computes some arrays once with it and
+            # once without.
+            folded = [arg for arg, has in zip(args, has_folds, strict=True) if has]
+            return (alone if len(jax.tree.leaves(folded)[0]) == 1 else mapped)(*args)
+
+        return lifted
+
+    def as_shard(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
+        # shard_map, not sharded arrays under jit: the partitioner answers a grouped convolution
+        # with all-gathers, and here no fold ever needs another device's data.
+        specs = tuple(PartitionSpec("folds") if has else PartitionSpec() for has in has_folds)
+        return jax.shard_map(
+            as_vmap(function, has_folds),
+            mesh=mesh,
+            in_specs=specs,
+            out_specs=PartitionSpec("folds"),
+            check_vma=False,
+        )
+
+    return {"loop": as_loop, "vmap": as_vmap, "shard": as_shard}[strategy]
+
+
+def _shardings(mesh: Mesh | None) -> tuple[Any, Any]:
+    if mesh is None:
+        single = SingleDeviceSharding(jax.local_devices()[0])
+        return single, single
+    return NamedSharding(mesh, PartitionSpec("folds")), NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,173 @@
+"""Networks whose first part is frozen: what it makes of the data is computed once, for all folds.
+
+A paper says with `start(model_config)` which weights it starts from, with
+`start_statistics(model_config)` which batch statistics, and with `is_frozen(path, model_config)`
+which of its parameters stay as they are. Its module has `frozen_part(batch)`, what the
+frozen part makes of clips, and `frozen_constants()`, what it makes of what no clip changes: entries
+that stand for those of the batch they are computed from. Without augmentation they depend on the
+clip alone, so they are a view of the dataset like any other: computed once, on the device, shared
+by all folds, whose programs then hold the trainable part only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mexjax.errors import ConfigError
+from mexjax.train import augment
+from mexjax.train.batches import Data, gather, network_batch
+
+log = logging.getLogger(__name__)
+
+Tree = Mapping[str, Any]
+Path = tuple[str, ...]
+BATCH = 16  # clips at a time, in computing what is shared
+
+
+def split(params: Tree, paper: ModuleType, model_config: ConfigDict) -> tuple[Tree, Tree]:
+    """The parameters that are trained, and those that are kept, as two trees."""
+    if not hasattr(paper, "is_frozen"):
+        return params, {}
+    flat = flax.traverse_util.flatten_dict(params)
+    kept = {path: leaf for path, leaf in flat.items() if paper.is_frozen(path, model_config)}
+    trained = {path: leaf for path, leaf in flat.items() if path not in kept}
+    return flax.traverse_util.unflatten_dict(trained), flax.traverse_util.unflatten_dict(kept)
+
+
+def merge(trained: Tree, kept: Tree) -> dict[str, Any]:
+    """One tree of both: the way back of `split`. Leaves of `kept` replace those of `trained`."""
+    flat = flax.traverse_util.flatten_dict(trained) | flax.traverse_util.flatten_dict(kept)
+    return flax.traverse_util.unflatten_dict(flat)
+
+
+def started(params: Tree, start: Tree) -> Tree:
+    """`params` with the values of those leaves that `start` has."""
+    flat, given = (flax.traverse_util.flatten_dict(tree) for tree in (params, start))
+    return flax.traverse_util.unflatten_dict(
+        {path: given.get(path, leaf) for path, leaf in flat.items()}
+    )
+
+
+def is_cached(config: ConfigDict, kept: Tree) -> bool:
+    """Whether the frozen part is computed once: it exists, and every epoch sees the same images."""
+    is_augmented = any(value for _, value in config.augment.items())
+    if not kept or not config.train.is_frozen_part_cached:
+        return False
+    is_scaled = config.data.split_scale != "none"
+    if is_augmented or is_scaled or config.eval.is_flip_averaged:
+        log.warning(
+            "The frozen part of the network is computed in every step: augmentation (augment.*,"
+            " eval.is_flip_averaged, data.split_scale) shows it other images each time."
+        )
+        return False
+    return True
+
+
+def shared_arrays(
+    config: ConfigDict,
+    paper: ModuleType,
+    module: nn.Module,
+    data: Data,
+) -> dict[str, Any]:
+    """What all folds of a study share beside the dataset.
+
+    Args:
+      config: the whole configuration.
+      paper: the file of the model.
+      module: the network.
+      data: N clips, see `mexjax.data.dataset.Dataset.on_host`.
+
+    Returns:
+      Nothing, where the network keeps no parameters and starts from none; else `kept` and `start`,
+      parts of the tree of parameters, `start_statistics`, of that of batch statistics, and, if the
+      frozen part is computed once, `per_clip` {name: [N, ...]}, with the paper's targets, and
+      `constant` {name: array}.
+
+    Raises:
+      ConfigError: parameters that are kept but that nothing gives.
+    """
+    if not hasattr(paper, "start"):
+        return {}
+    start = paper.start(config.model)
+
+    def frames_of(rows: np.ndarray) -> jax.Array:
+        return augment.center_crop(gather(data, rows), config.augment)
+
+    def batch_of(rows: np.ndarray) -> dict[str, jax.Array]:
+        return network_batch(config, paper, data, frames_of(rows), rows)
+
+    example = batch_of(np.zeros(2, np.int32))
+
+    def init(batch: Mapping[str, jax.Array]) -> Tree:
+        key = jax.random.key(config.seed, impl="threefry2x32")
+        keys = dict.fromkeys(("params", "drop_path", "dropout"), key)
+        return module.init(keys, batch, train=False)["params"]
+
+    shapes = jax.eval_shape(init, example)
+    _check_shapes(shapes, start)
+    _, kept_shapes = split(shapes, paper, config.model)
+    if not kept_shapes and not start:
+        return {}
+    missing = set(_flat(kept_shapes)) - set(_flat(start))
+    if missing and not paper.may_draw_frozen(config.model):
+        raise ConfigError(
+            f"{len(missing)} parameters are kept as they are and the weights lack them:"
+            f" {', '.join('/'.join(path) for path in sorted(missing)[:4])} ..."
+        )
+    drawn = jax.jit(lambda batch: _only(init(batch), missing))(example) if missing else {}
+    given = _only(merge(jax.device_get(drawn), start), set(_flat(shapes)))
+    trained, kept = split(given, paper, config.model)
+    shared: dict[str, Any] = {"kept": kept, "start": trained}
+    if hasattr(paper, "start_statistics"):
+        shared["start_statistics"] = paper.start_statistics(config.model)
+    if not is_cached(config, kept) or "train_clips" in data:  # other frames in training
+        return shared
+    variables = jax.device_put({"params": kept})
+    first = jax.jit(lambda *arguments: module.apply(*arguments, method="frozen_part"))
+    parts = []
+    num_clips = len(data["labels"])
+    for begin in range(0, num_clips, BATCH):
+        # Whole batches: one program.
+        rows = np.minimum(np.arange(begin, begin + BATCH), num_clips - 1)
+        made = first(variables, batch_of(rows)) | paper.targets(frames_of(rows), config.model)
+        parts.append(jax.device_get(made))
+    shared["per_clip"] = {
+        name: np.concatenate([part[name] for part in parts])[:num_clips] for name in parts[0]
+    }
+    constants = jax.jit(lambda variables: module.apply(variables, method="frozen_constants"))
+    shared["constant"] = jax.device_get(constants(variables))
+    return shared
+
+
+def _flat(tree: Tree) -> dict[Path, Any]:
+    return flax.traverse_util.flatten_dict(tree)
+
+
+def _only(tree: Tree, paths: set[Path]) -> dict[str, Any]:
+    return flax.traverse_util.unflatten_dict(
+        {path: leaf for path, leaf in _flat(tree).items() if path in paths}
+    )
+
+
+def _check_shapes(shapes: Tree, start: Tree) -> None:
+    wanted = _flat(shapes)
+    wrong = [
+        f"{'/'.join(path)} (network {wanted[path].shape}, weights {leaf.shape})"
+        for path, leaf in _flat(start).items()
+        if path in wanted and wanted[path].shape != leaf.shape
+    ]
+    if wrong:
+        raise ConfigError(
+            f"The weights are not of this network: {', '.join(wrong[:4])}. Check model.weights or"
+            " model.pretrained, and data.image_size_px and data.is_color against the images the"
+            " weights were trained with."
+        )

@@ -1,0 +1,263 @@
+"""Train one group of folds from its checkpoint, or from nothing, to its recorded result."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mexjax import machine
+from mexjax.errors import CheckpointError, DivergedError, Interrupted
+from mexjax.machine import StopRequest
+from mexjax.progress import TrainProgress
+from mexjax.train import cost
+from mexjax.train.checkpoint import GroupCheckpoints
+from mexjax.train.fold_axis import Carry, Programs
+from mexjax.train.step import Arrays, FoldPlan
+
+
+class Compiled(NamedTuple):
+    """The three compiled programs of a group and what they were made from."""
+
+    programs: Programs
+    init: jax.stages.Compiled
+    train: jax.stages.Compiled
+    evaluate: jax.stages.Compiled
+    carry_shape: Carry
+    eval_shape: dict[str, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When things happen, in epochs and steps of the plan.
+
+    Between checkpoints lie at least `checkpoint_every` epochs (0: only a stop saves) and
+    `checkpoint_seconds` seconds.
+    """
+
+    num_epochs: int
+    epoch_steps: int
+    steps_per_call: int
+    eval_every: int
+    checkpoint_every: int
+    checkpoint_seconds: float
+
+    @property
+    def eval_epochs(self) -> list[int]:
+        """Epochs trained at each evaluation; the last epoch is always one."""
+        every = max(self.eval_every, 1)
+        return sorted({*range(every, self.num_epochs + 1, every), self.num_epochs})
+
+
+@dataclasses.dataclass
+class History:
+    """What a group has recorded so far; saved with its state.
+
+    Attributes:
+      logits: f32[k, E, M, K], held-out logits of each evaluation.
+      curves: f32[k, num_epochs, L], mean logged values of each epoch.
+      seconds: f64[3], training, evaluation, and clips trained on.
+    """
+
+    logits: np.ndarray
+    curves: np.ndarray
+    seconds: np.ndarray
+
+    def tree(self) -> dict[str, np.ndarray]:
+        """As a tree of arrays."""
+        return dataclasses.asdict(self)
+
+
+class GroupTrainer:
+    """Runs one group; everything it needs is given, nothing is looked up."""
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        plan: FoldPlan,
+        data: Arrays,
+        schedule: Schedule,
+        names: list[str],
+        checkpoints: GroupCheckpoints,
+        progress: TrainProgress,
+        stop: StopRequest,
+    ) -> None:
+        self.compiled, self.schedule, self.names = compiled, schedule, names
+        self.checkpoints, self.progress, self.stop = checkpoints, progress, stop
+        self.host_plan, self.data = plan, data
+        programs = compiled.programs
+        self.plan = jax.device_put(plan, programs.folded)
+        self.batches = [
+            jax.device_put(np.int32(j), programs.shared) for j in range(plan.eval_idx.shape[1])
+        ]
+        logits = compiled.eval_shape["logits"]
+        k, m, classes = logits.shape
+        shape = (k, len(schedule.eval_epochs), m * len(self.batches), classes)
+        self.history = History(
+            logits=np.full(shape, np.nan, np.float32),
+            curves=np.full((k, schedule.num_epochs, len(programs.log_names)), np.nan, np.float32),
+            seconds=np.zeros(3),
+        )
+
+    def run(self) -> dict[str, np.ndarray]:
+        """Train to the end.
+
+        Returns:
+          `logits`, `curves`, `seconds`, and every other array `predictions` gave at the last
+          evaluation as `extra_<name>` [k, M, ...].
+
+        Raises:
+          DivergedError: a loss or logit is not finite; the last good checkpoint is kept.
+          Interrupted: a stop was asked for; the state is saved.
+        """
+        position, carry = self._start()
+        machine.make_room(cost.temporary_bytes(self.compiled.train))
+        steps, calls = self.schedule.epoch_steps, self.schedule.steps_per_call
+        extras: dict[str, np.ndarray] = {}
+        began = time.perf_counter()
+        total = steps * self.schedule.num_epochs
+        self.progress.skip(self._fold_steps(0, position))
+        epoch_start = position
+        saved_epoch, saved_at = position // steps, began
+        while position < total:
+            carry = self._call(position, carry)
+            position += calls
+            if self.stop and position % steps:
+                self._save(position, carry)
+                raise self._interrupted()
+            if position % steps:
+                continue
+            epoch = position // steps
+            self._record_epoch(epoch, jax.device_get(carry.logs))
+            now = time.perf_counter()
+            own = slice(epoch_start, position)
+            valid = self.host_plan.valid[:, own, None]
+            clips = int((self.host_plan.weight[:, own] * valid).sum())
+            self.history.seconds += (now - began, 0.0, clips)
+            self._show(epoch, epoch_start, position, clips)
+            if epoch in self.schedule.eval_epochs:
+                extras = self._evaluate(epoch, carry)
+                self.history.seconds[1] += time.perf_counter() - now
+            is_due = (
+                0 < self.schedule.checkpoint_every <= epoch - saved_epoch
+                and time.perf_counter() - saved_at >= self.schedule.checkpoint_seconds
+            )
+            if position < total and (is_due or self.stop):
+                self._save(position, carry)
+                saved_epoch, saved_at = epoch, time.perf_counter()
+            if position < total and self.stop:
+                raise self._interrupted()
+            began, epoch_start = time.perf_counter(), position
+        return self.history.tree() | {f"extra_{name}": array for name, array in extras.items()}
+
+    def _call(self, position: int, carry: Carry) -> Carry:
+        """One call of the training program, or none if no fold of the group has these steps."""
+        end = position + self.schedule.steps_per_call
+        if self.host_plan.valid[:, position:end].any():
+            with jax.transfer_guard("disallow"):
+                return self.compiled.train(carry, self.plan, self.data)
+        return carry.replace(position=jax.device_put(np.int32(end), self.compiled.programs.shared))
+
+    def _start(self) -> tuple[int, Carry]:
+        programs, shape = self.compiled.programs, self.compiled.carry_shape
+        carry = Carry(
+            states=_placed(shape.states, programs.folded),
+            position=_placed(shape.position, programs.shared),
+            logs=_placed(shape.logs, programs.folded),
+        )
+        like = {"carry": carry, "history": self.history.tree()}
+        found = self.checkpoints.restore(like)
+        if found is None:
+            return 0, self.compiled.init(self.plan, self.data)
+        position, tree = found
+        if position % self.schedule.steps_per_call:
+            raise CheckpointError(
+                f"The checkpoint in {self.checkpoints.folder} was saved after step {position},"
+                f" which lies within a call of {self.schedule.steps_per_call} steps here: it was"
+                " written on another kind of device. Go on there, or delete that folder to train"
+                " these folds again; finished folds are kept."
+            )
+        self.history = History(**{name: np.array(a) for name, a in tree["history"].items()})
+        self.progress.say(f"resuming at step {position}")
+        return position, tree["carry"]
+
+    def _save(self, position: int, carry: Carry) -> None:
+        # The history goes on changing while orbax writes in the background.
+        history = {name: array.copy() for name, array in self.history.tree().items()}
+        self.checkpoints.save(position, {"carry": carry, "history": history})
+        if self.stop:
+            self.checkpoints.wait()
+
+    def _interrupted(self) -> Interrupted:
+        name = self.stop.signal_name
+        text = f"Stopped by {name}; the state is saved. Start the same command again to go on."
+        return Interrupted(text, name)
+
+    def _after_divergence(self) -> str:
+        return (
+            f"Finished folds and the last good checkpoint (if there was one, in"
+            f" {self.checkpoints.folder}) are kept. Look at the data, or lower"
+            " train.learning_rate and start in another --workdir or with --overwrite."
+        )
+
+    def _record_epoch(self, epoch: int, logs: np.ndarray) -> None:
+        """Check the epoch's values (f32[k, S, L]) and keep their means over valid steps."""
+        steps = self.schedule.epoch_steps
+        valid = self.host_plan.valid[:, (epoch - 1) * steps : epoch * steps]
+        bad = valid & ~np.isfinite(logs).all(axis=-1)
+        if bad.any():
+            step, fold = np.argwhere(bad.T)[0]
+            names = self.compiled.programs.log_names
+            values = ", ".join(f"{n}={v:.4g}" for n, v in zip(names, logs[fold, step], strict=True))
+            raise DivergedError(
+                f"The loss of fold {self.names[fold]} is not finite in epoch {epoch}, step"
+                f" {step + 1} of the epoch ({values}). {self._after_divergence()}"
+            )
+        count = valid.sum(axis=1)
+        has = count > 0
+        sums = np.where(valid[:, :, None], logs, 0.0).sum(axis=1)
+        self.history.curves[has, epoch - 1] = sums[has] / count[has, None]
+
+    def _evaluate(self, epoch: int, carry: Carry) -> dict[str, np.ndarray]:
+        with jax.transfer_guard("disallow"):
+            parts = [
+                self.compiled.evaluate(carry.states, j, self.plan, self.data) for j in self.batches
+            ]
+        host: list[dict[str, Any]] = jax.device_get(parts)
+        joined = {name: np.concatenate([p[name] for p in host], axis=1) for name in host[0]}
+        logits = joined.pop("logits")
+        real = [f for f in range(len(self.names)) if self.host_plan.valid[f].any()]
+        if not np.isfinite(logits[real]).all():
+            fold = next(f for f in real if not np.isfinite(logits[f]).all())
+            raise DivergedError(
+                f"A held-out prediction of fold {self.names[fold]} is not finite after epoch"
+                f" {epoch}. {self._after_divergence()}"
+            )
+        self.history.logits[:, self.schedule.eval_epochs.index(epoch)] = logits
+        return joined if epoch == self.schedule.num_epochs else {}
+
+    def _fold_steps(self, start: int, end: int) -> int:
+        return int(self.host_plan.valid[:, start:end].sum())
+
+    def _show(self, epoch: int, start: int, end: int, clips: int) -> None:
+        names = self.compiled.programs.log_names
+        curves = self.history.curves[:, epoch - 1, names.index("loss")]
+        loss = float(np.nanmean(curves)) if np.isfinite(curves).any() else float("nan")
+        folds = self.names[0] if len(self.names) == 1 else f"{self.names[0]} .. {self.names[-1]}"
+        self.progress.update(
+            self._fold_steps(start, end),
+            clips,
+            folds=folds,
+            epoch=f"epoch {epoch}/{self.schedule.num_epochs}",
+            loss=loss,
+        )
+
+
+def _placed(tree: Any, sharding: Any) -> Any:
+    """The shapes of `tree` with where they lie: what a checkpoint is read back as."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )

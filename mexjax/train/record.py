@@ -1,0 +1,156 @@
+"""From the recorded groups of a finished run to the files its report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mexjax import machine
+from mexjax.data.dataset import Dataset
+from mexjax.models import get_model
+from mexjax.protocol import splits
+from mexjax.protocol.scoring import evaluation_scores
+from mexjax.protocol.splits import Fold
+from mexjax.train.study import Study
+from mexjax.train.workdir import Workdir
+
+Rows = list[dict[str, np.ndarray]]
+
+
+def has_record(folder: Workdir) -> bool:
+    """Whether the run was finished before."""
+    return all((folder.path / name).is_file() for name in ("predictions.npz", "run.json"))
+
+
+def read_rows(fold_ids: Sequence[int], folder: Workdir) -> Rows | None:
+    """What is recorded of each fold, in the order of `fold_ids`; None if any is missing."""
+    rows: dict[int, dict[str, np.ndarray]] = {}
+    for path in sorted(folder.groups.glob("group_*.npz")):
+        group = folder.load_group(int(path.stem.split("_")[1]))
+        for row, fold_id in enumerate(group["fold_id"] if group else ()):
+            rows[int(fold_id)] = {name: array[row] for name, array in group.items()}
+    return [rows[i] for i in fold_ids] if set(rows) >= set(fold_ids) else None
+
+
+def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, Any]) -> None:
+    """Write `folds.json`, `predictions.npz`, `sheet.npz`, `features.npz` and, last, `run.json`.
+
+    Args:
+      study: the run.
+      folder: where to.
+      rows: for each trained fold, in the order of the plan, what is recorded of it.
+      timing: `compile_s` and `total_s` of this process; the rest comes from `rows`.
+    """
+    dataset, config = study.dataset, study.config
+    paper = get_model(config.model.name)
+    # The files list folds in the protocol's order, whatever order they were trained in.
+    order = np.argsort(study.fold_ids)
+    folds = [study.folds[i] for i in order]
+    rows = [rows[i] for i in order]
+    where = np.concatenate([fold.test for fold in folds])
+    logits = [row["logits"][:, : len(fold.test)] for row, fold in zip(rows, folds, strict=True)]
+    curves = [name for name in rows[0] if name.startswith("curve_")]
+
+    listed = splits.folds_to_json(
+        study.all_folds, dataset.clip_ids, config.protocol.name, dataset.class_names
+    )
+    folder.save_json("folds.json", listed)
+    folder.save_arrays(
+        folder.path / "predictions.npz",
+        {
+            "logits": np.concatenate(logits, axis=1).transpose(1, 0, 2),
+            "label": dataset.labels[where],
+            "clip": np.array(dataset.clip_ids)[where],
+            "subject": dataset.table["subject"].to_numpy(dtype=str)[where],
+            "fold": np.array([fold.name for fold in folds for _ in fold.test]),
+            "epoch": np.array(study.schedule.eval_epochs, np.int32),
+            "classes": np.array(dataset.class_names),
+            "fold_names": np.array([fold.name for fold in folds]),
+            **_validation(dataset, folds, rows),
+            **{name: np.stack([row[name] for row in rows]) for name in curves},
+        },
+    )
+    if "extra_dynamic_image" in rows[0] and config.report.num_sheet_clips > 0:
+        images = [
+            row["extra_dynamic_image"][: len(fold.test)]
+            for row, fold in zip(rows, folds, strict=True)
+        ]
+        folder.save_arrays(folder.path / "sheet.npz", _sheet(study, where, np.concatenate(images)))
+    extras = {
+        name.removeprefix("extra_"): np.concatenate(
+            [row[name][: len(fold.test)] for row, fold in zip(rows, folds, strict=True)]
+        )
+        for name in rows[0]
+        if name.startswith("extra_") and name != "extra_dynamic_image"
+    }
+    found = paper.features(config, dataset, where, extras) if hasattr(paper, "features") else {}
+    if found:
+        folder.save_arrays(folder.path / "features.npz", found)
+    train_s, eval_s, clips = np.sum([row["seconds"] for row in rows], axis=0)
+    folder.save_json(
+        "run.json",
+        {
+            "schema": 1,
+            "model": config.model.name,
+            "preset": config.model.preset,
+            "dataset": dataset.name,
+            "task": dataset.task,
+            "control": config.data.control,
+            "protocol": config.protocol.name,
+            "classes": list(dataset.class_names),
+            "seed": config.seed,
+            "num_params": int(rows[0]["num_params"]),
+            "notices": paper.notices(config) if hasattr(paper, "notices") else [],
+            "timing": {
+                "compile_s": timing["compile_s"],
+                "train_s": float(train_s),
+                "eval_s": float(eval_s),
+                "total_s": timing["total_s"],
+                "clips_per_s": float(clips / max(train_s, 1e-9)),
+            },
+            "environment": machine.environment() | {"strategy": config.folds.strategy},
+        },
+    )
+
+
+def _validation(dataset: Dataset, folds: list[Fold], rows: Rows) -> dict[str, np.ndarray]:
+    """f32[F, E]: accuracy on the inner subjects of each training fold, of action units the mean
+    F1; NaN without any."""
+    out = np.full((len(folds), rows[0]["logits"].shape[0]), np.nan, np.float32)
+    for f, (fold, row) in enumerate(zip(folds, rows, strict=True)):
+        if len(fold.validation):
+            start = len(fold.test)
+            inner = row["logits"][:, start : start + len(fold.validation)].swapaxes(0, 1)
+            out[f] = evaluation_scores(dataset.task, dataset.labels[fold.validation], inner)
+    return {"validation_f1" if dataset.task == "au" else "validation_accuracy": out}
+
+
+def _sheet(study: Study, where: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+    """A few held-out clips, of as many classes as can be, with true and constructed images."""
+    dataset, config = study.dataset, study.config
+    labels = dataset.labels[where]
+    chosen: list[int] = []
+    turn = 0
+    per_class = [list(np.flatnonzero(labels == k)) for k in range(len(dataset.class_names))]
+    while len(chosen) < min(config.report.num_sheet_clips, len(where)):
+        queue = per_class[turn % len(per_class)]
+        if queue:
+            # From the middle of the class, so that the rows are of different subjects.
+            chosen.append(int(queue.pop(len(queue) // 2)))
+        turn += 1
+    clips = dataset.clips[where[chosen]]
+    crop = config.augment.crop_px or clips.shape[2]
+    start = (clips.shape[2] - crop) // 2
+    clips = clips[:, :, start : start + crop, start : start + crop]
+    frames = jnp.asarray(clips, jnp.float32) / 255.0
+    target = get_model(config.model.name).targets(frames, config.model)["dynamic_image"]
+    titles = [f"{dataset.class_names[labels[i]]}, {dataset.clip_ids[where[i]]}" for i in chosen]
+    return {
+        "frames": clips.mean(axis=-1).astype(np.uint8),
+        "target": np.asarray(target),
+        "constructed": images[chosen],
+        "title": np.array(titles),
+    }

@@ -1,0 +1,178 @@
+"""The folder of a run: whose it is and what in it is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mexjax.config import flat, to_json
+from mexjax.errors import WorkdirError
+from mexjax.files import atomic
+
+# Keys that change how a run is watched and stored, not what it computes.
+INDIFFERENT = ("has_progress", "checkpoint.", "report.")
+# All that a run writes into its folder.
+RUN_FOLDERS = ("groups", "checkpoints", "figures")
+RUN_FILES = ("*.json", "predictions.*", "sheet.npz", "features.npz", "report.md")
+
+
+class Workdir:
+    """A run folder that belongs to one configuration."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.groups = path / "groups"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def open(cls, path: str | Path, config: ConfigDict, *, is_overwritten: bool) -> Workdir:
+        """Make or reuse the folder.
+
+        Raises:
+          WorkdirError: it cannot be written, holds other files, or belongs to a run with
+            another configuration (the differing keys are listed).
+        """
+        folder = Path(path)
+        try:
+            if is_overwritten:
+                _remove_run(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "groups").mkdir(exist_ok=True)
+            probe = folder / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise WorkdirError(
+                f"Cannot write to the run folder {folder}: {error.strerror or error}."
+                " Choose another with --workdir."
+            ) from error
+        workdir = cls(folder)
+        saved = folder / "config.json"
+        # A folder in which nothing was computed yet may be claimed by any configuration.
+        if not workdir._holds_results():
+            (workdir.groups / "size.json").unlink(missing_ok=True)
+        elif saved.is_file():
+            workdir._check_same(saved, config)
+        with atomic(saved) as file:
+            file.write(to_json(config))
+        return workdir
+
+    def _holds_results(self) -> bool:
+        """Whether any fold was trained, in part or whole."""
+        finished = [self.path / "run.json", self.path / "predictions.npz"]
+        checkpoints = self.checkpoints.glob("group_*/[0-9]*")
+        return any((*self.groups.glob("group_*.npz"), *checkpoints, *filter(Path.exists, finished)))
+
+    def _check_same(self, saved: Path, config: ConfigDict) -> None:
+        try:
+            before = flat(ConfigDict(json.loads(saved.read_text(encoding="utf-8"))))
+        except (ValueError, TypeError) as error:
+            raise WorkdirError(
+                f"{saved} is not the configuration of a run ({error}). Choose another --workdir,"
+                " or start anew with --overwrite."
+            ) from error
+        now = flat(ConfigDict(json.loads(to_json(config))))
+        differing = [
+            f"{key} is {before.get(key, 'absent')!r} there and {now.get(key, 'absent')!r} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not key.startswith(INDIFFERENT)
+        ]
+        if differing:
+            shown = "; ".join(differing[:8]) + ("; ..." if len(differing) > 8 else "")
+            raise WorkdirError(
+                f"{self.path} holds a run of another configuration: {shown}. Choose another"
+                f" folder, for example --workdir={self.path}_2, or start anew with --overwrite."
+            )
+
+    def group_file(self, index: int) -> Path:
+        """Where the finished group `index` is recorded."""
+        return self.groups / f"group_{index:03d}.npz"
+
+    def checkpoint_folder(self, index: int) -> Path:
+        """Where the unfinished group `index` keeps its checkpoints."""
+        return self.checkpoints / f"group_{index:03d}"
+
+    def save_arrays(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
+        """Write arrays as one .npz that appears whole."""
+        with atomic(path, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    def load_group(self, index: int) -> dict[str, np.ndarray] | None:
+        """The record of a finished group, or None; a damaged file counts as not finished.
+
+        Raises:
+          WorkdirError: the file is there and the system does not give it.
+        """
+        path = self.group_file(index)
+        if not path.is_file():
+            return None
+        try:
+            # Opened here: np.load leaves a file it cannot read open.
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            path.unlink()
+            return None
+        except OSError as error:
+            raise WorkdirError(
+                f"Cannot read {path}: {error.strerror or error}. It holds finished folds, so it"
+                " was left alone; start the same command again when it can be read."
+            ) from error
+
+    def group_size(self, num_devices: int) -> int:
+        """Folds per device and group that this run was begun with; 0 if it was not begun.
+
+        Raises:
+          WorkdirError: it was begun on another number of devices, so its groups are cut otherwise.
+        """
+        path = self.groups / "size.json"
+        if not path.is_file():
+            return 0
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        if begun["num_devices"] != num_devices:
+            raise WorkdirError(
+                f"{self.path} was begun on {begun['num_devices']} devices and there are"
+                f" {num_devices} now, so its groups of folds do not fit. Run it on"
+                f" {begun['num_devices']}, choose another --workdir, or use --overwrite."
+            )
+        return int(begun["per_device"])
+
+    def save_group_size(self, per_device: int, num_devices: int) -> None:
+        """Fix how the folds are cut into groups for as long as this folder lives."""
+        with atomic(self.groups / "size.json") as file:
+            json.dump({"per_device": per_device, "num_devices": num_devices}, file)
+
+    def save_json(self, name: str, value: Any) -> None:
+        """Write a small JSON file."""
+        with atomic(self.path / name) as file:
+            json.dump(value, file, indent=2, sort_keys=True)
+            file.write("\n")
+
+
+def _remove_run(folder: Path) -> None:
+    """Delete what a run wrote; a folder that is not a run's is left alone."""
+    saved = folder / "config.json"
+    if not saved.is_file():
+        return
+    try:
+        is_run = {"protocol", "folds", "model"} <= set(json.loads(saved.read_text("utf-8")))
+    except (ValueError, TypeError):
+        is_run = False
+    if not is_run:
+        raise WorkdirError(
+            f"{folder} holds a config.json that is not of a mexjax run, so nothing there was"
+            " deleted. Choose another --workdir."
+        )
+    for name in RUN_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for pattern in RUN_FILES:
+        for path in folder.glob(pattern):
+            path.unlink()
