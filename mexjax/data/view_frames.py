@@ -201,7 +201,7 @@ def _by_network(reference: np.ndarray, frames: np.ndarray, how: Magnifier) -> np
 @functools.lru_cache(maxsize=1)
 def _network(path: str) -> tuple[Any, Any]:
     """A MagNet that is compiled once for each image size, and its variables."""
-    from mexjax.models.weights import from_torch
+    from mexjax.interop import network_from_torch
 
-    module, variables = from_torch("magnet", path)
+    module, variables = network_from_torch("magnet", path)
     return jax.jit(module.apply), jax.device_put(variables)
