@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mexjax.data.synthetic.sheet import caption
+from mexjax.data.captions import caption
 from mexjax.files import atomic
 from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, save_figure
 from mexjax.studies.annotated_clips import AnnotatedClip
