@@ -41,6 +41,7 @@ from mexjax.data.view_frames import (
     with_channels,
 )
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.machine import num_cores
 from mexjax.ops import flow as optical
 
 _NO_MAGNIFIER, _PHASE = Magnifier(), Magnifier("phase")
@@ -270,7 +271,7 @@ def compute_view(
         about,
         lambda row: compute(records.load_clip(root, row)),
         progress=progress,
-        num_workers=num_workers or records.num_cores(),
+        num_workers=num_workers or num_cores(),
     )
 
 

@@ -43,7 +43,7 @@ from mexjax.models.micro_au_clip.unit_features import UnitFeatures, UnitMlp, tok
 from mexjax.nn.clip import IMAGE_MEAN, IMAGE_STD, ClipSize, ImageTower, TextTower
 from mexjax.nn.layers import Dropout
 from mexjax.nn.mode import Mode
-from mexjax.protocol.au_labels import numbers_of
+from mexjax.protocol.action_units import numbers_of
 
 __all__ = [
     "PRESETS",

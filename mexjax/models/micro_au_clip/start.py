@@ -14,7 +14,7 @@ from mexjax.models.micro_au_clip import prompts
 from mexjax.models.micro_au_clip.options import RANDOM, resolve
 from mexjax.models.weights import from_torch
 from mexjax.nn.clip import Clip, ClipSize, TowerSize
-from mexjax.protocol.au_labels import numbers_of
+from mexjax.protocol.action_units import numbers_of
 
 
 @dataclasses.dataclass(frozen=True)
