@@ -57,7 +57,8 @@ def test_a_finished_preparation_is_not_done_again(casme2, prepared, capsys):
 
 
 def test_the_contact_sheet_is_drawn_once(casme2, prepared, tmp_path, monkeypatch):
-    out = copy_of(prepared, tmp_path / "out")
+    out = tmp_path / "copy"
+    shutil.copytree(prepared, out)
     drawn = []
     draw = pipeline.contact_sheet
     monkeypatch.setattr(
