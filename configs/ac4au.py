@@ -8,11 +8,13 @@ paper    the network of the paper from pre-trained MobileFaceNet weights, on pre
 scratch  the same without pre-training.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models.ac4au import network as ac4au
+from mexjax.models.ac4au.options import PRESETS
 
 # Per action unit and their mean, F1 in percent over the 2031 held-out clips of the six sets.
 PAPER = {
@@ -24,11 +26,11 @@ PAPER = {
 def get_config(variant: str = "") -> ConfigDict:
     """The card for a variant (a preset of `mexjax.models.ac4au`); the empty one is `tiny`."""
     preset = variant or "tiny"
-    if preset not in ac4au.PRESETS:
-        raise ConfigError(unknown_name("variant of configs/ac4au.py", preset, ac4au.PRESETS))
+    if preset not in PRESETS:
+        raise ConfigError(unknown_name("variant of configs/ac4au.py", preset, PRESETS))
     config = common.get_config()
     config.model.name, config.model.preset = "ac4au", preset
-    for key, value in ac4au.PRESETS[preset].items():
+    for key, value in dataclasses.asdict(PRESETS[preset]).items():
         if key != "dtype":  # config.dtype is the one key for it
             config.model[key] = value
     config.protocol.name = "leave_one_dataset_out"

@@ -8,21 +8,23 @@ paper_14m  the same without global aggregators: what its parameter counts imply.
 official   the network, data treatment and training of the released code, quirks included.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models.fdp import network as fdp
+from mexjax.models.fdp.options import PRESETS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The card for a variant (a preset of `mexjax.models.fdp`); the empty one is `tiny`."""
     preset = variant or "tiny"
-    if preset not in fdp.PRESETS:
-        raise ConfigError(unknown_name("variant of configs/fdp.py", preset, fdp.PRESETS))
+    if preset not in PRESETS:
+        raise ConfigError(unknown_name("variant of configs/fdp.py", preset, PRESETS))
     config = common.get_config()
     config.model.name, config.model.preset = "fdp", preset
-    for key, value in fdp.PRESETS[preset].items():
+    for key, value in dataclasses.asdict(PRESETS[preset]).items():
         if key != "dtype":  # config.dtype is the one key for it
             config.model[key] = value
     if preset == "tiny":

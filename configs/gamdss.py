@@ -15,21 +15,23 @@ fills what it turns and shifts into a training image with the mean colour; here 
 
 from __future__ import annotations
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models.gamdss import network as gamdss
+from mexjax.models.gamdss.options import PRESETS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The card for a variant (a preset of `mexjax.models.gamdss`); the empty one is `tiny`."""
     preset = variant or "tiny"
-    if preset not in gamdss.PRESETS:
-        raise ConfigError(unknown_name("variant of configs/gamdss.py", preset, gamdss.PRESETS))
+    if preset not in PRESETS:
+        raise ConfigError(unknown_name("variant of configs/gamdss.py", preset, PRESETS))
     config = common.get_config()
     config.model.name, config.model.preset = "gamdss", preset
-    for key, value in gamdss.PRESETS[preset].items():
+    for key, value in dataclasses.asdict(PRESETS[preset]).items():
         if key != "dtype":  # config.dtype is the one key for it
             config.model[key] = value
     config.data.view, config.data.num_frames = "key_frames", 3

@@ -11,22 +11,24 @@ paper       ViT-B/32 with OpenAI's weights, the eight units of CASME II. One fla
 paper_samm  the same with the four units and the loss weights of SAMM.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models.micro_au_clip import network as micro_au_clip
+from mexjax.models.micro_au_clip.options import PRESETS
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The card for a variant (a preset of `mexjax.models.micro_au_clip`); the empty one: `tiny`."""
     preset = variant or "tiny"
-    presets = micro_au_clip.PRESETS
+    presets = PRESETS
     if preset not in presets:
         raise ConfigError(unknown_name("variant of configs/micro_au_clip.py", preset, presets))
     config = common.get_config()
     config.model.name, config.model.preset = "micro_au_clip", preset
-    for key, value in presets[preset].items():
+    for key, value in dataclasses.asdict(presets[preset]).items():
         if key != "dtype":  # config.dtype is the one key for it
             config.model[key] = value
     config.protocol.task = "au"

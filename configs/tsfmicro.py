@@ -16,11 +16,13 @@ shifts into a training image with the mean colour; here edges are repeated.
 
 from __future__ import annotations
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from configs import common
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.models.tsfmicro import network as tsfmicro
+from mexjax.models.tsfmicro.options import PRESETS
 
 # What the released scripts set for their datasets: batch, weight decay, shift in pixels, rotation
 # in degrees, epochs, seed, classes, and the lambda by which their loaders choose onset and apex
@@ -40,7 +42,7 @@ SCRIPTS: dict[str, tuple[float, ...]] = {
     "fusion_samm_5": (32, 0.6, 15, 3.0, 199, 0, 5, 0.1),
     "fusion_samm_3": (32, 0.7, 4, 4.0, 199, 0, 3, 0.1),
 }
-VARIANTS = (*tsfmicro.PRESETS, *(f"official_{script}" for script in SCRIPTS))
+VARIANTS = (*PRESETS, *(f"official_{script}" for script in SCRIPTS))
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -51,7 +53,7 @@ def get_config(variant: str = "") -> ConfigDict:
     preset, _, script = variant.partition("_")
     config = common.get_config()
     config.model.name, config.model.preset = "tsfmicro", preset
-    for key, value in tsfmicro.PRESETS[preset].items():
+    for key, value in dataclasses.asdict(PRESETS[preset]).items():
         if key != "dtype":  # config.dtype is the one key for it
             config.model[key] = value
     config.data.view, config.data.num_frames = "key_frames", 3

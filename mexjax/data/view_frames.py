@@ -160,9 +160,9 @@ class Magnifier:
         Raises:
           DataError: weights that cannot be read or do not fit.
         """
-        from mexjax.interop import common, magnet
+        from mexjax.interop import network_from_torch
 
-        module, variables = magnet.from_torch(common.read_state(self.weights))
+        module, variables = network_from_torch("magnet", self.weights)
         return jax.jit(module.apply), jax.device_put(variables)
 
 
