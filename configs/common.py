@@ -79,7 +79,7 @@ def get_config() -> ConfigDict:
     protocol.name = "loso"  # mexjax.protocol.splits documents each
     protocol.task = "emotion"  # emotion: one class a clip | au: action units, present or not
     protocol.classes = 5  # number of emotion classes; the map is in mexjax/protocol/classes.py
-    # Of task=au: a set of mexjax/protocol/au_labels.py by name, or numbers: "1,2,4,12".
+    # Of task=au: a set of mexjax/protocol/action_units.py by name, or numbers: "1,2,4,12".
     protocol.units = "cd6me"
     protocol.is_unsure_present = False  # of task=au: whether a unit coded "12?" counts
     protocol.num_splits = 5  # folds of kfold_by_subject

@@ -29,7 +29,7 @@ from mexjax.data.records import MANIFEST
 from mexjax.errors import DataError, MexjaxError, WorkdirError
 from mexjax.files import atomic
 from mexjax.models.ac4au.experts import gate_statistics
-from mexjax.protocol.au_labels import label_aus, numbers_of
+from mexjax.protocol.action_units import label_aus, numbers_of
 from mexjax.report.figures import save_figure
 from mexjax.report.files import Run, read_run
 from mexjax.report.results import to_json_value

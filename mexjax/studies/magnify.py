@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -25,7 +26,7 @@ from mexjax.data.synthetic.clip_views import clip_frames
 from mexjax.data.view_frames import Magnifier, magnified, pair_places, with_channels
 from mexjax.errors import DataError, MexjaxError
 from mexjax.ops.flow import dense_flow, flow_image
-from mexjax.report.figures import INK, MUTED, new_figure, save_figure
+from mexjax.report.figures import INK, new_figure, save_figure
 from mexjax.report.tables import rich_table
 
 DIFFERENCE_GAIN = 3.0  # of the pictures of differences
@@ -113,12 +114,16 @@ def magnify_figure(
       pairs: onset and apex u8[H,W,1] of each clip.
       moved: for each clip the apex magnified by each method, u8[H,W,1].
       hows: the methods.
+
+    The wheel in the first picture of flow shows the colours of the directions, from no motion in
+    its centre to the largest motion of a row at its edge.
     """
-    heads = ["onset", "apex", "apex - onset", "flow"]
+    heads = ["onset", "apex", "apex\n- onset", "apex\nflow"]
     for how in hows:
-        heads += [f"{how.method} x{how.factor:g}", "- onset", "flow"]
+        name = f"{how.method} x{how.factor:g}"
+        heads += [name, f"{name}\n- onset", f"{name}\nflow"]
     figure, all_axes = new_figure(
-        1.35 * len(heads) + 0.4, 1.5 * len(pairs) + 0.5, rows=len(pairs), columns=len(heads)
+        1.35 * len(heads) + 0.4, 1.42 * len(pairs) + 0.6, rows=len(pairs), columns=len(heads)
     )
     for row, (onset, apex) in enumerate(pairs):
         # One scale for all flows of a row, so that larger is seen as larger.
@@ -140,8 +145,19 @@ def magnify_figure(
             if row == 0:
                 axes.set_title(heads[column], fontsize=8.5, color=INK)
             if column == 0:
-                axes.set_ylabel(names[row], fontsize=7, color=MUTED)
+                axes.set_ylabel(names[row], fontsize=8.5, color=INK)
+    _draw_wheel(all_axes[3])
     return figure
+
+
+def _draw_wheel(axes: Axes) -> None:
+    """The colours of the directions of flow, in the corner of a picture of it."""
+    y, x = np.mgrid[-1:1:61j, -1:1:61j]
+    colours = flow_image(np.stack([x, y], axis=-1).astype(np.float32), style="hsv", scale_px=1.0)
+    disc = np.dstack([colours, (np.hypot(x, y) <= 1).astype(np.float32)])
+    wheel = axes.inset_axes((0.72, 0.02, 0.26, 0.26))
+    wheel.imshow(disc)
+    wheel.set_axis_off()
 
 
 def _displacements(

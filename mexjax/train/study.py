@@ -16,7 +16,7 @@ from mexjax.errors import ConfigError, unknown_name
 from mexjax.models import get_model
 from mexjax.models.paper import Paper
 from mexjax.protocol import splits
-from mexjax.protocol.au_labels import numbers_of
+from mexjax.protocol.action_units import numbers_of
 from mexjax.protocol.splits import Fold
 from mexjax.train import fold_axis, plan
 from mexjax.train.batches import BatchMaker

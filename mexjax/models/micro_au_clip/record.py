@@ -15,7 +15,7 @@ from mexjax.data.dataset import Dataset
 from mexjax.data.loading import apex_frames
 from mexjax.errors import DataError
 from mexjax.models.micro_au_clip.start import combination_emotions, combination_members
-from mexjax.protocol.au_labels import numbers_of
+from mexjax.protocol.action_units import numbers_of
 from mexjax.protocol.classes import label_clips
 
 NUM_FACES = 4  # clips whose faces are kept for the picture of attention
