@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.progress import Progress
 
 from mexjax.data import keyframes, synthetic
 from mexjax.data.synthetic.clip_views import clip_frames, compute_views
@@ -23,6 +20,7 @@ from mexjax.machine import num_cores
 from mexjax.models import get_model
 from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
+from mexjax.progress import ClipProgress
 
 
 def other_views(config: ConfigDict, table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -130,7 +128,7 @@ def _settings(config: ConfigDict) -> synthetic.SyntheticConfig:
 
 def _synthetic_views(config: ConfigDict, wanted: dict[str, Any]) -> dict[str, np.ndarray]:
     data = config.data
-    with _view_bar(config.has_progress) as progress:
+    with ClipProgress("sampling clips", is_shown=config.has_progress, is_kept=False) as progress:
         return compute_views(
             _settings(config),
             wanted,
@@ -264,7 +262,7 @@ def _prepared_view(
     is_pair = name in ("flow_image", "landmark_tokens")
     if is_pair and config.data.control == "static":
         table = table.assign(apex=table["onset"])
-    with _view_bar(config.has_progress) as progress:
+    with ClipProgress("sampling clips", is_shown=config.has_progress, is_kept=False) as progress:
         return views.compute_view(Path(config.data.root), table, name, params, progress=progress)
 
 
@@ -290,18 +288,6 @@ def apex_frames(config: ConfigDict, table: pd.DataFrame) -> np.ndarray:
 
         clips = [records.load_clip(Path(config.data.root), row) for row in table.to_dict("records")]
     return np.stack([key_frames(clip, **params)[1] for clip in clips])
-
-
-@contextmanager
-def _view_bar(is_shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal while frames are sampled; nothing where they were before."""
-    console = Console()
-    if not (is_shown and console.is_terminal):
-        yield None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("sampling clips", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 SOURCES: dict[str, Callable[[ConfigDict, str], tuple[pd.DataFrame, np.ndarray]]] = {

@@ -110,9 +110,10 @@ def _train_groups(study: Study, folder: Workdir, stop: machine.StopRequest) -> d
         cost.CompileCounter() as counter,
         TrainProgress(total, is_shown=config.has_progress) as progress,
     ):
-        progress.say("compiling")
         compile_start = time.perf_counter()
         host = device_data(study)
+        work = clip_flops(study, host)
+        progress.start_compiling(work, is_cpu=jax.default_backend() == "cpu")
         size, compiled = cost.choose_group(
             len(study.fold_ids),
             devices,
@@ -144,7 +145,7 @@ def _train_groups(study: Study, folder: Workdir, stop: machine.StopRequest) -> d
             "train_program": cost.cost(compiled.train),
             "evaluate_program": cost.cost(compiled.evaluate),
             "peak_bytes": cost.peak_bytes(),
-            **cost.utilisation(clip_flops(study, host), spent[2], spent[0], config.dtype, devices),
+            **cost.utilisation(work, spent[2], spent[0], config.dtype, devices),
             **timing,
         },
     )
@@ -172,6 +173,7 @@ def _run_group(
         progress.skip(int(own.valid.sum()))
         return np.zeros(3)
     names = [fold.name for fold in study.folds[rows]]
+    progress.enter_folds(rows.start, len(names), len(study.folds))
     checkpoints = GroupCheckpoints(folder.checkpoint_folder(index))
     try:
         trainer = GroupTrainer(
