@@ -81,7 +81,9 @@ def run_command(
       has gone.
     """
     try:
-        return action()
+        status = action()
+        sys.stdout.flush()  # a reader that has gone is noticed here, not at the end of the process
+        return status
     except SystemExit as stopped:  # --help and --version end this way
         return int(stopped.code or 0)
     except Interrupted as stopped:

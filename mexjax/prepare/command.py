@@ -32,7 +32,7 @@ DATASETS = {
     "samm": "SAMM",
     "smic": "SMIC",
 }
-FACES = ("auto", "landmarks", "mediapipe", "cascade", "precropped")
+FACES = ("auto", "mediapipe", "landmarks", "precropped", "cascade")
 COLORS = ("auto", "gray", "rgb")
 
 EXAMPLES = """
