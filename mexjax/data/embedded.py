@@ -14,9 +14,10 @@ from mexjax.data import synthetic
 from mexjax.data.dataset import Takes
 from mexjax.data.synthetic.clip_views import clip_frames, compute_views
 from mexjax.data.view_frames import ClipFrames, Magnifier, magnified
-from mexjax.data.view_keys import as_clips, flow_params, key_frame_rule, view_bar
+from mexjax.data.view_keys import as_clips, flow_params, key_frame_rule
 from mexjax.errors import ConfigError
 from mexjax.machine import num_cores
+from mexjax.progress import ClipProgress
 
 
 def load_one(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.DataFrame, np.ndarray]:
@@ -68,7 +69,7 @@ def load_sets(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.DataFra
 def embedded_views(config: ConfigDict, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Views of every clip of `data.name=synthetic`, by name, with their parameters."""
     data = config.data
-    with view_bar(config.has_progress) as progress:
+    with ClipProgress("sampling clips", is_shown=config.has_progress, is_kept=False) as progress:
         return compute_views(
             _settings(config),
             dict(params),

@@ -12,8 +12,9 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from mexjax.data.dataset import Takes
-from mexjax.data.view_keys import as_clips, flow_params, key_frame_rule, magnifier_params, view_bar
+from mexjax.data.view_keys import as_clips, flow_params, key_frame_rule, magnifier_params
 from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.progress import ClipProgress
 
 
 def load_prepared(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.DataFrame, np.ndarray]:
@@ -79,7 +80,7 @@ def prepared_view(
     is_pair = name in ("flow_image", "landmark_tokens")
     if is_pair and config.data.control == "static":
         table = table.assign(apex=table["onset"])
-    with view_bar(config.has_progress) as progress:
+    with ClipProgress("sampling clips", is_shown=config.has_progress, is_kept=False) as progress:
         return views.compute_view(Path(config.data.root), table, name, params, progress=progress)
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.progress import Progress
 
 from mexjax.data import keyframes
 
@@ -48,15 +44,3 @@ def as_clips(images: np.ndarray) -> np.ndarray:
     for row, image in enumerate(images):
         out[row, 0] = np.round(image * 255)
     return out
-
-
-@contextmanager
-def view_bar(is_shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal while frames are sampled; nothing where they were before."""
-    console = Console()
-    if not (is_shown and console.is_terminal):
-        yield None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("sampling clips", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

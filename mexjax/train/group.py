@@ -74,6 +74,7 @@ def train_group(
         progress.skip(int(layout.valid.sum()))
         return np.zeros(3)
     names = [fold.name for fold in study.folds[rows]]
+    progress.enter_folds(rows.start, len(names), len(study.folds))
     padded = pad_folds(layout, width)
     with contextlib.closing(GroupCheckpoints(folder.checkpoint_folder(index))) as checkpoints:
         trainer = GroupTrainer(

@@ -74,14 +74,15 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
             compile_s = 0.0
             if read_rows(study.fold_ids, folder) is None:
                 with _watch(study) as (progress, counter):
-                    progress.say("compiling")
                     data = device_data(study)
+                    work = clip_flops(study, data)
+                    progress.start_compiling(work, is_cpu=jax.default_backend() == "cpu")
                     begun_with = folder.group_size(study.num_devices)
                     compiled = compile_programs(
                         study, data, per_device=begun_with or config.folds.per_chunk
                     )
                     compile_s = time.perf_counter() - start
-                    _train(study, folder, compiled, data, progress, stop, counter)
+                    _train(study, folder, compiled, data, work, (progress, counter, stop))
             write_record(study, folder, compile_s, time.perf_counter() - start)
     results = write_report(folder.path)
     predictions = pd.read_csv(folder.path / "predictions.csv")
@@ -114,11 +115,11 @@ def _train(
     folder: Workdir,
     compiled: Compiled,
     host: Arrays,
-    progress: TrainProgress,
-    stop: machine.StopRequest,
-    counter: cost.CompileCounter,
+    work: int,
+    watch: tuple[TrainProgress, cost.CompileCounter, machine.StopRequest],
 ) -> None:
     """Train and record every group of folds, and write what it cost to perf.json."""
+    progress, counter, stop = watch
     # A resumed run must cut its folds into the same groups, however much memory is free then.
     folder.save_group_size(compiled.size.per_device, study.num_devices)
     machine.settle_memory()
@@ -142,6 +143,6 @@ def _train(
             "train_program": cost.cost(compiled.train),
             "evaluate_program": cost.cost(compiled.evaluate),
             "peak_bytes": cost.peak_bytes(),
-            **cost.utilisation(clip_flops(study, host), num_clips, train_s, config.dtype, devices),
+            **cost.utilisation(work, num_clips, train_s, config.dtype, devices),
         },
     )

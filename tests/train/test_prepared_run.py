@@ -132,7 +132,7 @@ def test_the_recommended_command_runs(tmp_path, capsys):
     assert command[1:] == ["--config.data.name=prepared", f"--config.data.root={out}"]
     options = [f"--config.{k}={v}" for k, v in OVERRIDES.items() if k != "train.num_epochs"]
     options += ["--config.train.num_epochs=1", f"--workdir={tmp_path / 'run'}"]
-    assert main.main(["mexjax", f"--config={CARD}", *command[1:], *options]) == 0
+    assert main.main([f"--config={CARD}", *command[1:], *options]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert 0 <= results["metrics"]["last"]["acc"] <= 1

@@ -490,16 +490,16 @@ def test_unwritable_workdir(tmp_path):
 
 
 def test_the_command_reports_errors_and_status(tmp_path, capsys):
-    status = main.main(["mexjax", f"--config={CARD}", "--config.train.batchsize=3"])
+    status = main.main([f"--config={CARD}", "--config.train.batchsize=3"])
     assert status == 2
     assert "Did you mean 'train.batch_size'" in capsys.readouterr().err
-    assert main.main(["mexjax", f"--config={CARD}", "surplus"]) == 2
+    assert main.main([f"--config={CARD}", "surplus"]) == 2
     assert "surplus" in capsys.readouterr().err
 
 
 def test_the_command_reprints_a_finished_run(finished, capsys):
     options = [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
-    argv = ["mexjax", f"--config={CARD}", f"--workdir={finished.workdir}", *options]
+    argv = [f"--config={CARD}", f"--workdir={finished.workdir}", *options]
     assert main.main(argv) == 0
     output = capsys.readouterr().out
     assert "finished before" in output and "UF1" in output
