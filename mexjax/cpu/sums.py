@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable
 
 import jax
 from jax import lax
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import zeros_after
 
-# Of one array in a block, and of the smallest array that is taken by blocks (both measured).
+# Bytes of one array in a block, and of the smallest array that is taken by blocks.
 BLOCK_BYTES, MIN_BYTES = 2**20, 2**25
 
 Sums = tuple[jax.Array, ...]
+
+
+def sum_terms(terms: Iterable[jax.Array]) -> jax.Array:
+    """The sum of at least one array, added from left to right without a reduction."""
+    return functools.reduce(operator.add, terms)
+
+
+def rows_of_a_block(num_rows: int, row_bytes: int, block_bytes: int) -> int:
+    """The most rows (or images) that divide `num_rows` and fit into a block; at least one."""
+    most = min(num_rows, block_bytes // row_bytes)
+    return next((m for m in range(most, 0, -1) if num_rows % m == 0), 1)
 
 
 def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
@@ -32,7 +46,7 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
     num_rows = arrays[0].shape[0]
     num_bytes = max(a.size * a.dtype.itemsize for a in arrays)
     rows = max(BLOCK_BYTES * num_rows // max(num_bytes, 1), 1)
-    if jax.default_backend() != "cpu" or num_bytes < MIN_BYTES or num_rows // rows < 2:
+    if not is_cpu() or num_bytes < MIN_BYTES or num_rows // rows < 2:
         return function(*arrays)
     return sums_over_blocks(function, rows, *arrays)
 

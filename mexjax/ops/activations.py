@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.cpu.ordering import again_after
+from mexjax.cpu.ordering import copy_after
 
 
 @jax.custom_vjp
@@ -51,7 +51,7 @@ def _gelu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_bwd(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    x = again_after(x, dy)
+    x = copy_after(x, dy)
     slope = _normal_distribution(x) + x * jnp.exp(-0.5 * x * x) * (0.5 / math.pi) ** 0.5
     return (slope * dy,)
 

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.sums import sums_over_blocks
-from mexjax.ops.conv.lowerings import vary_alike
+from mexjax.ops.mesh import vary_alike
 
 # Of rows of x and dy together, in a block.
 BLOCK_BYTES = 2**21
@@ -29,7 +30,7 @@ def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
     """
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
-    if jax.default_backend() != "cpu" or w.ndim != 2:
+    if not is_cpu() or w.ndim != 2:
         return jnp.matmul(x, w)
     x, w = vary_alike(x, w)
     return _product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1])

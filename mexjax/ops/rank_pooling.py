@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax.ops.conv.lowerings import add
+from mexjax.cpu.sums import sum_terms
 
 
 @functools.cache
@@ -35,7 +35,7 @@ def rank_pool(frames: jax.Array) -> jax.Array:
     weights = rank_pooling_weights(frames.shape[-3]).astype(np.float32)
     # Multiplied and summed, not as a matrix product: those round to 10 bits on recent GPUs. Frame
     # by frame, because a reduction over an outer axis is a slow loop on the CPU.
-    return add(frames[..., t, :, :].astype(jnp.float32) * w for t, w in enumerate(weights))
+    return sum_terms(frames[..., t, :, :].astype(jnp.float32) * w for t, w in enumerate(weights))
 
 
 def dynamic_image(frames: jax.Array, *, quantize: bool = False) -> jax.Array:

@@ -18,6 +18,7 @@ import optax
 from flax import struct
 from ml_collections import ConfigDict
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import tree_after
 from mexjax.ops import flow_frames
 from mexjax.train import augment, frozen
@@ -249,7 +250,7 @@ def _after(tree: Any, other: Any) -> Any:
     the new moments. The parameters are still copied, which the new ones, and with L2 the new
     moments, are made of.
     """
-    return tree_after(tree, other) if jax.default_backend() == "cpu" else tree
+    return tree_after(tree, other) if is_cpu() else tree
 
 
 def _rate_factors(tree: Any, paper: ModuleType, model_config: ConfigDict) -> Any:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mexjax.cpu import is_cpu
 from mexjax.data import dataset as arrays
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.models import get_model
@@ -177,4 +178,4 @@ def _steps_per_call(config: ConfigDict, epoch_steps: int) -> int:
     slower; a whole epoch elsewhere, where every call costs a launch."""
     if config.train.steps_per_call > 0:
         return config.train.steps_per_call
-    return 1 if jax.default_backend() == "cpu" else epoch_steps
+    return 1 if is_cpu() else epoch_steps

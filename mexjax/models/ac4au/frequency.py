@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mexjax.cpu.sums import sum_terms
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops.conv.lowerings import add
 
 MODES = ("irfft", "fft", "eq3")
 
@@ -60,7 +60,7 @@ def frd(
             f" {length // 2}."
         )
     # Frame by frame: a reduction over an outer axis is a slow loop on the CPU.
-    total = add(x[..., t, :] for t in range(length))
+    total = sum_terms(x[..., t, :] for t in range(length))
     if bands is not None:
         matrix = _band_matrix(length, *bands, is_printed=mode == "eq3")
         return total, jnp.einsum("ts,...sc->...tc", jnp.asarray(matrix, x.dtype), x)
@@ -72,7 +72,7 @@ def frd(
     printed = length / 2 * changing
     if length % 2 == 0:
         signs = jnp.asarray((-1.0) ** np.arange(length), x.dtype)[:, None]
-        alternating = add(x[..., t, :] * (-1) ** t for t in range(length))
+        alternating = sum_terms(x[..., t, :] * (-1) ** t for t in range(length))
         printed += signs * alternating[..., None, :] / 2
     return total, printed
 

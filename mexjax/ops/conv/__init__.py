@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.cpu import is_cpu
 from mexjax.ops import products
 from mexjax.ops.conv.choice import (
     LOWERINGS,
@@ -19,12 +20,13 @@ from mexjax.ops.conv.choice import (
     compute,
     current_lowering,
     layer_of,
-    set_lowering,
+    record_layers,
     use_lowering,
 )
-from mexjax.ops.conv.lowerings import Geometry, vary_alike
+from mexjax.ops.conv.geometry import Geometry
+from mexjax.ops.mesh import vary_alike
 
-__all__ = ["LOWERINGS", "conv2d", "conv2d_transpose", "set_lowering", "use_lowering"]
+__all__ = ["LOWERINGS", "conv2d", "conv2d_transpose", "record_layers", "use_lowering"]
 
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
@@ -64,7 +66,7 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
             axes = tuple(0 if is_mapped else None for is_mapped in is_batched)
             each = functools.partial(compute, operation, g=geometry, name=lowering)
             return jax.vmap(each, axes)(a, b), True
-        if LOWERINGS[lowering].in_loop and jax.default_backend() == "cpu":
+        if LOWERINGS[lowering].in_loop and is_cpu():
             body = _make_operation(operation, geometry, lowering, is_fixed=True)
             if a_is_batched and b_is_batched:
                 return lax.map(lambda pair: body(*pair), (a, b)), True

@@ -1,0 +1,167 @@
+"""The static part of a convolution, and the helpers that its lowerings share.
+
+A lowering is a way in which a convolution is computed. It is three functions of a `Geometry`:
+
+    forward(x, w)          f[N,H,W,I], f[kh,kw,I/groups,O] -> f[N,H',W',O]
+    input_gradient(dy, w)  f[N,H',W',O], f[kh,kw,I/groups,O] -> f[N,H,W,I]
+    weight_gradient(x, dy) f[N,H,W,I], f[N,H',W',O] -> f[kh,kw,I/groups,O]
+
+All lowerings compute the same numbers up to rounding; they differ in speed only.  Sums are carried
+in float32, whatever the dtype of the arrays.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+OPERATIONS = ("forward", "input_gradient", "weight_gradient")
+Pair = tuple[int, int]
+Function = Callable[[jax.Array, jax.Array, "Geometry"], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """What is static about a convolution, apart from the batch and the channels."""
+
+    size: Pair
+    kernel: Pair
+    stride: Pair
+    padding: tuple[Pair, Pair]
+    groups: int = 1
+
+    @property
+    def padded(self) -> Pair:
+        return tuple(self.size[a] + sum(self.padding[a]) for a in range(2))
+
+    @property
+    def out_size(self) -> Pair:
+        return tuple((self.padded[a] - self.kernel[a]) // self.stride[a] + 1 for a in range(2))
+
+    def turned(self) -> "Geometry":
+        """The convolution (stride 1) that gives the input gradient of this one."""
+        padding = tuple(
+            (self.kernel[a] - 1 - self.padding[a][0], self.kernel[a] - 1 - self.padding[a][1])
+            for a in range(2)
+        )
+        return dataclasses.replace(self, size=self.out_size, padding=padding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """All that the choice may depend on. Channels are those of the whole layer, not of a group."""
+
+    geometry: Geometry
+    batch: int
+    channels: int
+    out: int
+    dtype: str
+    platform: str
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of one operation, done directly."""
+        g = self.geometry
+        taps = math.prod(g.kernel) * math.prod(g.out_size)
+        return 2 * self.batch * taps * self.channels * self.out // g.groups
+
+    @property
+    def group_kind(self) -> str:
+        groups = self.geometry.groups
+        if groups == 1:
+            return "dense"
+        return "depthwise" if groups == self.channels == self.out else "grouped"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowering:
+    """Three functions, where they apply, and how XLA:CPU runs them well for several folds.
+
+    `in_loop` is false for whatever calls XLA's own convolution: within a `while`, its gradients are
+    tens of times slower on CPU. `maps` is true for elementwise sums: with a fold axis they stay
+    what they are, whereas XLA joins them with how a loop writes its results, into scalar code.
+    """
+
+    forward: Function
+    input_gradient: Function
+    weight_gradient: Function
+    applies: Callable[[Geometry, int, int], bool]
+    in_loop: bool = True
+    maps: bool = False
+
+
+def turn(w: jax.Array, groups: int = 1) -> jax.Array:
+    """Mirrors the taps and swaps input and output channels: f[kh,kw,I/g,O] -> f[kh,kw,O/g,I]."""
+    kh, kw, per_group, out = w.shape
+    w = w[::-1, ::-1].reshape(kh, kw, per_group, groups, out // groups)
+    return w.transpose(0, 1, 4, 3, 2).reshape(kh, kw, out // groups, groups * per_group)
+
+
+def pad(x: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
+    """Zeros around the rows and columns (a negative width crops).
+
+    The barrier keeps the border test out of the loops that read the padded array.
+    """
+    if padding == ((0, 0), (0, 0)):
+        return x
+    widths = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+    return lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), widths))
+
+
+def taps_of(g: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
+    """(i, j, rows, columns) of every tap of the kernel, as slices of the padded map."""
+    for i in range(g.kernel[0]):
+        for j in range(g.kernel[1]):
+            yield (
+                i,
+                j,
+                *(
+                    slice(start, start + (g.out_size[a] - 1) * g.stride[a] + 1, g.stride[a])
+                    for a, start in enumerate((i, j))
+                ),
+            )
+
+
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def phases(forward: Function) -> Function:
+    """Input gradient: at stride 1 one convolution; else one per residue of the position.
+
+    Input position h = s u + r - p, r in [0, s), is reached by the taps r, r + s, ... only, so each
+    residue is a convolution at stride 1 with a part of the kernel; the results interleave.
+    """
+
+    def run(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+        if g.stride == (1, 1):
+            return forward(dy, turn(w, g.groups), g.turned())
+        s = g.stride
+        units = [-(-g.padded[a] // s[a]) for a in range(2)]
+        channels = w.shape[2] * g.groups
+        rows = []
+        for r in range(s[0]):
+            row = []
+            for c in range(s[1]):
+                part = w[r :: s[0], c :: s[1]]
+                if 0 in part.shape:
+                    row.append(jnp.zeros((dy.shape[0], *units, channels), dy.dtype))
+                    continue
+                padding = tuple((part.shape[a] - 1, units[a] - g.out_size[a]) for a in range(2))
+                sub = Geometry(g.out_size, part.shape[:2], (1, 1), padding, g.groups)
+                row.append(forward(dy, turn(part, g.groups), sub))
+            rows.append(jnp.stack(row, 3))
+        dx = jnp.stack(rows, 2).reshape(-1, units[0] * s[0], units[1] * s[1], channels)
+        (top, _), (left, _) = g.padding
+        tail = [(0, max(0, g.padding[a][0] + g.size[a] - dx.shape[1 + a])) for a in range(2)]
+        dx = jnp.pad(dx, ((0, 0), *tail, (0, 0)))
+        return dx[:, top : top + g.size[0], left : left + g.size[1]]
+
+    return run
+
+
+def is_ungrouped(g: Geometry, channels: int, out: int) -> bool:
+    return g.groups == 1
