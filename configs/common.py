@@ -15,6 +15,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything random: initialisation, order of samples, augmentation
     config.dtype = "float32"  # compute type: float32 | bfloat16; parameters stay float32
+    # True: on a CPU the process keeps the memory that a step frees for the next one, on large pages
+    # (mexjax/cpu/heap.py). False: the allocator is left alone. No number changes.
+    config.cpu_heap = True
     config.conv = "auto"  # convolution lowering: auto (measured table) or one name of ops/conv.py
 
     # The architecture; each paper's keys and presets are documented in mexjax/models/<paper>.py.

@@ -12,6 +12,7 @@ from absl import flags
 from rich.console import Console
 
 from mexjax import machine
+from mexjax.cpu.heap import run_in_calling_thread
 from mexjax.errors import ConfigError, Interrupted, MexjaxError
 
 _CONFIG = flags.DEFINE_string(
@@ -66,9 +67,10 @@ def _run(overrides: list[str]) -> int:
     from mexjax.report.text import print_results
     from mexjax.train import run as train
 
-    machine.use_callers_memory()
-    machine.use_compilation_cache()
     config = load_config(_CONFIG.value, overrides)
+    if config.cpu_heap:
+        run_in_calling_thread()
+    machine.use_compilation_cache()
     card, _, variant = _CONFIG.value.rpartition("/")[2].partition(":")
     workdir = _WORKDIR.value or f"runs/{card.removesuffix('.py')}_{variant or config.model.preset}"
     console = Console()

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from mexjax import machine
 from mexjax.config import flat, load_config
+from mexjax.cpu.heap import run_in_calling_thread
 from mexjax.errors import ConfigError, DataError, MexjaxError, WorkdirError, unknown_name
 from mexjax.files import atomic
 from mexjax.report import stats
@@ -118,7 +119,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--set", nargs="*", default=[], help="overrides for every row, key=value")
     options = parser.parse_args(argv)
     console = table_console()
-    machine.use_callers_memory()
+    run_in_calling_thread()
     machine.use_compilation_cache()
     try:
         results = study(

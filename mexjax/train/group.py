@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mexjax import machine
+from mexjax.cpu.heap import KeptHeap
 from mexjax.errors import CheckpointError, DivergedError, Interrupted
-from mexjax.machine import StopRequest
 from mexjax.progress import TrainProgress
 from mexjax.train import cost
 from mexjax.train.checkpoint import GroupCheckpoints
 from mexjax.train.fold_axis import Carry, Programs
 from mexjax.train.step import Arrays, FoldPlan
+from mexjax.train.stop import StopRequest
 
 
 class Compiled(NamedTuple):
@@ -84,9 +84,11 @@ class GroupTrainer:
         checkpoints: GroupCheckpoints,
         progress: TrainProgress,
         stop: StopRequest,
+        heap: KeptHeap,
     ) -> None:
         self.compiled, self.schedule, self.names = compiled, schedule, names
         self.checkpoints, self.progress, self.stop = checkpoints, progress, stop
+        self.heap = heap
         self.host_plan, self.data = plan, data
         programs = compiled.programs
         self.plan = jax.device_put(plan, programs.folded)
@@ -114,7 +116,7 @@ class GroupTrainer:
           Interrupted: a stop was asked for; the state is saved.
         """
         position, carry = self._start()
-        machine.make_room(cost.temporary_bytes(self.compiled.train))
+        self.heap.reserve_hole(cost.temporary_bytes(self.compiled.train))
         steps, calls = self.schedule.epoch_steps, self.schedule.steps_per_call
         extras: dict[str, np.ndarray] = {}
         began = time.perf_counter()

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from mexjax import machine
 from mexjax.config import check_values
+from mexjax.cpu.heap import Heap, KeptHeap, heap_for_training
 from mexjax.errors import OutOfMemoryError
 from mexjax.models import get_model
 from mexjax.ops import conv
@@ -28,6 +28,7 @@ from mexjax.train.checkpoint import GroupCheckpoints
 from mexjax.train.group import Compiled, GroupTrainer
 from mexjax.train.record import has_record, read_rows, write_record
 from mexjax.train.step import Arrays
+from mexjax.train.stop import StopRequest, stop_on_signals
 from mexjax.train.study import Study, clip_flops, compile_group, device_data, make_study
 from mexjax.train.workdir import Workdir
 
@@ -71,14 +72,18 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     start = time.perf_counter()
     check_values(config)
     folder = Workdir.open(workdir, config, is_overwritten=overwrite)
-    with machine.stop_on_signals() as stop, conv.use_lowering(config.conv):
+    with (
+        stop_on_signals() as stop,
+        heap_for_training(config.cpu_heap) as heap,
+        conv.use_lowering(config.conv),
+    ):
         was_finished = has_record(folder)
         if not was_finished:
             study = make_study(config)
             rows, timing = read_rows(study.fold_ids, folder), {"compile_s": 0.0}
             if rows is None:
                 with _memory_errors_explained(config):
-                    timing = _train_groups(study, folder, stop)
+                    timing = _train_groups(study, folder, heap, stop)
                 rows = read_rows(study.fold_ids, folder)
             timing["total_s"] = time.perf_counter() - start
             write_record(study, folder, rows, timing)
@@ -102,7 +107,7 @@ def _memory_errors_explained(config: ConfigDict) -> Iterator[None]:
         ) from error
 
 
-def _train_groups(study: Study, folder: Workdir, stop: machine.StopRequest) -> dict[str, Any]:
+def _train_groups(study: Study, folder: Workdir, heap: Heap, stop: StopRequest) -> dict[str, Any]:
     config, strategy = study.config, study.config.folds.strategy
     devices = fold_axis.num_devices(strategy)
     total = int(study.plan.valid.sum())
@@ -123,14 +128,15 @@ def _train_groups(study: Study, folder: Workdir, stop: machine.StopRequest) -> d
         )
         # A resumed run must cut its folds into the same groups, however much memory is free then.
         folder.save_group_size(size.per_device, devices)
-        machine.settle_memory()
+        kept_heap = heap.keep_freed_memory()
         timing = {"compile_s": time.perf_counter() - compile_start}
         num_compiled, width = counter.count, size.per_device * devices
         data = jax.device_put(host, compiled.programs.shared)
         progress.restart_clock()
         spent = np.zeros(3)  # seconds of training and of evaluation, clips trained on
         for index in range(math.ceil(len(study.fold_ids) / width)):
-            spent += _run_group(study, folder, compiled, data, (index, width), progress, stop)
+            place = index, width
+            spent += _run_group(study, folder, compiled, data, place, progress, kept_heap, stop)
         late = counter.count - num_compiled
     folder.save_json(
         "perf.json",
@@ -158,7 +164,8 @@ def _run_group(
     data: Arrays,
     place: tuple[int, int],
     progress: TrainProgress,
-    stop: machine.StopRequest,
+    heap: KeptHeap,
+    stop: StopRequest,
 ) -> np.ndarray:
     """Train group `index` of `width` folds unless it is recorded, and record it.
 
@@ -183,6 +190,7 @@ def _run_group(
             checkpoints,
             progress,
             stop,
+            heap,
         )
         finished = trainer.run()
     finally:
