@@ -2,9 +2,6 @@
 
     uniform          frames spread over the clip          u8[T, S, S, C]   FDP, AC4AU
     key_frames       onset, apex, offset                  u8[3, S, S, C]   TSFmicro, GAMDSS
-    difference       apex minus onset, or minus offset    i16[S, S, C]     TSFmicro, GAMDSS
-    dynamic_image    rank-pooled frames in [0, 1]         f32[S, S]        FDP's target
-    flow             u, v, strain, magnitude              f32[S, S, 2..4]
     flow_image       flow as an image in [0, 1]           f32[S, S, 3]     Micro-AU CLIP
     landmark_tokens  image patches of each action unit    i32[A, 6]        Micro-AU CLIP
 
@@ -17,15 +14,12 @@ only. Motion is magnified (`magnify`, `factor`, `weights` and `gain` are those o
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -43,10 +37,9 @@ from mexjax.data.view_frames import (
     with_channels,
 )
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.machine import num_cores
 from mexjax.ops import flow as optical
-from mexjax.ops import rank_pooling
 
-FLOW_CHANNELS = ("u", "v", "strain", "magnitude")
 _FIXED_SCALE = 4.0 / 3.0  # px of a 224 px image and factor 1 that fill a flow image's range
 
 
@@ -101,91 +94,6 @@ def key_frames(
     frames = with_channels(clip.frames[list(chosen_places(clip, choice, rule, is_color))], is_color)
     apex = magnified(frames[0], frames[1:2], Magnifier(magnify, factor, weights, gain))
     return resized(np.concatenate([frames[:1], apex, frames[2:]]), size_px)
-
-
-def difference(
-    clip: ClipFrames,
-    *,
-    part: str = "rise",
-    size_px: int = 224,
-    is_color: bool = True,
-    magnify: str = "none",
-    factor: float = 3.0,
-    weights: str = "",
-    gain: str = "port",
-) -> np.ndarray:
-    """i16[S, S, C], -255 to 255: the apex minus the onset (`rise`) or minus the offset (`fall`).
-
-    Frames are resized first and subtracted then, as in the released code of TSFmicro and GAMDSS.
-    Divided by 255 and the standard deviation of each channel it is what those networks take.
-    """
-    how = Magnifier(magnify, factor, weights, gain)
-    reference, apex = _pair(clip, part, is_color, how)
-    pair = resized(np.stack([reference, apex]), size_px).astype(np.int16)
-    return pair[1] - pair[0]
-
-
-def dynamic_image(
-    clip: ClipFrames,
-    *,
-    num_frames: int = 8,
-    rule: str = "segment",
-    offset: float = 0.5,
-    short: str = "replicate",
-    size_px: int = 64,
-    is_quantized: bool = False,
-) -> np.ndarray:
-    """f32[S, S] in [0, 1]: approximate rank pooling of the luma of the frames of `uniform`.
-
-    Scaled by its own smallest and largest value; zero for a still clip. `is_quantized` cuts it to
-    whole 1/255, as the released code of FDP does.
-    """
-    frames = uniform(
-        clip,
-        num_frames=num_frames,
-        rule=rule,
-        offset=offset,
-        short=short,
-        size_px=size_px,
-        is_color=False,
-    )
-    return np.asarray(_rank_pooled(frames[..., 0], is_quantized))
-
-
-@functools.partial(jax.jit, static_argnames="is_quantized")
-def _rank_pooled(frames: jax.Array, is_quantized: bool) -> jax.Array:
-    """u8[T, H, W] -> f32[H, W]."""
-    return rank_pooling.dynamic_image(frames.astype(jnp.float32) / 255, quantize=is_quantized)
-
-
-def flow(
-    clip: ClipFrames,
-    *,
-    part: str = "rise",
-    method: str = "dis",
-    channels: tuple[str, ...] = ("u", "v"),
-    size_px: int = 224,
-    magnify: str = "none",
-    factor: float = 3.0,
-    weights: str = "",
-    gain: str = "port",
-) -> np.ndarray:
-    """f32[S, S, len(channels)]: flow from onset (`rise`) or offset (`fall`) to the apex.
-
-    u, v and magnitude are in pixels of the view; strain has no unit. See `mexjax.ops.flow`.
-    """
-    for channel in channels:
-        if channel not in FLOW_CHANNELS:
-            raise ConfigError(unknown_name("flow channel", channel, FLOW_CHANNELS))
-    how = Magnifier(magnify, factor, weights, gain)
-    field = _flow_field(clip, part, method, size_px, how)
-    made = {
-        "u": lambda: field[..., 0],
-        "v": lambda: field[..., 1],
-        "strain": lambda: optical.strain(field),
-        "magnitude": lambda: optical.magnitude(field),
-    }
-    return np.stack([made[channel]() for channel in channels], axis=-1)
 
 
 def flow_image(
@@ -285,9 +193,6 @@ def _of_type(name: str, value: Any, default: Any) -> Any:
 VIEWS: dict[str, View] = {
     "uniform": View(uniform),
     "key_frames": View(key_frames),
-    "difference": View(difference),
-    "dynamic_image": View(dynamic_image),
-    "flow": View(flow),
     "flow_image": View(flow_image),
     "landmark_tokens": View(landmark_tokens),
 }
@@ -339,7 +244,7 @@ def compute_view(
         about,
         lambda row: view.function(records.load_clip(root, row), **complete),
         progress=progress,
-        num_workers=num_workers or records.num_cores(),
+        num_workers=num_workers or num_cores(),
     )
 
 

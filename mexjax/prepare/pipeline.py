@@ -34,6 +34,7 @@ from mexjax.data.manifest import COLUMNS, READING, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
 from mexjax.files import atomic
+from mexjax.machine import num_cores
 from mexjax.prepare import shards
 from mexjax.prepare.contact_sheet import contact_sheet
 from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
@@ -220,7 +221,7 @@ def parallel(
       jobs: what to do.
       num_workers: processes; 0: threads of this one.
     """
-    cores = records.num_cores()
+    cores = num_cores()
     threads = max(1, cores // max(1, num_workers))
     # Twice the threads, so that a long clip at the front does not stop those behind it.
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)

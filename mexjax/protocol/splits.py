@@ -24,7 +24,6 @@ from mexjax.protocol.fold_list import (
     ProtocolError,
     check_folds,
     clip_ids,
-    folds_from_json,
     folds_to_json,
 )
 from mexjax.protocol.scoring import TASKS
@@ -36,7 +35,6 @@ __all__ = [
     "ProtocolError",
     "check_folds",
     "clip_ids",
-    "folds_from_json",
     "folds_to_json",
     "label_table",
     "make_folds",

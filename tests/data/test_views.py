@@ -19,13 +19,11 @@ from mexjax.data.landmark_tokens import AU_LANDMARKS, landmark_tokens, point_tok
 from mexjax.data.views import (
     VIEWS,
     compute_view,
-    dynamic_image,
-    flow,
     flow_image,
     uniform,
 )
 from mexjax.errors import ConfigError, DataError
-from mexjax.ops.rank_pooling import rank_pooling_weights
+from mexjax.ops.flow import dense_flow
 from mexjax.prepare.face_geometry import template_in_crop
 
 SIZE = 64
@@ -86,9 +84,6 @@ def counting(length: int = 20, **changes) -> ClipFrames:
 SHAPES = {
     "uniform": (np.uint8, (8, 32, 32, 3)),
     "key_frames": (np.uint8, (3, 32, 32, 3)),
-    "difference": (np.int16, (32, 32, 3)),
-    "dynamic_image": (np.float32, (32, 32)),
-    "flow": (np.float32, (32, 32, 2)),
     "flow_image": (np.float32, (32, 32, 3)),
     "landmark_tokens": (np.int32, (8, 6)),
 }
@@ -133,16 +128,6 @@ def test_key_frames_take_the_nearest_stored_frame():
     assert (made[:, 0, 0, 0] // 2 * 2 + 50).tolist() == [54, 66, 86]
 
 
-def test_difference_keeps_its_sign():
-    clip = counting(onset=2, apex=10, offset=19)
-    rise = VIEWS["difference"](clip, size_px=48, is_color=False)
-    fall = VIEWS["difference"](clip, part="fall", size_px=48)
-    assert rise.shape == (48, 48, 1) and fall.shape == (48, 48, 3)
-    assert (rise == 16).all() and (fall == -18).all()
-    with pytest.raises(ConfigError, match="Unknown part of a clip 'rising'"):
-        VIEWS["difference"](clip, part="rising")
-
-
 def test_an_annotation_outside_what_is_stored_is_an_error():
     with pytest.raises(
         DataError, match=r"set/01/a: no stored frame .* 30 to offset 40; .* 0 to 19"
@@ -150,49 +135,32 @@ def test_an_annotation_outside_what_is_stored_is_an_error():
         uniform(counting(onset=30, apex=35, offset=40))
 
 
-@pytest.mark.parametrize("is_quantized", [False, True])
-def test_dynamic_image_is_the_weighted_sum_of_the_sampled_frames(is_quantized: bool, clips):
-    made = dynamic_image(clips[1], rule="linspace", size_px=SIZE, is_quantized=is_quantized)
-    frames = uniform(clips[1], size_px=SIZE, is_color=False)[..., 0] / 255
-    pooled = np.tensordot(rank_pooling_weights(8), frames, axes=1)
-    expected = (pooled - pooled.min()) / np.ptp(pooled)
-    if is_quantized:
-        np.testing.assert_allclose(made * 255, np.round(made * 255), atol=1e-3)
-        assert made.max() == 1 and made.min() == 0
-        np.testing.assert_allclose(made, expected, atol=1.01 / 255)
-    else:
-        np.testing.assert_allclose(made, expected, atol=1e-5)
-
-
-def test_flow_channels_and_direction(clips):
+def test_flow_goes_from_the_reference_to_the_apex(clips):
     clip = clips[1]
-    made = flow(clip, channels=("magnitude", "u", "v", "strain"), size_px=SIZE)
-    assert made.shape == (SIZE, SIZE, 4)
-    np.testing.assert_allclose(made[..., 0], np.hypot(made[..., 1], made[..., 2]), rtol=1e-6)
-    assert made[..., 3].min() >= 0 and made[..., 3].max() > 0
     shifted = np.roll(clip.frames[:1], 2, axis=2)
-    two = ClipFrames(
+    three = ClipFrames(
         **vars(clip)
         | {"frames": np.concatenate([clip.frames[:1], shifted, clip.frames[:1]])}
         | {"numbers": np.array([clip.onset, clip.apex, clip.offset])}
     )
+    options = {"method": "farneback", "magnify": "none", "is_scale_fixed": True, "size_px": SIZE}
     for part in ("rise", "fall"):
-        field = flow(two, part=part, method="farneback", size_px=SIZE)
-        np.testing.assert_allclose(np.median(field, axis=(0, 1)), [2, 0], atol=0.2)
-        half = flow(two, part=part, method="farneback", size_px=32)
-        np.testing.assert_allclose(np.median(half, axis=(0, 1)), [1, 0], atol=0.1)
-    with pytest.raises(ConfigError, match="Unknown flow channel 'w'"):
-        flow(clip, channels=("u", "w"))
+        u, v = np.median(flow_image(three, part=part, **options)[..., :2], axis=(0, 1))
+        assert u == 1.0 and abs(v - 0.5) < 0.3  # two pixels are beyond the range
+    with pytest.raises(ConfigError, match="Unknown part of a clip 'rising'"):
+        flow_image(three, part="rising", **options)
 
 
 def test_flow_image_with_a_fixed_scale_follows_factor_and_size(clips):
     options = {"size_px": SIZE, "magnify": "none"}
-    field = flow(clips[1], size_px=SIZE)
-    made = flow_image(clips[1], is_scale_fixed=True, **options)
+    onset, apex = (luma(frame) for frame in VIEWS["key_frames"](clips[1], size_px=SIZE)[:2])
+    field = dense_flow(onset, apex, method="dis")
+    scaled = flow_image(clips[1], is_scale_fixed=True, **options)
     scale = 4 / 3 * SIZE / 224
-    np.testing.assert_allclose(made[..., :2], 0.5 + 0.5 * np.clip(field / scale, -1, 1), atol=1e-5)
-    own = flow_image(clips[1], **options)
-    assert np.abs(own - made).max() > 0.05
+    expected = 0.5 + 0.5 * np.clip(field / scale, -1, 1)
+    np.testing.assert_allclose(scaled[..., :2], expected, atol=1e-5)
+    by_itself = flow_image(clips[1], **options)
+    assert np.abs(by_itself - scaled).max() > 0.05
 
 
 @pytest.mark.parametrize("method", ["linear", "phase"])
@@ -257,8 +225,9 @@ def test_tokens_are_of_the_landmarks_nearest_to_the_apex():
 
 
 def test_parameters_are_completed_and_checked():
-    complete = VIEWS["flow"].complete({"factor": 2, "channels": ["u"]})
-    assert complete["factor"] == 2.0 and complete["channels"] == ("u",)
+    complete = VIEWS["flow_image"].complete({"factor": 2})
+    assert complete["factor"] == 2.0 and type(complete["factor"]) is float
+    assert VIEWS["landmark_tokens"].complete({"aus": [12]})["aus"] == (12,)
     assert complete["method"] == "dis"
     with pytest.raises(ConfigError, match="parameter of the view uniform 'size'"):
         VIEWS["uniform"].complete({"size": 64})
@@ -327,11 +296,11 @@ def test_a_view_is_computed_once_and_mapped(prepared, clips, monkeypatch):
 
 def test_threads_change_nothing(prepared):
     root, manifest = prepared
-    one = compute_view(root, manifest, "flow", {"size_px": 48}, num_workers=1)
+    one = compute_view(root, manifest, "flow_image", {"size_px": 48}, num_workers=1)
     one = np.array(one)
-    (file,) = root.glob("views/flow-*/data.npy")
+    (file,) = root.glob("views/flow_image-*/data.npy")
     file.unlink()
-    three = compute_view(root, manifest, "flow", {"size_px": 48}, num_workers=3)
+    three = compute_view(root, manifest, "flow_image", {"size_px": 48}, num_workers=3)
     np.testing.assert_array_equal(one, three)
 
 
@@ -369,8 +338,10 @@ def test_a_failing_clip_is_named_and_leaves_no_file(prepared):
     with pytest.raises(DataError, match=f"Clip {second}: no stored"):
         compute_view(root, wrong, "uniform", {"size_px": 16})
     assert not list(root.glob("views/*/*.npy")) and not list(root.glob("views/*/.*"))
-    with pytest.raises(DataError, match=r"View flow of clip synthetic/.*at least 32 px"):
-        view_cache.cached(root, manifest, "flow", {}, lambda row: view_too_small(), num_workers=1)
+    with pytest.raises(DataError, match=r"View flow_image of clip synthetic/.*at least 32 px"):
+        view_cache.cached(
+            root, manifest, "flow_image", {}, lambda row: view_too_small(), num_workers=1
+        )
     with pytest.raises(ConfigError, match="Did you mean 'uniform'"):
         compute_view(root, manifest, "uniforms", {})
     with pytest.raises(DataError, match="no rows"):
@@ -380,7 +351,7 @@ def test_a_failing_clip_is_named_and_leaves_no_file(prepared):
 
 
 def view_too_small() -> np.ndarray:
-    return flow(counting(frames=np.zeros((20, 16, 16, 1), np.uint8)))
+    return flow_image(counting(frames=np.zeros((20, 16, 16, 1), np.uint8)), magnify="none")
 
 
 def test_clips_of_other_sizes_are_told_apart(prepared):

@@ -52,8 +52,8 @@ _PAPER: dict[str, Any] = {
     "spatial_style": "pre_norm",
     "spatial_dropout_rate": 0.1,
     "has_spatial_position": True,
-    # Frequency decomposition over time: irfft | eq3, as printed | fft, as irfft by transforms |
-    # none: what follows sees the features themselves (Table 2).
+    # Frequency decomposition over time: irfft | eq3, as printed | none: what follows sees the
+    # features themselves (Table 2).
     "frd": "irfft",
     # Bins of the transform that are kept, first and last; (): all but 0.
     "frd_bands": (),
