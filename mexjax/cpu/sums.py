@@ -6,6 +6,7 @@ import functools
 import operator
 from collections.abc import Callable, Iterable
 
+import chex
 import jax
 from jax import lax
 
@@ -42,7 +43,11 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
 
     Returns:
       What `function` returns for all rows, but for the order of the additions.
+
+    Raises:
+      AssertionError: the arrays differ in their number of rows.
     """
+    chex.assert_equal_shape_prefix(arrays, 1)
     num_rows = arrays[0].shape[0]
     num_bytes = max(a.size * a.dtype.itemsize for a in arrays)
     rows = max(BLOCK_BYTES * num_rows // max(num_bytes, 1), 1)

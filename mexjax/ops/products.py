@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -27,7 +28,11 @@ def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
     """x f[...,K] times w f[K,N]: f[...,N], in their promoted dtype.
 
     Sums are float32 or wider. On a CPU reverse-mode differentiable, once.
+
+    Raises:
+      AssertionError: the last axis of x is not the last but one of w.
     """
+    chex.assert_axis_dimension(w, w.ndim - 2, x.shape[-1])
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
     if not is_cpu() or w.ndim != 2:
@@ -61,7 +66,13 @@ _product.defvjp(_product_fwd, _product_bwd)
 
 
 def sum_of_outer_products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """f[M,K], f[M,N] -> f[K,N], float32 or wider: the product of x transposed and y."""
+    """f[M,K], f[M,N] -> f[K,N], float32 or wider: the product of x transposed and y.
+
+    Raises:
+      AssertionError: not two matrices of as many rows.
+    """
+    chex.assert_rank([x, y], 2)
+    chex.assert_equal_shape_prefix([x, y], 1)
     row_bytes = x.shape[1] * x.dtype.itemsize + y.shape[1] * y.dtype.itemsize
     rows = max(BLOCK_BYTES // row_bytes, MIN_ROWS)
     if x.shape[0] // rows < MIN_BLOCKS:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +56,20 @@ def rotate_halves(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
 
     RetNet turns neighbours, (x[2k], x[2k+1]). The scores are the same where queries and keys are
     reordered alike, since a score is a sum over channels, and memory is read in whole pieces here.
+
+    Args:
+      x: f[...,d], d even.
+      sin: of the angle of each pair, broadcast against f[...,d/2].
+      cos: likewise.
+
+    Returns:
+      f[...,d] in the dtype of `x`; computed in float32.
+
+    Raises:
+      AssertionError: d is odd, or the tables are not of d/2 pairs.
     """
+    chex.assert_is_divisible(x.shape[-1], 2)
+    chex.assert_axis_dimension((sin, cos), -1, x.shape[-1] // 2)
     half = x.shape[-1] // 2
     a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

@@ -1,5 +1,6 @@
 """Sums by blocks are the sums, whatever the number of rows, and so are batch norm's gradients."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,11 @@ from mexjax.nn.mode import Mode
 def fixture_small_blocks(monkeypatch):
     monkeypatch.setattr(block_sums, "MIN_BYTES", 0)
     monkeypatch.setattr(block_sums, "BLOCK_BYTES", 4 * 3 * 5)  # three rows of five
+
+
+def test_arrays_of_other_lengths_are_named():
+    with pytest.raises(AssertionError, match="prefix"):
+        block_sums.sums_by_blocks(lambda x, y: (x.sum(0),), jnp.ones((4, 3)), jnp.ones((5, 3)))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6, 13])
@@ -58,4 +64,4 @@ def test_gradients_of_batch_norm_are_the_same_by_blocks(monkeypatch, frames, slo
     blocks = gradients()
     text = jax.jit(gradients).lower().as_text()
     assert ("while" in text) == is_cpu()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), whole, blocks)
+    chex.assert_trees_all_close(whole, blocks, rtol=2e-5, atol=2e-5)

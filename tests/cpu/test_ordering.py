@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +26,9 @@ def test_what_is_in_the_other_array_does_not_matter(value):
     np.testing.assert_array_equal(copy_after(a, x), a)
     tree = {"a": a, "count": jnp.arange(3)}
     copies = tree_after(tree, [x, a])
-    jax.tree.map(np.testing.assert_array_equal, copies, tree)
-    assert copies["count"].dtype == tree["count"].dtype
-    assert empty_after(x, (5, 2), jnp.bfloat16).shape == (5, 2)
+    chex.assert_trees_all_equal(copies, tree)
+    chex.assert_trees_all_equal_shapes_and_dtypes(copies, tree)
+    chex.assert_shape(empty_after(x, (5, 2), jnp.bfloat16), (5, 2))
 
 
 def test_one_program_holds_what_comes_first_no_longer_than_it_needs():

@@ -69,6 +69,14 @@ def rotate_pairs(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
     return jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)
 
 
+def test_a_rotation_of_another_width_is_named():
+    sin, cos = retention_tables.rotation_tables((1, 3), WIDTH)
+    with pytest.raises(AssertionError, match="divisible"):
+        retention_tables.rotate_halves(jnp.ones((1, 3, WIDTH - 1)), sin, cos)
+    with pytest.raises(AssertionError, match="axis"):
+        retention_tables.rotate_halves(jnp.ones((1, 3, 2 * WIDTH)), sin, cos)
+
+
 def test_halves_give_the_scores_of_pairs():
     q, k, _ = plane_arrays()
     sin, cos = (t[:, :, None] for t in retention_tables.rotation_tables((4, 5), WIDTH))
