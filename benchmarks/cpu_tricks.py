@@ -3,9 +3,10 @@
     python benchmarks/cpu_tricks.py --json=benchmarks/results/DATE-MACHINE-COMMIT-tricks.json
     python benchmarks/cpu_tricks.py --quick
 
-Both sides of a comparison are compiled in one process and timed in turn, so that a busy machine
-slows both alike, and the shortest time of each counts, which others slow least; medians are
-recorded beside it. Settings of the heap are of a process: they are timed in processes of their own,
+Both sides of a comparison are compiled in one process and timed in turn. Of the calls of a side the
+least processor time counts, which other processes disturb least, and the shortest wall time is
+recorded beside it. On a busy machine give it one core, `taskset -c 0 python ...`: where threads
+wait for each other, a loop of small blocks suffers most. Settings of the heap are of a process: they are timed in processes of their own,
 in turn. Memory is XLA's temporary memory of the program.
 """
 
@@ -15,7 +16,6 @@ import argparse
 import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -39,18 +39,22 @@ from mexjax.train.study import compile_group, device_data, make_study
 
 PARTS = ("operations", "convolutions", "heaps", "steps")
 HEAPS = ("untouched", "calling thread", "kept, large pages", "hole")
-Times = dict[str, list[float]]
+Times = dict[str, list[tuple[float, float]]]
 
 
 def compare(calls: dict[str, Callable[[], Any]], rounds: int) -> Times:
-    """Seconds of the calls; they take turns, after a first call of each that does not count."""
+    """Seconds of processor and of the wall of each call; the calls take turns.
+
+    A first call of each does not count.
+    """
     seconds: Times = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             jax.block_until_ready(call())
             if number:
-                seconds[name].append(time.perf_counter() - start)
+                used = time.process_time() - used
+                seconds[name].append((used, time.perf_counter() - start))
     return seconds
 
 
@@ -58,10 +62,12 @@ def row(trick: str, case: str, seconds: Times, temp_bytes: dict[str, int]) -> di
     """One comparison of the results file; the sides are named `with` and `without`."""
     entry: dict[str, Any] = {"trick": trick, "case": case}
     for side in ("with", "without"):
-        entry[f"{side}_s"] = min(seconds[side])
-        entry[f"{side}_median_s"] = statistics.median(seconds[side])
+        entry[f"{side}_cpu_s"], entry[f"{side}_s"] = map(min, zip(*seconds[side], strict=True))
         entry[f"{side}_temp_bytes"] = temp_bytes[side]
-    return entry | {"time_ratio": entry["without_s"] / entry["with_s"]}
+    return entry | {
+        "cpu_ratio": entry["without_cpu_s"] / entry["with_cpu_s"],
+        "time_ratio": entry["without_s"] / entry["with_s"],
+    }
 
 
 # ---- single operations ---------------------------------------------------------------------------
@@ -202,8 +208,13 @@ def heap_side(card: str, name: str, rounds: int) -> dict[str, float]:
         step.start()
         if level >= 3:
             kept.reserve_hole(cost.temporary_bytes(step.compiled.train))
-        seconds = min(compare({"step": step}, rounds)["step"])
-    return {"step_s": seconds, "peak_bytes": cost.peak_bytes(), "peak_bytes_before": before}
+        cpu_s, wall_s = map(min, zip(*compare({"step": step}, rounds)["step"], strict=True))
+    return {
+        "step_cpu_s": cpu_s,
+        "step_s": wall_s,
+        "peak_bytes": cost.peak_bytes(),
+        "peak_bytes_before": before,
+    }
 
 
 def heaps(card: str, rounds: int, turns: int) -> list[dict[str, Any]]:
@@ -217,9 +228,9 @@ def heaps(card: str, rounds: int, turns: int) -> list[dict[str, Any]]:
             runs[name].append(json.loads(text.splitlines()[-1]))
     rows = []
     for name, values in runs.items():
-        step_s = min(value["step_s"] for value in values)
+        step_s = min(value["step_cpu_s"] for value in values)
         peak = max(value["peak_bytes"] for value in values)
-        rows.append({"heap": name, "card": card, "step_s": step_s, "peak_bytes": peak,
+        rows.append({"heap": name, "card": card, "step_cpu_s": step_s, "peak_bytes": peak,
                      "runs": values})  # fmt: skip
         print(
             f"{card}, heap {name}: {1e3 * step_s:.0f} ms, peak {peak / 2**30:.2f} GiB", flush=True
@@ -230,8 +241,8 @@ def heaps(card: str, rounds: int, turns: int) -> list[dict[str, Any]]:
 def show_row(entry: dict[str, Any]) -> None:
     """One line on the terminal, as soon as it is measured."""
     print(
-        f"{entry['trick']} ({entry['case']}): {1e3 * entry['without_s']:.1f} ms without,"
-        f" {1e3 * entry['with_s']:.1f} with, x{entry['time_ratio']:.2f};"
+        f"{entry['trick']} ({entry['case']}): {1e3 * entry['without_cpu_s']:.1f} ms without,"
+        f" {1e3 * entry['with_cpu_s']:.1f} with, x{entry['cpu_ratio']:.2f};"
         f" {entry['without_temp_bytes'] / 2**20:.0f} MiB without,"
         f" {entry['with_temp_bytes'] / 2**20:.0f} with",
         flush=True,
@@ -258,6 +269,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "environment": machine.environment(),
+        "cores": machine.num_cores(),
         "load_before": os.getloadavg()[0],
         "rows": [],
         "heaps": [],
@@ -279,10 +291,10 @@ def main() -> None:
             record["load_after"] = os.getloadavg()[0]
             if arguments.json:  # after every part: an interrupted measurement keeps what it has
                 arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    table = Table("trick", "time without / with", "memory without / with")
+    table = Table("trick", "processor time without / with", "memory without / with")
     for entry in record["rows"]:
         memory = entry["with_temp_bytes"] and entry["without_temp_bytes"] / entry["with_temp_bytes"]
-        table.add_row(entry["trick"], f"{entry['time_ratio']:.2f}", f"{memory:.2f}")
+        table.add_row(entry["trick"], f"{entry['cpu_ratio']:.2f}", f"{memory:.2f}")
     Console().print(table)
 
 

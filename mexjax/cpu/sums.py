@@ -31,7 +31,7 @@ def rows_of_a_block(num_rows: int, row_bytes: int, block_bytes: int) -> int:
 
 
 def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
-    """What `function` sums over the rows of arrays f[N,...], all at once or block by block.
+    """Sums that `function` takes over the rows of arrays f[N,...], at once or block by block.
 
     XLA:CPU writes the operands of a sum down before it sums them, which for arrays larger than the
     cache takes several passes over memory. There blocks of rows go through one after the other.

@@ -14,7 +14,7 @@ from mexjax.cpu.ordering import copy_after, empty_after, zeros_after
 from mexjax.cpu.sums import rows_of_a_block
 from mexjax.ops.mesh import vary_alike
 
-# Of a block of rows (measured), and the fewest rows of one: fewer would be a loop of many steps.
+# Bytes of a block of rows, and its fewest rows: fewer would be a loop of many steps.
 BLOCK_BYTES, MIN_ROWS = 2**20, 128
 
 
@@ -84,7 +84,7 @@ def _sums(
 ) -> tuple[jax.Array, ...]:
     """Over channels, f32[M,1] the means of dy * scale and of it times normal; over rows, f32[C].
 
-    On a CPU as products, which XLA computes twice as fast as sums.
+    On a CPU they are products, which XLA computes faster than sums.
     """
     product = dy * ((x - mean) * rate)
     if not is_cpu():

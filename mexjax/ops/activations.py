@@ -37,7 +37,7 @@ def gelu(x: jax.Array) -> jax.Array:
     """x times the normal distribution function of x, exact: f[...] -> f[...].
 
     `jax.nn.gelu` goes through erfc, which keeps the last digits of a tail that vanishes and takes
-    twice the time; the derivative here needs one exponential, and keeps x alone.
+    longer; the derivative here needs one exponential, and keeps x alone.
     """
     return x * _normal_distribution(x)
 

@@ -19,7 +19,7 @@ from mexjax.cpu import is_cpu
 from mexjax.cpu.sums import sums_over_blocks
 from mexjax.ops.mesh import vary_alike
 
-# Of rows of x and dy together, in a block.
+# Bytes of the rows of x and dy together in a block.
 BLOCK_BYTES = 2**21
 MIN_BLOCKS, MIN_ROWS = 4, 256
 

@@ -1,4 +1,4 @@
-"""Which lowering computes a convolution: an override, else a measured table, else rules.
+"""The choice of a lowering for a convolution: an override, else a measured table, else rules.
 
 The choice is made while tracing, from platform, dtype and shapes alone, and separately for the
 forward pass and the two gradients.  `table.json`, where the package has one, holds measured
@@ -91,7 +91,7 @@ def _table() -> list[dict[str, Any]]:
 
 
 def is_tuned(layer: Layer) -> bool:
-    """Whether the table has a row of this very layer."""
+    """True if the table has a row of this very layer."""
     return any(row["layer"] == layer for row in _table())
 
 
@@ -102,10 +102,12 @@ def forget_table() -> None:
 
 
 def layer_to_json(layer: Layer) -> dict[str, Any]:
+    """A layer as a row of `table.json` holds it."""
     return dataclasses.asdict(layer)
 
 
 def layer_from_json(fields: dict[str, Any]) -> Layer:
+    """The inverse of `layer_to_json`, also after JSON made lists of the tuples."""
     g = fields["geometry"]
     geometry = Geometry(
         size=tuple(g["size"]),
@@ -136,7 +138,7 @@ def _distance(a: Layer, b: Layer) -> float:
 
 
 def _rule(operation: str, layer: Layer) -> str:
-    """What to do with a layer that no measurement is near to."""
+    """The lowering of a layer that no measurement is near to."""
     g = layer.geometry
     if LOWERINGS["patchify"].applies(g, layer.channels, layer.out):
         return "patchify"

@@ -19,7 +19,7 @@ def _chunk(n: int, image_bytes: int, image_rows: int, min_rows: int = 0) -> int:
     """Images to compute at once, of a batch of n: all of them, or an odd number.
 
     Odd, because arrays whose sizes are multiples of 4 KiB compete for the same lines of the
-    first-level cache when tens of them are read side by side (measured: up to twice as slow).
+    first-level cache when tens of them are read side by side.
     """
     most = max(CHUNK_BYTES // image_bytes, -(-(min_rows or MIN_CHUNK_ROWS) // image_rows), 1)
     if not is_cpu() or n <= most:

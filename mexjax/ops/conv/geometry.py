@@ -25,7 +25,15 @@ Function = Callable[[jax.Array, jax.Array, "Geometry"], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What is static about a convolution, apart from the batch and the channels."""
+    """The static part of a convolution, apart from the batch and the channels.
+
+    Attributes:
+      size: rows and columns of the input map.
+      kernel: rows and columns of the kernel.
+      stride: step in rows and columns.
+      padding: zeros above and below, left and right; a negative width crops.
+      groups: channel groups.
+    """
 
     size: Pair
     kernel: Pair
@@ -52,7 +60,16 @@ class Geometry:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """All that the choice may depend on. Channels are those of the whole layer, not of a group."""
+    """All that the choice of a lowering may depend on.
+
+    Attributes:
+      geometry: the static part.
+      batch: images.
+      channels: input channels of the whole layer, not of a group.
+      out: output channels of the whole layer.
+      dtype: name of the dtype of the arrays.
+      platform: JAX's name of the platform.
+    """
 
     geometry: Geometry
     batch: int
@@ -80,9 +97,15 @@ class Layer:
 class Lowering:
     """Three functions, where they apply, and how XLA:CPU runs them well for several folds.
 
-    `in_loop` is false for whatever calls XLA's own convolution: within a `while`, its gradients are
-    tens of times slower on CPU. `maps` is true for elementwise sums: with a fold axis they stay
-    what they are, whereas XLA joins them with how a loop writes its results, into scalar code.
+    Attributes:
+      forward: see the module; so are the next two.
+      input_gradient: of the images.
+      weight_gradient: of the kernel.
+      applies: whether the lowering can compute a `Geometry` with these channels in and out.
+      in_loop: false for whatever calls XLA's own convolution, whose gradients XLA:CPU compiles to
+        slow code within a `while`.
+      maps: true for elementwise sums: with a fold axis they stay what they are, whereas XLA joins
+        them with how a loop writes its results, into scalar code.
     """
 
     forward: Function
@@ -126,6 +149,7 @@ def taps_of(g: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
 
 
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """f[...,M,K], f[...,K,N] -> f32[...,M,N]."""
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
@@ -164,4 +188,5 @@ def phases(forward: Function) -> Function:
 
 
 def is_ungrouped(g: Geometry, channels: int, out: int) -> bool:
+    """An `applies` of lowerings that know no groups."""
     return g.groups == 1

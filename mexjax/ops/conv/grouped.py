@@ -30,7 +30,7 @@ from mexjax.ops.conv.geometry import (
 
 Compute = Callable[[str, jax.Array, jax.Array, Geometry], jax.Array]
 
-# Terms of an output: 16 channels a group and 3 x 3 taps are the most that was measured.
+# The most terms of an output: 16 channels a group and 3 x 3 taps.
 MOST_TERMS = 144
 # The weight gradient takes blocks of so many bytes of images and sums; one expression sums so many
 # pixels.
