@@ -91,18 +91,20 @@ def operation_cases(scale: int) -> list[tuple[str, str, Callable, Callable, tupl
         decays = (-0.2877, -0.0645)
         return lambda q, k, v: function((28, 28), decays, q, k, v)
 
+    def mlp(x: jax.Array, v: jax.Array, w: jax.Array) -> jax.Array:
+        x = layer(layer_norm.LayerNorm())(x, jnp.ones(x.shape[-1]), jnp.zeros(x.shape[-1]))
+        return products.matmul(activations.gelu(products.matmul(x, v)), w)
+
     none = contextlib.nullcontext
-    image, tokens, wide = (n, 56, 56, 64), (n, 784, 128), (n * 784, 512)
+    image, large, tokens, wide = (n, 56, 56, 64), (2 * n, 56, 56, 64), (n, 784, 128), (n * 784, 512)
     return [
         ("batch norm with ReLU", "norm, ReLU", lambda x: norm(x, 0.0),
          lambda x: jax.nn.relu(norm(x, None)), (none, none), (image, image)),
-        ("sums by blocks", "batch norm", lambda x: norm(x, None), lambda x: norm(x, None),
-         (none, lambda: constant(sums, "MIN_BYTES", 2**62)), (image, image)),
-        ("weight gradients by blocks", "GELU, dense 64 to 256",
-         lambda x, w: products.matmul(activations.gelu(x), w),
-         lambda x, w: products.matmul(activations.gelu(x), w),
+        ("sums by blocks", "batch norm with ReLU", lambda x: norm(x, 0.0), lambda x: norm(x, 0.0),
+         (none, lambda: constant(sums, "MIN_BYTES", 2**62)), (large, large)),
+        ("weight gradients by blocks", "layer norm, dense, GELU, dense", mlp, mlp,
          (none, lambda: constant(products, "MIN_BLOCKS", 2**62)),
-         ((n * 1568, 256), (n * 1568, 64), (64, 256))),
+         ((n * 784, 64), (n * 784, 64), (64, 256), (256, 64))),
         ("layer norm that keeps one array", "beside flax", layer(layer_norm.LayerNorm()),
          layer(nn.LayerNorm(use_fast_variance=False)), (none, none),
          (tokens, tokens, (128,), (128,))),

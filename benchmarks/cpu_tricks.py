@@ -3,11 +3,11 @@
     python benchmarks/cpu_tricks.py --json=benchmarks/results/DATE-MACHINE-COMMIT-tricks.json
     python benchmarks/cpu_tricks.py --quick
 
-Both sides of a comparison are compiled in one process and timed in turn. Of the calls of a side the
-least processor time counts, which other processes disturb least, and the shortest wall time is
-recorded beside it. On a busy machine give it one core, `taskset -c 0 python ...`: where threads
-wait for each other, a loop of small blocks suffers most. Settings of the heap are of a process: they are timed in processes of their own,
-in turn. Memory is XLA's temporary memory of the program.
+Both sides of a comparison are compiled in one process and timed in turn. The least processor time
+of a side counts, which other processes disturb least; the shortest wall time is recorded beside it.
+On a busy machine give it one core, `taskset -c 0 python ...`: where threads wait for each other, a
+loop of small blocks suffers most. Settings of the heap are of a process: they are timed in
+processes of their own, in turn. Memory is XLA's temporary memory of the program.
 """
 
 from __future__ import annotations
@@ -275,6 +275,7 @@ def main() -> None:
         "heaps": [],
     }
     heap.run_in_calling_thread()
+    machine.use_compilation_cache()
     with heap.heap_for_training() as training:
         training.keep_freed_memory()
         for part in arguments.parts:
