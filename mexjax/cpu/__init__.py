@@ -2,6 +2,8 @@
 
 import jax
 
+__all__ = ["is_cpu"]
+
 
 def is_cpu() -> bool:
     """True if JAX computes on the CPU by default; the first call starts the backend."""

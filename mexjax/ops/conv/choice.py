@@ -20,8 +20,14 @@ from typing import Any
 import jax
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops.conv import depthwise, grouped, im2col, native, small_maps, winograd
+from mexjax.ops.conv.depthwise import LOWERINGS as DEPTHWISE
 from mexjax.ops.conv.geometry import Geometry, Layer, Lowering
+from mexjax.ops.conv.grouped import LOWERINGS as GROUPED
+from mexjax.ops.conv.grouped import split_lowerings
+from mexjax.ops.conv.im2col import LOWERINGS as IM2COL
+from mexjax.ops.conv.native import LOWERINGS as NATIVE
+from mexjax.ops.conv.small_maps import LOWERINGS as SMALL_MAPS
+from mexjax.ops.conv.winograd import LOWERINGS as WINOGRAD
 
 TABLE = Path(__file__).with_name("table.json")
 # Octaves, summed over map size, channels in and out (and of a group), and half the batch.
@@ -29,14 +35,14 @@ MAX_DISTANCE = 1.5
 
 
 LOWERINGS: dict[str, Lowering] = {
-    **native.LOWERINGS,
-    **im2col.LOWERINGS,
-    **small_maps.LOWERINGS,
-    **depthwise.LOWERINGS,
-    **grouped.LOWERINGS,
-    **winograd.LOWERINGS,
+    **NATIVE,
+    **IM2COL,
+    **SMALL_MAPS,
+    **DEPTHWISE,
+    **GROUPED,
+    **WINOGRAD,
     # `compute` stands below and reads this table: each dense convolution is a choice of its own.
-    **grouped.split_lowerings(lambda *call: compute(*call)),
+    **split_lowerings(lambda *call: compute(*call)),
 }
 
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("override", default=None)
@@ -113,10 +119,11 @@ def layer_from_json(fields: dict[str, Any]) -> Layer:
         size=tuple(g["size"]),
         kernel=tuple(g["kernel"]),
         stride=tuple(g["stride"]),
-        padding=tuple(map(tuple, g["padding"])),
+        padding=(tuple(g["padding"][0]), tuple(g["padding"][1])),
         groups=g["groups"],
     )
-    return Layer(**{**fields, "geometry": geometry})
+    others: dict[str, Any] = {name: fields[name] for name in fields if name != "geometry"}
+    return Layer(geometry, **others)
 
 
 def _distance(a: Layer, b: Layer) -> float:

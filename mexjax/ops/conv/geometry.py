@@ -13,14 +13,22 @@ in float32, whatever the dtype of the arrays.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 Pair = tuple[int, int]
 Function = Callable[[jax.Array, jax.Array, "Geometry"], jax.Array]
+T = TypeVar("T")
+
+
+def _both(item: Callable[[int], T]) -> tuple[T, T]:
+    """An item for rows, axis 0, and one for columns, axis 1."""
+    return item(0), item(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +51,17 @@ class Geometry:
 
     @property
     def padded(self) -> Pair:
-        return tuple(self.size[a] + sum(self.padding[a]) for a in range(2))
+        return _both(lambda a: self.size[a] + sum(self.padding[a]))
 
     @property
     def out_size(self) -> Pair:
-        return tuple((self.padded[a] - self.kernel[a]) // self.stride[a] + 1 for a in range(2))
+        return _both(lambda a: (self.padded[a] - self.kernel[a]) // self.stride[a] + 1)
 
     def turned(self) -> "Geometry":
         """The convolution (stride 1) that gives the input gradient of this one."""
-        padding = tuple(
-            (self.kernel[a] - 1 - self.padding[a][0], self.kernel[a] - 1 - self.padding[a][1])
-            for a in range(2)
-        )
-        return dataclasses.replace(self, size=self.out_size, padding=padding)
+        reach, padding = _both(lambda a: self.kernel[a] - 1), self.padding
+        turned = _both(lambda a: (reach[a] - padding[a][0], reach[a] - padding[a][1]))
+        return dataclasses.replace(self, size=self.out_size, padding=turned)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,17 +144,14 @@ def taps_of(g: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
     """(i, j, rows, columns) of every tap of the kernel, as slices of the padded map."""
     for i in range(g.kernel[0]):
         for j in range(g.kernel[1]):
-            yield (
-                i,
-                j,
-                *(
-                    slice(start, start + (g.out_size[a] - 1) * g.stride[a] + 1, g.stride[a])
-                    for a, start in enumerate((i, j))
-                ),
+            rows, columns = (
+                slice(start, start + (g.out_size[a] - 1) * g.stride[a] + 1, g.stride[a])
+                for a, start in enumerate((i, j))
             )
+            yield i, j, rows, columns
 
 
-def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+def matmul(a: jax.Array | np.ndarray, b: jax.Array) -> jax.Array:
     """f[...,M,K], f[...,K,N] -> f32[...,M,N]."""
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
@@ -174,8 +177,9 @@ def phases(forward: Function) -> Function:
                 if 0 in part.shape:
                     row.append(jnp.zeros((dy.shape[0], *units, channels), dy.dtype))
                     continue
-                padding = tuple((part.shape[a] - 1, units[a] - g.out_size[a]) for a in range(2))
-                sub = Geometry(g.out_size, part.shape[:2], (1, 1), padding, g.groups)
+                size = part.shape[0], part.shape[1]
+                padding = [(size[a] - 1, units[a] - g.out_size[a]) for a in range(2)]
+                sub = Geometry(g.out_size, size, (1, 1), (padding[0], padding[1]), g.groups)
                 row.append(forward(dy, turn(part, g.groups), sub))
             rows.append(jnp.stack(row, 3))
         dx = jnp.stack(rows, 2).reshape(-1, units[0] * s[0], units[1] * s[1], channels)

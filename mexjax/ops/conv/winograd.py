@@ -73,7 +73,9 @@ def _combine(coefficients: Sequence[float], parts: Sequence[jax.Array | None]):
     return total
 
 
-def _combine_both(matrix: np.ndarray, grid: list[list[jax.Array | None]]) -> list[jax.Array]:
+def _combine_both(
+    matrix: np.ndarray, grid: Sequence[Sequence[jax.Array | None]]
+) -> list[jax.Array]:
     """matrix @ grid @ matrix.T for a square grid of arrays, row by row in one list."""
     n = len(grid)
     columns = [[_combine(row, [grid[a][b] for a in range(n)]) for b in range(n)] for row in matrix]
@@ -81,7 +83,8 @@ def _combine_both(matrix: np.ndarray, grid: list[list[jax.Array | None]]) -> lis
 
 
 def _tiles(g: Geometry, algorithm: Algorithm) -> tuple[int, int]:
-    return tuple(-(-size // algorithm.tile) for size in g.out_size)
+    height, width = g.out_size
+    return -(-height // algorithm.tile), -(-width // algorithm.tile)
 
 
 def _windows(x: jax.Array, g: Geometry, algorithm: Algorithm) -> list[list[jax.Array | None]]:
@@ -173,11 +176,11 @@ def _weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry, algorithm: Algori
     """dU_p = V_p^T (A dY A^T)_p, dw = G^T dU G: the transpose of the forward, without its sums."""
     channels, out = x.shape[-1], dy.shape[-1]
     m, tiles = algorithm.tile, _tiles(g, algorithm)
-    surplus = tuple((0, m * tiles[a] - g.out_size[a]) for a in range(2))
+    surplus = [(0, m * tiles[a] - g.out_size[a]) for a in range(2)]
 
     def run(x: jax.Array, dy: jax.Array) -> jax.Array:
         inputs = _combine_both(algorithm.B, _windows(x.astype(jnp.float32), g, algorithm))
-        dy = pad(dy.astype(jnp.float32), surplus)
+        dy = pad(dy.astype(jnp.float32), (surplus[0], surplus[1]))
         grid = [[dy[:, r::m, c::m] for c in range(m)] for r in range(m)]
         outputs = _combine_both(algorithm.A.T, grid)
         pairs = zip(inputs, outputs, strict=True)
