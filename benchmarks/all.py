@@ -23,6 +23,7 @@ STUDY = ("jax", "flax", "optax", "ml_collections", "orbax", "pandas", "psutil", 
 # What each needs; PyTorch is missed by a comparison, not by a benchmark.
 NEEDS = {
     "ops": ("jax", "numpy", "rich"),
+    "cpu_tricks": STUDY,
     "step_time": STUDY,
     "frozen": STUDY,
     "loso": (*STUDY, "torch"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import mexjax
 from mexjax import machine
+from mexjax.cpu.heap import run_in_calling_thread
 
 CONTROLS: dict[str, dict[str, Any]] = {
     "static": {"data.control": "static"},
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--controls", nargs="*", default=sorted(CONTROLS), choices=CONTROLS)
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
-    machine.use_callers_memory()
+    run_in_calling_thread()
     machine.use_compilation_cache()
     jobs = [(f"seed{seed}", {"seed": seed}) for seed in arguments.seeds]
     jobs += [(name, CONTROLS[name]) for name in arguments.controls]

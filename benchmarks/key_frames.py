@@ -21,6 +21,7 @@ import numpy as np
 
 import mexjax
 from mexjax import machine
+from mexjax.cpu.heap import run_in_calling_thread
 from mexjax.data import keyframes, synthetic
 from mexjax.data.synthetic.dataset import chosen_frames
 
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    machine.use_callers_memory()
+    run_in_calling_thread()
     machine.use_compilation_cache()
     quick: dict[str, Any] = {}
     if arguments.quick:

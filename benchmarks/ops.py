@@ -14,7 +14,7 @@ lowering of each operation into the table that the library chooses by.
 Layers are recorded from a training step of each network; where the packages that a study needs are
 missing, those of the library's own table are measured instead.
 
-Both libraries get the allocator setting of `settle_memory`, without which the kernel hands out
+Both libraries get the allocator setting of `mexjax.cpu.heap`, without which the kernel hands out
 fresh pages for every large array and PyTorch and XLA take up to twice as long.
 """
 
@@ -37,11 +37,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mexjax import machine
+from mexjax.cpu.heap import heap_for_training, run_in_calling_thread
+from mexjax.ops.conv import LOWERINGS, conv2d
 from mexjax.ops.conv import choice as conv_choice
-from mexjax.ops.conv import conv2d
-from mexjax.ops.conv import lowerings as conv_lowerings
-from mexjax.ops.conv.choice import LOWERINGS, OPERATIONS, Layer
-from mexjax.ops.conv.lowerings import Geometry
+from mexjax.ops.conv.geometry import OPERATIONS, Geometry, Layer
+from mexjax.ops.conv.native import FEW_PARTS
 
 try:
     from mexjax import load_config
@@ -61,8 +61,7 @@ WORTHWHILE_GAIN = 0.07
 # The cheaper to compile, the earlier; first those made for their layer.
 PREFERENCE = (
     "patchify", "dense_map", "depthwise", "few_outputs", "grouped", "native", "native_parts",
-    "im2col", "shifted", "split", "merge32", "merge64", "merge128", "winograd_map2", "winograd2",
-    "winograd4", "native_many",
+    "im2col", "shifted", "split", "merge32", "merge64", "winograd2", "winograd4", "native_many",
 )  # fmt: skip
 
 
@@ -258,7 +257,7 @@ def measure(layer: Layer, folds: Sequence[int], timer: Callable, names: Sequence
     arrays = _arrays(layer, max(folds))
     on_device = {key: jnp.asarray(value) for key, value in arrays.items()}
     applicable = [n for n in names if LOWERINGS[n].applies(g, layer.channels, layer.out)]
-    if layer.batch <= conv_lowerings.FEW_PARTS and "native_many" in applicable:
+    if layer.batch <= FEW_PARTS and "native_many" in applicable:
         applicable.remove("native_many")  # the same program as `native_parts`
     fastest_ms: dict[str, float] = {}
     row: dict[str, Any] = {
@@ -364,8 +363,13 @@ def main() -> None:
     parser.add_argument("--new", action="store_true", help="layers the table has no row of")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    machine.use_callers_memory()
-    keeps_memory = machine.settle_memory()
+    run_in_calling_thread()
+    with heap_for_training() as heap:
+        run(arguments, keeps_memory=heap.keep_freed_memory().is_kept)
+
+
+def run(arguments: argparse.Namespace, *, keeps_memory: bool) -> None:
+    """Measure, print and record what the command line asks for."""
     num_threads = len(os.sched_getaffinity(0))
     if torch:
         torch.set_num_threads(num_threads)

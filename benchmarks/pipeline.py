@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mexjax import load_config, machine
+from mexjax.cpu.heap import heap_for_training, run_in_calling_thread
 from mexjax.data import dataset as arrays
 from mexjax.train import augment
 
@@ -46,9 +47,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a second each")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
+    run_in_calling_thread()
+    with heap_for_training() as heap:
+        heap.keep_freed_memory()
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure, print and record what the command line asks for."""
     seconds = 1.0 if arguments.quick else 10.0
-    machine.use_callers_memory()
-    machine.settle_memory()
     config = load_config(arguments.card)
     start = time.perf_counter()
     dataset = arrays.load(config)

@@ -18,7 +18,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax import load_config, machine
+from mexjax import load_config
+from mexjax.cpu.heap import Heap, heap_for_training, run_in_calling_thread
 from mexjax.train import cost, plan
 from mexjax.train.programs import compile_programs, device_data
 from mexjax.train.study import make_study
@@ -36,7 +37,7 @@ def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
     return {"median_s": statistics.median(seconds), "steps_s": seconds}
 
 
-def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any]:
+def run_jax(config: ConfigDict, num_folds: int, num_steps: int, heap: Heap) -> dict[str, Any]:
     """The programs of a group of folds, as a run uses them."""
     study = make_study(config)
     data = device_data(study)
@@ -45,12 +46,12 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     compile_s = time.perf_counter() - start
     if num_steps == 0:
         return {"compile_s": compile_s}
-    machine.settle_memory()
+    kept_heap = heap.keep_freed_memory()
     before = cost.peak_bytes()
     own = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
     own, data = jax.device_put((own, data))
     carry = jax.block_until_ready(compiled.init(own, data))
-    has_room = machine.make_room(cost.temporary_bytes(compiled.train))
+    has_room = kept_heap.reserve_hole(cost.temporary_bytes(compiled.train))
 
     def step() -> None:
         nonlocal carry
@@ -76,7 +77,7 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     }
 
 
-def run_torch(config: ConfigDict, arguments: argparse.Namespace) -> dict[str, Any]:
+def run_torch(config: ConfigDict, arguments: argparse.Namespace, heap: Heap) -> dict[str, Any]:
     """The same in PyTorch: gather, augment, normalise, forward, backward, update."""
     import torch
     from torch_peer import ac4au, folds, micro_au_clip, peers, training
@@ -98,7 +99,7 @@ def run_torch(config: ConfigDict, arguments: argparse.Namespace) -> dict[str, An
         if arguments.compiled == "yes":
             peer.model = torch.compile(peer.model)
     batches = torch.from_numpy(idx.astype(np.int64)).to(peer.device)
-    machine.settle_memory()
+    heap.keep_freed_memory()
     before, count = cost.peak_bytes(), 0
     is_gpu = peer.device == "cuda"
 
@@ -135,7 +136,7 @@ def main() -> None:
     parser.add_argument("--peer-path", default="", help="a checkout of the released code")
     parser.add_argument("--set", nargs="*", default=[], help="overrides, key=value")
     arguments = parser.parse_args()
-    machine.use_callers_memory()
+    run_in_calling_thread()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     overrides = [*arguments.set, "has_progress=False", f"folds.per_chunk={arguments.folds}"]
     overrides.append("eval.is_flip_averaged=False")
@@ -143,10 +144,11 @@ def main() -> None:
         overrides.append(f"train.batch_size={arguments.batch}")
     config = load_config(arguments.card, overrides)
     config.eval.batch_size = config.train.batch_size  # inference is timed on as many clips
-    if arguments.side == "jax":
-        result = run_jax(config, arguments.folds, arguments.steps)
-    else:
-        result = run_torch(config, arguments)
+    with heap_for_training() as heap:
+        if arguments.side == "jax":
+            result = run_jax(config, arguments.folds, arguments.steps, heap)
+        else:
+            result = run_torch(config, arguments, heap)
     print(json.dumps(result))
 
 

@@ -150,13 +150,15 @@ def _run(card: str, overrides: Sequence[str], workdir: str | None, *, is_overwri
 
     from mexjax import machine
     from mexjax.config import check_values, load_config
+    from mexjax.cpu.heap import run_in_calling_thread
     from mexjax.report.text import print_results
     from mexjax.train import run as train
 
-    machine.use_callers_memory()
-    machine.use_compilation_cache()
     config = load_config(card, overrides)
     check_values(config)
+    if config.cpu_heap:
+        run_in_calling_thread()
+    machine.use_compilation_cache()
     name, _, variant = card.partition(":")
     folder = workdir or f"runs/{Path(name).stem}_{variant or config.model.preset}"
     console = Console()

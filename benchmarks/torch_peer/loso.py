@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from mexjax import load_config, machine
+from mexjax import load_config
+from mexjax.cpu.heap import heap_for_training, run_in_calling_thread
 from mexjax.protocol import metrics
 from mexjax.train.optim import make_rate
 from mexjax.train.study import make_study
@@ -31,9 +32,15 @@ def main() -> None:
     parser.add_argument("--layout", default="contiguous", choices=("contiguous", "channels_last"))
     parser.add_argument("--set", nargs="*", default=[], help="overrides, key=value")
     arguments = parser.parse_args()
+    run_in_calling_thread()
+    with heap_for_training() as heap:
+        heap.keep_freed_memory()
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train and predict every fold, and print the record."""
     start = time.perf_counter()
-    machine.use_callers_memory()
-    machine.settle_memory()
     config = load_config(arguments.card, [*arguments.set, "has_progress=False"])
     if config.augment.crop_px or not config.eval.is_flip_averaged:
         raise SystemExit("The PyTorch side does not crop and averages over the mirror image.")

@@ -2,8 +2,8 @@
 
 XLA:CPU orders a program so that much of it could run at once: what needs no other array, such as
 the zeros that a sum starts from, comes first and is held until it is used, and what the backward
-pass would compute again is found to be in the forward pass already and held until then. A training
-step of a network took a fifth of its memory for that. What is made here needs an element of another
+pass would compute again is found to be in the forward pass already and held until then. That
+takes memory for the whole of the step. What is made here needs an element of another
 array, which decides nothing.
 """
 
@@ -23,7 +23,7 @@ def _element(x: jax.Array) -> jax.Array:
     return lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
 
 
-def room_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+def empty_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """An array that is about to be overwritten; what is in it is an element of x."""
     return jnp.broadcast_to(_element(x).astype(dtype), shape)
 
@@ -35,7 +35,7 @@ def zeros_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.A
     return jnp.broadcast_to((_element(x) > jnp.inf).astype(dtype), shape)
 
 
-def again_after(a: jax.Array, x: jax.Array) -> jax.Array:
+def copy_after(a: jax.Array, x: jax.Array) -> jax.Array:
     """A copy of `a` f[...] (-0 becomes 0): what is computed of it comes after x."""
     return a + zeros_after(x, (), a.dtype)
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable
 
+import chex
 import jax
 from jax import lax
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import zeros_after
 
-# Of one array in a block, and of the smallest array that is taken by blocks (both measured).
+# Bytes of one array in a block, and of the smallest array that is taken by blocks.
 BLOCK_BYTES, MIN_BYTES = 2**20, 2**25
 
 Sums = tuple[jax.Array, ...]
 
 
+def sum_terms(terms: Iterable[jax.Array]) -> jax.Array:
+    """The sum of at least one array, added from left to right without a reduction."""
+    return functools.reduce(operator.add, terms)
+
+
+def rows_of_a_block(num_rows: int, row_bytes: int, block_bytes: int) -> int:
+    """The most rows (or images) that divide `num_rows` and fit into a block; at least one."""
+    most = min(num_rows, block_bytes // row_bytes)
+    return next((m for m in range(most, 0, -1) if num_rows % m == 0), 1)
+
+
 def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
-    """What `function` sums over the rows of arrays f[N,...], all at once or block by block.
+    """Sums that `function` takes over the rows of arrays f[N,...], at once or block by block.
 
     XLA:CPU writes the operands of a sum down before it sums them, which for arrays larger than the
     cache takes several passes over memory. There blocks of rows go through one after the other.
@@ -28,11 +43,15 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
 
     Returns:
       What `function` returns for all rows, but for the order of the additions.
+
+    Raises:
+      AssertionError: the arrays differ in their number of rows.
     """
+    chex.assert_equal_shape_prefix(arrays, 1)
     num_rows = arrays[0].shape[0]
     num_bytes = max(a.size * a.dtype.itemsize for a in arrays)
     rows = max(BLOCK_BYTES * num_rows // max(num_bytes, 1), 1)
-    if jax.default_backend() != "cpu" or num_bytes < MIN_BYTES or num_rows // rows < 2:
+    if not is_cpu() or num_bytes < MIN_BYTES or num_rows // rows < 2:
         return function(*arrays)
     return sums_over_blocks(function, rows, *arrays)
 

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mexjax.cpu.ordering import again_after
+from mexjax.cpu.ordering import copy_after
 from mexjax.cpu.sums import sums_by_blocks
 from mexjax.nn.mode import Mode
 
@@ -155,7 +155,7 @@ def _normalise_fwd(eps, x, scale, bias, mean, var, share):
 
 def _normalise_bwd(eps, residuals, dy):
     x, scale, mean, var, share = residuals
-    mean = again_after(mean, dy)
+    mean = copy_after(mean, dy)
     residuals = (x, scale, mean, var, share)
     sums = sums_by_blocks(lambda x, dy: _sums(x - mean[:, None], dy), x, dy)
     return *_gradients(eps, residuals, dy, *sums), *_zeros_like(mean, var, share)
@@ -209,7 +209,7 @@ def _normalise_activate_fwd(eps, x, scale, bias, mean, var, share, negative_slop
 
 def _normalise_activate_bwd(eps, residuals, dz):
     x, scale, bias, mean, var, share, negative_slope = residuals
-    mean = again_after(mean, dz)
+    mean = copy_after(mean, dz)
 
     def activation(x, dz):
         y = _affine(eps, x, scale, bias, mean, var)

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.cpu.ordering import again_after, room_after, zeros_after
-from mexjax.ops.conv.lowerings import images_of_a_block, vary_alike
+from mexjax.cpu import is_cpu
+from mexjax.cpu.ordering import copy_after, empty_after, zeros_after
+from mexjax.cpu.sums import rows_of_a_block
+from mexjax.ops.mesh import vary_alike
 
-# Of a block of rows (measured), and the fewest rows of one: fewer would be a loop of many steps.
+# Bytes of a block of rows, and its fewest rows: fewer would be a loop of many steps.
 BLOCK_BYTES, MIN_ROWS = 2**20, 128
 
 
@@ -68,7 +70,7 @@ def _normalise_bwd(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     del epsilon
     x, scale, mean, rate = residuals
-    mean, rate = again_after(mean, dy), again_after(rate, dy)
+    mean, rate = copy_after(mean, dy), copy_after(rate, dy)
     common, slope, d_scale, d_bias = _sums_by_blocks(x, dy, mean, rate, scale)
     dx = rate * (dy * scale - common - (x - mean) * rate * slope)
     return dx.astype(x.dtype), d_scale, d_bias
@@ -82,10 +84,10 @@ def _sums(
 ) -> tuple[jax.Array, ...]:
     """Over channels, f32[M,1] the means of dy * scale and of it times normal; over rows, f32[C].
 
-    On a CPU as products, which XLA computes twice as fast as sums.
+    On a CPU they are products, which XLA computes faster than sums.
     """
     product = dy * ((x - mean) * rate)
-    if jax.default_backend() != "cpu":
+    if not is_cpu():
         common, slope = ((a * scale).mean(axis=1, keepdims=True) for a in (dy, product))
         return common, slope, product.sum(axis=0), dy.sum(axis=0)
     dot = functools.partial(lax.dot, precision="highest")
@@ -102,8 +104,8 @@ def _sums_by_blocks(
     Not by `mexjax.cpu.sums`, since there are results of every row too.
     """
     num_rows, channels = x.shape
-    rows = images_of_a_block(num_rows, 4 * channels, BLOCK_BYTES)
-    if jax.default_backend() != "cpu" or rows == num_rows or rows < MIN_ROWS:
+    rows = rows_of_a_block(num_rows, 4 * channels, BLOCK_BYTES)
+    if not is_cpu() or rows == num_rows or rows < MIN_ROWS:
         return _sums(x, dy, mean, rate, scale)
 
     def body(i: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
@@ -115,6 +117,6 @@ def _sums_by_blocks(
         )
         return common, slope, found[2] + d_scale, found[3] + d_bias
 
-    room = room_after(dy, (num_rows, 1), jnp.float32)
+    room = empty_after(dy, (num_rows, 1), jnp.float32)
     zeros = zeros_after(dy, (channels,), jnp.float32)
     return lax.fori_loop(0, num_rows // rows, body, (room, room, zeros, zeros))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from mexjax.cpu.ordering import again_after
+from mexjax.cpu.ordering import copy_after
 
 
 @jax.custom_vjp
@@ -37,7 +37,7 @@ def gelu(x: jax.Array) -> jax.Array:
     """x times the normal distribution function of x, exact: f[...] -> f[...].
 
     `jax.nn.gelu` goes through erfc, which keeps the last digits of a tail that vanishes and takes
-    twice the time; the derivative here needs one exponential, and keeps x alone.
+    longer; the derivative here needs one exponential, and keeps x alone.
     """
     return x * _normal_distribution(x)
 
@@ -51,7 +51,7 @@ def _gelu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_bwd(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    x = again_after(x, dy)
+    x = copy_after(x, dy)
     slope = _normal_distribution(x) + x * jnp.exp(-0.5 * x * x) * (0.5 / math.pi) ** 0.5
     return (slope * dy,)
 

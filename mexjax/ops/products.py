@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.sums import sums_over_blocks
-from mexjax.ops.conv.lowerings import vary_alike
+from mexjax.ops.mesh import vary_alike
 
-# Of rows of x and dy together, in a block.
+# Bytes of the rows of x and dy together in a block.
 BLOCK_BYTES = 2**21
 MIN_BLOCKS, MIN_ROWS = 4, 256
 
@@ -26,10 +28,14 @@ def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
     """x f[...,K] times w f[K,N]: f[...,N], in their promoted dtype.
 
     Sums are float32 or wider. On a CPU reverse-mode differentiable, once.
+
+    Raises:
+      AssertionError: the last axis of x is not the last but one of w.
     """
+    chex.assert_axis_dimension(w, w.ndim - 2, x.shape[-1])
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
-    if jax.default_backend() != "cpu" or w.ndim != 2:
+    if not is_cpu() or w.ndim != 2:
         return jnp.matmul(x, w)
     x, w = vary_alike(x, w)
     return _product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1])
@@ -60,7 +66,13 @@ _product.defvjp(_product_fwd, _product_bwd)
 
 
 def sum_of_outer_products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """f[M,K], f[M,N] -> f[K,N], float32 or wider: the product of x transposed and y."""
+    """f[M,K], f[M,N] -> f[K,N], float32 or wider: the product of x transposed and y.
+
+    Raises:
+      AssertionError: not two matrices of as many rows.
+    """
+    chex.assert_rank([x, y], 2)
+    chex.assert_equal_shape_prefix([x, y], 1)
     row_bytes = x.shape[1] * x.dtype.itemsize + y.shape[1] * y.dtype.itemsize
     rows = max(BLOCK_BYTES // row_bytes, MIN_ROWS)
     if x.shape[0] // rows < MIN_BLOCKS:

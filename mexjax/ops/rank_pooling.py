@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax.ops.conv.lowerings import add
+from mexjax.cpu.sums import sum_terms
 
 
 @functools.cache
@@ -31,11 +32,16 @@ def rank_pooling_weights(num_frames: int) -> np.ndarray:
 
 
 def rank_pool(frames: jax.Array) -> jax.Array:
-    """Weighted sum over time, f[...,T,H,W] -> f32[...,H,W], of any range."""
+    """Weighted sum over time, f[...,T,H,W] -> f32[...,H,W], of any range.
+
+    Raises:
+      AssertionError: `frames` has fewer than three axes.
+    """
+    chex.assert_shape(frames, (..., None, None, None))
     weights = rank_pooling_weights(frames.shape[-3]).astype(np.float32)
     # Multiplied and summed, not as a matrix product: those round to 10 bits on recent GPUs. Frame
     # by frame, because a reduction over an outer axis is a slow loop on the CPU.
-    return add(frames[..., t, :, :].astype(jnp.float32) * w for t, w in enumerate(weights))
+    return sum_terms(frames[..., t, :, :].astype(jnp.float32) * w for t, w in enumerate(weights))
 
 
 def dynamic_image(frames: jax.Array, *, quantize: bool = False) -> jax.Array:
@@ -69,7 +75,11 @@ def scale_to_unit(pooled: jax.Array, largest: jax.Array, *, quantize: bool = Fal
 
     Returns:
       f32[...,H,W].
+
+    Raises:
+      AssertionError: not one number of `largest` for each image.
     """
+    chex.assert_shape(largest, pooled.shape[:-2])
     low = pooled.min(axis=(-2, -1), keepdims=True)
     span = pooled.max(axis=(-2, -1), keepdims=True) - low
     # The weights sum to zero only up to rounding: a span of that size is a still clip.

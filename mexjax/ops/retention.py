@@ -14,8 +14,6 @@ of L = H * W pixels with C = heads * d channels,
 
 and in the backward pass twice the multiplications of full and decomposed, which keep the weights of
 the forward pass, and 2.5 times those of chunked, which makes them again.
-
-Retention without a softmax, which has linear forms, is in `retention_linear`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,29 +51,25 @@ def rotation_tables(size: Size, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
 
 
-def rotate_pairs(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
-    """Turns neighbours: (a, b) = (x[2k], x[2k+1]) -> (a cos - b sin, b cos + a sin).
+def rotate_halves(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
+    """Turns the pairs (a, b) = (x[k], x[d/2+k]) to (a cos - b sin, b cos + a sin).
+
+    RetNet turns neighbours, (x[2k], x[2k+1]). The scores are the same where queries and keys are
+    reordered alike, since a score is a sum over channels, and memory is read in whole pieces here.
 
     Args:
-      x: f[...,d].
+      x: f[...,d], d even.
       sin: of the angle of each pair, broadcast against f[...,d/2].
       cos: likewise.
 
     Returns:
       f[...,d] in the dtype of `x`; computed in float32.
+
+    Raises:
+      AssertionError: d is odd, or the tables are not of d/2 pairs.
     """
-    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
-    a, b = pairs[..., 0], pairs[..., 1]
-    turned = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1)
-    return turned.reshape(x.shape).astype(x.dtype)
-
-
-def rotate_halves(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
-    """As `rotate_pairs`, where pair k is (x[k], x[d/2+k]): first elements before second ones.
-
-    Another function of `x`, and the same scores where both queries and keys were reordered so: a
-    score is a sum over channels. Memory is read and written in whole pieces.
-    """
+    chex.assert_is_divisible(x.shape[-1], 2)
+    chex.assert_axis_dimension((sin, cos), -1, x.shape[-1] // 2)
     half = x.shape[-1] // 2
     a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from mexjax import machine
 from mexjax.config import flat, load_config
+from mexjax.cpu.heap import run_in_calling_thread
 from mexjax.errors import ConfigError, DataError, WorkdirError, unknown_name
 from mexjax.files import atomic
 from mexjax.report import stats
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the study: tables on the terminal, runs and files in `--out`; returns the exit status."""
     arguments = options.ac4au_tables().read(argv)
     console = table_console()
-    machine.use_callers_memory()
+    run_in_calling_thread()
     machine.use_compilation_cache()
     results = study(
         arguments.out,

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from mexjax.cpu.sums import sum_terms
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops.conv.lowerings import add
 
 CENTERS = ("none", "imagenet", "onset", "clip_mean")
 # Of the pixels of ImageNet, by channel: what networks for photographs are fed by convention. The
@@ -169,7 +169,7 @@ def normalise(frames: jax.Array, center: str, scale: jax.Array | None = None) ->
         moved = frames - frames[:, :1]
     elif center == "clip_mean":
         # Frame by frame: a reduction over an outer axis is a slow loop on the CPU.
-        total = add(frames[:, t] for t in range(frames.shape[1]))
+        total = sum_terms(frames[:, t] for t in range(frames.shape[1]))
         moved = frames - total[:, None] / frames.shape[1]
     else:
         raise ConfigError(unknown_name("data.center", center, CENTERS))

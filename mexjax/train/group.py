@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from mexjax import machine
+from mexjax.cpu.heap import KeptHeap
 from mexjax.errors import CheckpointError, DivergedError, Interrupted
-from mexjax.machine import StopRequest
 from mexjax.progress import TrainProgress
 from mexjax.train import cost
 from mexjax.train.checkpoint import GroupCheckpoints
@@ -21,6 +20,7 @@ from mexjax.train.fold_axis import Carry
 from mexjax.train.plan import pad_folds, take_folds
 from mexjax.train.programs import Compiled, num_params
 from mexjax.train.step import Arrays, FoldPlan
+from mexjax.train.stop import StopRequest
 from mexjax.train.study import Schedule, Study
 from mexjax.train.workdir import Workdir
 
@@ -50,8 +50,7 @@ def train_group(
     compiled: Compiled,
     data: Arrays,
     index: int,
-    progress: TrainProgress,
-    stop: StopRequest,
+    session: Session,
 ) -> np.ndarray:
     """Train one group of folds unless it is recorded, and record it.
 
@@ -61,8 +60,7 @@ def train_group(
       compiled: the programs of a group.
       data: from `mexjax.train.programs.device_data`, on the device.
       index: number of the group.
-      progress: is told of every epoch.
-      stop: is asked after every step.
+      session: see `Session`.
 
     Returns:
       f64[3], seconds of training and of evaluation, and clips trained on; zeros if recorded.
@@ -71,15 +69,13 @@ def train_group(
     rows = slice(index * width, (index + 1) * width)
     layout = take_folds(study.plan, rows)
     if folder.load_group(index) is not None:
-        progress.skip(int(layout.valid.sum()))
+        session.progress.skip(int(layout.valid.sum()))
         return np.zeros(3)
     names = [fold.name for fold in study.folds[rows]]
-    progress.enter_folds(rows.start, len(names), len(study.folds))
+    session.progress.enter_folds(rows.start, len(names), len(study.folds))
     padded = pad_folds(layout, width)
     with contextlib.closing(GroupCheckpoints(folder.checkpoint_folder(index))) as checkpoints:
-        trainer = GroupTrainer(
-            compiled, padded, data, study.schedule, names, checkpoints, progress, stop
-        )
+        trainer = GroupTrainer(compiled, padded, data, study.schedule, names, checkpoints, session)
         outputs = trainer.run()
     seconds = outputs.pop("seconds")
     record = {name: array[: len(names)] for name, array in outputs.items()}
@@ -108,6 +104,14 @@ def check_resume(position: int, steps_per_call: int, folder: Path) -> None:
         )
 
 
+class Session(NamedTuple):
+    """Surroundings of training: the progress display, the request to stop, and the heap."""
+
+    progress: TrainProgress
+    stop: StopRequest
+    heap: KeptHeap
+
+
 class GroupTrainer:
     """Runs one group; everything it needs is given, nothing is looked up."""
 
@@ -119,11 +123,11 @@ class GroupTrainer:
         schedule: Schedule,
         names: list[str],
         checkpoints: GroupCheckpoints,
-        progress: TrainProgress,
-        stop: StopRequest,
+        session: Session,
     ) -> None:
         self.compiled, self.schedule, self.names = compiled, schedule, names
-        self.checkpoints, self.progress, self.stop = checkpoints, progress, stop
+        self.checkpoints, self.session = checkpoints, session
+        self.progress, self.stop = session.progress, session.stop
         self.host_plan, self.data = plan, data
         programs = compiled.programs
         self.plan = jax.device_put(plan, programs.folded)
@@ -151,7 +155,7 @@ class GroupTrainer:
           Interrupted: a stop was asked for; the state is saved.
         """
         position, carry = self._start()
-        machine.make_room(cost.temporary_bytes(self.compiled.train))
+        self.session.heap.reserve_hole(cost.temporary_bytes(self.compiled.train))
         self.progress.skip(self._fold_steps(0, position))
         schedule, outputs = self.schedule, {}
         epoch_start, saved_at = position, time.perf_counter()

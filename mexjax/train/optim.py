@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import tree_after
 from mexjax.errors import ConfigError, unknown_name
 
@@ -65,7 +66,7 @@ class Optimizer(NamedTuple):
 
 def _after(tree: Tree, other: Tree) -> Tree:
     """`tree`, on a CPU not before `other`."""
-    return tree_after(tree, other) if jax.default_backend() == "cpu" else tree
+    return tree_after(tree, other) if is_cpu() else tree
 
 
 def make_optimizer(config: ConfigDict) -> Optimizer:

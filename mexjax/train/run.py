@@ -8,24 +8,26 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from mexjax import machine
 from mexjax.config import check_values
+from mexjax.cpu import is_cpu
+from mexjax.cpu.heap import Heap, heap_for_training
 from mexjax.errors import OutOfMemoryError
 from mexjax.ops import conv
 from mexjax.progress import TrainProgress
 from mexjax.report.write import write_report
 from mexjax.train import cost
-from mexjax.train.group import train_group
+from mexjax.train.group import Session, train_group
 from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
 from mexjax.train.record import has_record, read_rows, write_record
 from mexjax.train.step import Arrays
+from mexjax.train.stop import StopRequest, stop_on_signals
 from mexjax.train.study import Study, make_study
 from mexjax.train.workdir import Workdir
 
@@ -45,6 +47,24 @@ class RunResult:
     predictions: pd.DataFrame
     workdir: Path
     was_finished: bool
+
+
+class Watch(NamedTuple):
+    """Everything that follows a run without being part of it.
+
+    Attributes:
+      progress: the display.
+      stop: whether the process was asked to stop.
+      counter: of compilations.
+      heap: of the process, on a CPU.
+      forward_flops: operations of the network's forward pass for one clip.
+    """
+
+    progress: TrainProgress
+    stop: StopRequest
+    counter: cost.CompileCounter
+    heap: Heap
+    forward_flops: int
 
 
 def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> RunResult:
@@ -69,20 +89,25 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     folder = Workdir.open(workdir, config, is_overwritten=overwrite)
     was_finished = has_record(folder)
     if not was_finished:
-        with machine.stop_on_signals() as stop, conv.use_lowering(config.conv):
+        with (
+            stop_on_signals() as stop,
+            heap_for_training(config.cpu_heap) as heap,
+            conv.use_lowering(config.conv),
+        ):
             study = make_study(config)  # clips, folds, network, order of samples
             compile_s = 0.0
             if read_rows(study.fold_ids, folder) is None:
                 with _watch(study) as (progress, counter):
                     data = device_data(study)
                     work = clip_flops(study, data)
-                    progress.start_compiling(work, is_cpu=jax.default_backend() == "cpu")
+                    progress.start_compiling(work, is_cpu=is_cpu())
                     begun_with = folder.group_size(study.num_devices)
                     compiled = compile_programs(
                         study, data, per_device=begun_with or config.folds.per_chunk
                     )
                     compile_s = time.perf_counter() - start
-                    _train(study, folder, compiled, data, work, (progress, counter, stop))
+                    watch = Watch(progress, stop, counter, heap, work)
+                    _train(study, folder, compiled, data, watch)
             write_record(study, folder, compile_s, time.perf_counter() - start)
     results = write_report(folder.path)
     predictions = pd.read_csv(folder.path / "predictions.csv")
@@ -115,20 +140,18 @@ def _train(
     folder: Workdir,
     compiled: Compiled,
     host: Arrays,
-    work: int,
-    watch: tuple[TrainProgress, cost.CompileCounter, machine.StopRequest],
+    watch: Watch,
 ) -> None:
     """Train and record every group of folds, and write what it cost to perf.json."""
-    progress, counter, stop = watch
     # A resumed run must cut its folds into the same groups, however much memory is free then.
     folder.save_group_size(compiled.size.per_device, study.num_devices)
-    machine.settle_memory()
-    num_compiled = counter.count
+    session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory())
+    num_compiled = watch.counter.count
     data = jax.device_put(host, compiled.programs.shared)
-    progress.restart_clock()
+    watch.progress.restart_clock()
     spent = np.zeros(3)  # seconds of training and of evaluation, clips trained on
     for index in range(math.ceil(len(study.fold_ids) / compiled.num_folds)):
-        spent += train_group(study, folder, compiled, data, index, progress, stop)
+        spent += train_group(study, folder, compiled, data, index, session)
     train_s, _, num_clips = spent
     config, devices = study.config, study.num_devices
     folder.save_json(
@@ -139,10 +162,10 @@ def _train(
             "strategy": config.folds.strategy,
             "steps_per_call": study.schedule.steps_per_call,
             "num_compilations": num_compiled,
-            "num_compilations_while_training": counter.count - num_compiled,
+            "num_compilations_while_training": watch.counter.count - num_compiled,
             "train_program": cost.cost(compiled.train),
             "evaluate_program": cost.cost(compiled.evaluate),
             "peak_bytes": cost.peak_bytes(),
-            **cost.utilisation(work, num_clips, train_s, config.dtype, devices),
+            **cost.utilisation(watch.forward_flops, num_clips, train_s, config.dtype, devices),
         },
     )

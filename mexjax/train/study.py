@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 from ml_collections import ConfigDict
 
+from mexjax.cpu import is_cpu
 from mexjax.data.dataset import Dataset, Takes
 from mexjax.data.loading import load
 from mexjax.errors import ConfigError, unknown_name
@@ -173,4 +173,4 @@ def _steps_per_call(config: ConfigDict, epoch_steps: int) -> int:
     """
     if config.train.steps_per_call > 0:
         return config.train.steps_per_call
-    return 1 if jax.default_backend() == "cpu" else epoch_steps
+    return 1 if is_cpu() else epoch_steps

@@ -18,7 +18,7 @@ from mexjax.errors import WorkdirError
 from mexjax.files import atomic
 
 # Keys that change how a run is watched and stored, not what it computes.
-INDIFFERENT = ("has_progress", "checkpoint.", "report.")
+INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.")
 # All that a run writes into its folder.
 RUN_FOLDERS = ("groups", "checkpoints", "figures")
 RUN_FILES = ("*.json", "predictions.*", "sheet.npz", "features.npz", "report.md")

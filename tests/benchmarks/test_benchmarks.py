@@ -24,7 +24,7 @@ def load(name: str):
 
 
 SCRIPTS = (
-    "all", "demo", "frozen", "key_frames", "loso", "ops", "pictures", "pipeline", "prepare",
+    "all", "cpu_tricks", "demo", "frozen", "key_frames", "loso", "ops", "pictures", "pipeline", "prepare",
     "reselection", "side", "step_time",
 )  # fmt: skip
 

@@ -1,10 +1,12 @@
 """Sums by blocks are the sums, whatever the number of rows, and so are batch norm's gradients."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu import sums as block_sums
 from mexjax.nn.batch_norm import BatchNorm
 from mexjax.nn.mode import Mode
@@ -14,6 +16,11 @@ from mexjax.nn.mode import Mode
 def fixture_small_blocks(monkeypatch):
     monkeypatch.setattr(block_sums, "MIN_BYTES", 0)
     monkeypatch.setattr(block_sums, "BLOCK_BYTES", 4 * 3 * 5)  # three rows of five
+
+
+def test_arrays_of_other_lengths_are_named():
+    with pytest.raises(AssertionError, match="prefix"):
+        block_sums.sums_by_blocks(lambda x, y: (x.sum(0),), jnp.ones((4, 3)), jnp.ones((5, 3)))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6, 13])
@@ -30,8 +37,7 @@ def test_large_arrays_go_through_a_loop_and_small_ones_do_not():
         program = jax.jit(lambda x: block_sums.sums_by_blocks(lambda x: (x.sum(0),), x))
         return program.lower(shape).as_text()
 
-    on_cpu = jax.default_backend() == "cpu"
-    assert ("while" in text(2**14)) == on_cpu and "while" not in text(2**4)
+    assert ("while" in text(2**14)) == is_cpu() and "while" not in text(2**4)
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -57,5 +63,5 @@ def test_gradients_of_batch_norm_are_the_same_by_blocks(monkeypatch, frames, slo
     monkeypatch.setattr(block_sums, "BLOCK_BYTES", 2**10)
     blocks = gradients()
     text = jax.jit(gradients).lower().as_text()
-    assert ("while" in text) == (jax.default_backend() == "cpu")
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), whole, blocks)
+    assert ("while" in text) == is_cpu()
+    chex.assert_trees_all_close(whole, blocks, rtol=2e-5, atol=2e-5)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import small_config
 
-from mexjax.cpu.ordering import again_after, room_after, tree_after, zeros_after
-from mexjax.ops.conv import choice as conv_choice
-from mexjax.ops.conv import conv2d
+from mexjax.cpu.ordering import copy_after, empty_after, tree_after, zeros_after
+from mexjax.ops.conv import choice, conv2d
 from mexjax.train import optim
 from mexjax.train.programs import device_data, trace_step
 from mexjax.train.study import Study, make_study
@@ -24,12 +24,12 @@ def test_what_is_in_the_other_array_does_not_matter(value):
     x = jnp.full((2, 3), value)
     a = jnp.asarray([1.5, -0.25, jnp.inf])
     np.testing.assert_array_equal(zeros_after(x, (4, 1), jnp.float32), np.zeros((4, 1)))
-    np.testing.assert_array_equal(again_after(a, x), a)
+    np.testing.assert_array_equal(copy_after(a, x), a)
     tree = {"a": a, "count": jnp.arange(3)}
     copies = tree_after(tree, [x, a])
-    jax.tree.map(np.testing.assert_array_equal, copies, tree)
-    assert copies["count"].dtype == tree["count"].dtype
-    assert room_after(x, (5, 2), jnp.bfloat16).shape == (5, 2)
+    chex.assert_trees_all_equal(copies, tree)
+    chex.assert_trees_all_equal_shapes_and_dtypes(copies, tree)
+    chex.assert_shape(empty_after(x, (5, 2), jnp.bfloat16), (5, 2))
 
 
 def test_one_program_holds_what_comes_first_no_longer_than_it_needs():
@@ -65,7 +65,7 @@ def test_convolutions_do_not_hold_what_their_kernels_become(name, points):
     x = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
 
     def loss(weights, x):
-        with conv_choice.use_lowering(name):
+        with choice.use_lowering(name):
             for w in weights:
                 x = jnp.tanh(conv2d(x, w))
         return x.sum()
@@ -95,5 +95,5 @@ def test_a_step_copies_no_moments(monkeypatch):
 
 def test_empty_arrays_and_trees():
     nothing = jnp.zeros((0, 3))
-    np.testing.assert_array_equal(again_after(jnp.ones(2), nothing), np.ones(2))
+    np.testing.assert_array_equal(copy_after(jnp.ones(2), nothing), np.ones(2))
     assert tree_after({"a": 1.0}, {}) == {"a": 1.0}

@@ -7,6 +7,7 @@ import json
 import logging
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -99,7 +100,7 @@ def test_both_namings_give_the_same_variables(tiny):
         stored = mexjax.to_torch("clip", variables, naming=naming)
         module, loaded = mexjax.from_torch("clip", stored, activation="gelu")
         assert (module.size, module.activation) == (SIZES["tiny"], "gelu")
-        jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+        chex.assert_trees_all_equal(loaded, variables)
     assert set(mexjax.to_torch("clip", variables, naming="huggingface")) == set(state)
 
 
@@ -126,9 +127,7 @@ def test_files_and_half_precision(tiny, tmp_path: Path, caplog):
     with caplog.at_level(logging.WARNING):
         module, loaded = mexjax.from_torch("clip", path)
     assert "Nothing tells the activation" in caplog.text and module.activation == "quick_gelu"
-    for ours, wanted in zip(jax.tree.leaves(loaded), jax.tree.leaves(variables), strict=True):
-        assert ours.dtype == np.float32
-        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_close(loaded, variables, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +176,7 @@ def test_openai_archive(tiny, tmp_path: Path, caplog):
         torch.jit.save(torch.jit.script(root), tmp_path / "ViT-tiny.pt")
     module, loaded = mexjax.from_torch("clip", tmp_path / "ViT-tiny.pt")
     assert module.activation == "quick_gelu" and not caplog.text
-    for ours, wanted in zip(jax.tree.leaves(loaded), jax.tree.leaves(tiny[1]), strict=True):
-        assert ours.dtype == np.float32
-        np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_close(loaded, tiny[1], rtol=1e-3, atol=1e-4)
 
 
 def test_context_and_padding_do_not_matter(tiny):

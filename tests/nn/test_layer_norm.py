@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def test_layer_norm_is_that_of_flax(shape):
 
     ours, wanted = both(x, dy, params)
     assert LayerNorm().init(keys[0], x)["params"].keys() == params.keys()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-4), ours, wanted)
+    chex.assert_trees_all_close(ours, wanted, rtol=2e-5, atol=2e-4)
     ours, wanted = jax.tree.leaves(ours), jax.tree.leaves(wanted)
     for a, b in zip(ours, wanted, strict=True):
         assert float(jnp.abs(a - b).max()) <= 1e-5 * float(jnp.abs(b).max())

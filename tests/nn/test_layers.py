@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ def test_batch_norm_gradient_equals_that_of_the_plain_formula():
         jax.jit(jax.grad(f, argnums=(0, 1)))(variables["params"], jnp.asarray(x))
         for f in (plain, ours)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, wanted)
+    chex.assert_trees_all_close(found, wanted, atol=2e-5)
 
 
 @pytest.mark.parametrize("garbage", [0.0, 1e6, np.inf])
@@ -86,7 +87,7 @@ def test_padding_enters_no_statistic(garbage: float, per_frame: bool):
     mode = Mode(True, jnp.array([1.0, 1.0, 1.0, 0.0, 0.0])).per_frame(times)
     found, stats = apply_train(norm, variables, frames(padded), mode)
     np.testing.assert_allclose(found[: 3 * times], wanted, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), stats, wanted_stats)
+    chex.assert_trees_all_close(stats, wanted_stats, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_too_few_values_leave_the_running_statistics(shape, weight):
     def total(x):
         return (apply_train(BatchNorm(), variables, x, mode)[0] ** 2).sum()
 
-    assert np.isfinite(jax.jit(jax.grad(total))(jnp.asarray(x))).all()
+    chex.assert_tree_all_finite(jax.jit(jax.grad(total))(jnp.asarray(x)))
 
 
 def test_per_frame_equals_one_call_a_frame_in_order():
@@ -115,7 +116,7 @@ def test_per_frame_equals_one_call_a_frame_in_order():
         step = {"params": variables["params"], "batch_stats": running}
         one, running = apply_train(BatchNorm(), step, x[:, t], Mode(is_train=True))
         np.testing.assert_allclose(y.reshape(x.shape)[:, t], one, atol=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), stats, running)
+    chex.assert_trees_all_close(stats, running, rtol=1e-5)
 
 
 def test_one_compiled_function_serves_frozen_and_unfrozen():
@@ -128,11 +129,11 @@ def test_one_compiled_function_serves_frozen_and_unfrozen():
 
     y, updated = run(jnp.array(True))
     np.testing.assert_allclose(y, BatchNorm().apply(variables, x, Mode()), atol=1e-6)
-    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
+    chex.assert_trees_all_equal(updated["batch_stats"], variables["batch_stats"])
     y, updated = run(jnp.array(False))
     wanted, stats = apply_train(BatchNorm(), variables, x, Mode(is_train=True))
     np.testing.assert_allclose(y, wanted, atol=1e-6)
-    jax.tree.map(np.testing.assert_allclose, updated["batch_stats"], stats)
+    chex.assert_trees_all_close(updated["batch_stats"], stats)
     assert run._cache_size() == 1
 
 
@@ -190,11 +191,8 @@ def test_vmap_over_folds_equals_separate_calls():
     together = jax.jit(jax.vmap(run))(keys, x, weight)
     for fold in range(3):
         alone = jax.jit(run)(keys[fold], x[fold], weight[fold])
-        jax.tree.map(
-            lambda a, b, f=fold: np.testing.assert_allclose(a[f], b, rtol=2e-5, atol=1e-5),
-            together,
-            alone,
-        )
+        one_of_all = jax.tree.map(lambda a, f=fold: a[f], together)
+        chex.assert_trees_all_close(one_of_all, alone, rtol=2e-5, atol=1e-5)
 
 
 def test_drop_path_drops_whole_rows_and_rescales():

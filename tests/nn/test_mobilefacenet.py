@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,10 +167,10 @@ def test_padded_faces_enter_no_statistic():
     weight = jnp.array([1.0, 1.0, 1.0, 0.0])
     one = run(faces, weight)
     two = run(faces.at[3].set(100.0), weight)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, two)
+    chex.assert_trees_all_close(one, two, rtol=1e-5, atol=1e-5)
 
 
 def test_unit_length_of_nothing_has_a_gradient():
     slope = jax.grad(lambda x: unit_length(x).sum())(jnp.zeros(4))
-    assert np.isfinite(slope).all()
+    chex.assert_tree_all_finite(slope)
     np.testing.assert_allclose(jnp.linalg.norm(unit_length(jnp.arange(4.0))), 1, rtol=1e-6)

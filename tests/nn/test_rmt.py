@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -311,7 +312,7 @@ def test_small_unit_round_trips_through_torch_names():
     entries = st_unit.make_entries(shapes)
     state = common.to_state(entries, variables_of(entries))
     back = common.to_variables(entries, state, "the rule")
-    jax.tree.map(np.testing.assert_array_equal, back, variables_of(entries))
+    chex.assert_trees_all_equal(back, variables_of(entries))
     assert state["main_branch.layers.1.blocks.0.gamma_1"].shape == (16,)
     kernel = back["params"]["stages"]["stage_0"]["block_0"]["retention"]["qkv_kernel"]
     assert kernel[3, 8 + 1] == state["main_branch.layers.0.blocks.0.retention.k_proj.weight"][1, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +82,13 @@ def test_bfloat16_is_summed_in_float32():
     np.testing.assert_allclose(found, exact, atol=1e-3)
 
 
+def test_arrays_that_do_not_fit_are_named():
+    with pytest.raises(AssertionError, match="axis"):
+        products.matmul(jnp.ones((4, 3)), jnp.ones((2, 5)))
+    with pytest.raises(AssertionError, match="prefix"):
+        products.sum_of_outer_products(jnp.ones((4, 3)), jnp.ones((5, 3)))
+
+
 def test_dense_layers_use_it_and_other_contractions_do_not():
     x, w, _ = arrays()
     layer = Dense(6)
@@ -122,9 +130,7 @@ def test_norm_with_slope_is_norm_and_then_a_slope(slope, train, per_frame):
     found, own_back = jax.vjp(together, params, x, slopes)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     wanted, own = back(dz), own_back(dz)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), own[:2], wanted[:2]
-    )
+    chex.assert_trees_all_close(own[:2], wanted[:2], rtol=2e-5, atol=2e-5)
     if slope == "learnt":
         np.testing.assert_allclose(own[2], wanted[2], rtol=2e-5, atol=2e-5)
 

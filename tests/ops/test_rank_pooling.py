@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mexjax.ops.rank_pooling import dynamic_image, rank_pool, rank_pooling_weights
+from mexjax.ops.rank_pooling import dynamic_image, rank_pool, rank_pooling_weights, scale_to_unit
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "fdp.json").read_text())
 # Bilen et al. 2016, T = 8, computed by hand.
@@ -37,6 +37,13 @@ def test_weights_have_the_closed_form_and_sum_to_zero(num_frames: int):
     closed = 2 * (num_frames - n + 1) - (num_frames + 1) * (harmonic[-1] - harmonic[n - 1])
     np.testing.assert_allclose(rank_pooling_weights(num_frames), closed, atol=1e-9)
     assert abs(rank_pooling_weights(num_frames).sum()) < 1e-9
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(AssertionError, match=r"\(64, 64\)"):
+        rank_pool(jnp.zeros((64, 64)))
+    with pytest.raises(AssertionError, match=r"\(3,\)"):
+        scale_to_unit(jnp.zeros((2, 8, 8)), jnp.ones(3))
 
 
 def test_no_frames_is_an_error():

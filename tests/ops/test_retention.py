@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mexjax.ops import retention, retention_linear, retention_tables
+from mexjax.ops import retention, retention_tables
 
 HEADS, WIDTH, VALUES = 2, 8, 6
 DECAYS = retention_tables.log_decays(HEADS, 2, 4)
@@ -24,11 +24,6 @@ def plane_arrays(n: int = 2, height: int = 4, width: int = 5, seed: int = 0) -> 
         jnp.asarray(rng.standard_normal((*shape, d)).astype(np.float32) * scale)
         for d, scale in ((WIDTH, 1.0), (WIDTH, WIDTH**-0.5), (VALUES, 1.0))
     ]
-
-
-def line_arrays(length: int, seed: int = 0) -> list[jax.Array]:
-    """q, k, v as for retention along a line."""
-    return [a.reshape(2, length, *a.shape[3:]) for a in plane_arrays(2, 1, length, seed)]
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -68,12 +63,18 @@ def test_positions_are_row_major_in_both_directions():
     np.testing.assert_allclose(cos[2, 4], np.cos(angle), atol=1e-6)
 
 
-def test_rotation_turns_neighbouring_channels():
-    x = jnp.arange(1.0, 5.0)
-    angle = np.array([0.3, 1.1], np.float32)
-    found = retention_tables.rotate_pairs(x, np.sin(angle), np.cos(angle))
-    turned = (np.array([1, 3]) + 1j * np.array([2, 4])) * np.exp(1j * angle)
-    np.testing.assert_allclose(found, np.stack([turned.real, turned.imag], 1).ravel(), rtol=1e-6)
+def rotate_pairs(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
+    """Turns neighbours: (a, b) = (x[2k], x[2k+1]) -> (a cos - b sin, b cos + a sin)."""
+    a, b = x[..., ::2], x[..., 1::2]
+    return jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)
+
+
+def test_a_rotation_of_another_width_is_named():
+    sin, cos = retention_tables.rotation_tables((1, 3), WIDTH)
+    with pytest.raises(AssertionError, match="divisible"):
+        retention_tables.rotate_halves(jnp.ones((1, 3, WIDTH - 1)), sin, cos)
+    with pytest.raises(AssertionError, match="axis"):
+        retention_tables.rotate_halves(jnp.ones((1, 3, 2 * WIDTH)), sin, cos)
 
 
 def test_halves_give_the_scores_of_pairs():
@@ -85,7 +86,7 @@ def test_halves_give_the_scores_of_pairs():
         turned = [rotate(a[..., order], sin, cos) for a in (q, k)]
         return jnp.einsum("nyxhd,nuvhd->nhyxuv", *turned)
 
-    wanted = scores(retention_tables.rotate_pairs)
+    wanted = scores(rotate_pairs)
     found = scores(retention_tables.rotate_halves, order)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     # Without the order the same pairs of numbers do not turn together.
@@ -260,115 +261,3 @@ def test_shapes_that_do_not_fit_are_refused():
         retention.decomposed_retention(q, k, v, (*DECAYS, -0.1))
     with pytest.raises(ValueError, match="chunk must be at least 1; found 0"):
         retention.chunked_retention(q, k, v, DECAYS, chunk=0)
-    line = line_arrays(5)
-    with pytest.raises(ValueError, match="chunk must be at least 1; found 0"):
-        retention_linear.causal_chunkwise(*line, DECAYS, chunk=0)
-    with pytest.raises(ValueError, match=r"q and k \[N,L,heads,d\]"):
-        retention_linear.causal_parallel(q, k, v, DECAYS)
-    with pytest.raises(ValueError, match=r"one log decay for each of 2 heads; found \(3,\)"):
-        retention_linear.bidirectional_2d(q, k, v, (*DECAYS, -0.1))
-
-
-# ---- without a softmax ---------------------------------------------------------------------------
-
-
-def sums_by_hand(q, k, v, is_seen) -> np.ndarray:
-    """sum of decay^distance (q . k) v over the positions m that `is_seen(n, m)`, in float64."""
-    q, k, v = (np.asarray(a, np.float64) for a in (q, k, v))
-    out = np.zeros_like(v)
-    for n, m in itertools.product(range(q.shape[1]), repeat=2):
-        if is_seen(n, m):
-            decay = np.exp(np.array(DECAYS) * abs(n - m))
-            scores = (q[:, n] * k[:, m]).sum(-1) * decay
-            out[:, n] += scores[..., None] * v[:, m]
-    return out
-
-
-LINE_FORMS = {
-    "parallel": retention_linear.causal_parallel,
-    "recurrent": lambda *a: retention_linear.causal_recurrent(*a)[0],
-    **{
-        # 11 positions: the last chunk is shorter, or the only one, or as long as the others.
-        f"chunks of {chunk}": lambda *a, chunk=chunk: retention_linear.causal_chunkwise(
-            *a, chunk=chunk
-        )[0]
-        for chunk in (1, 4, 5, 11, 16)
-    },
-}
-
-
-@pytest.mark.parametrize("name", LINE_FORMS)
-def test_causal_forms_equal_the_sums(name: str):
-    arrays = line_arrays(11)
-    found = jax.jit(lambda *a: LINE_FORMS[name](*a, DECAYS))(*arrays)
-    np.testing.assert_allclose(found, sums_by_hand(*arrays, lambda n, m: m <= n), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["recurrent", "chunks of 4"])
-def test_causal_derivatives(name: str):
-    arrays = line_arrays(11, seed=5)
-    weights = jnp.asarray(np.random.default_rng(6).standard_normal(arrays[2].shape), jnp.float32)
-    found = gradients(LINE_FORMS[name], arrays, weights)
-    wanted = gradients(LINE_FORMS["parallel"], arrays, weights)
-    for a, b in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
-
-
-def test_states_carry_on_where_the_last_call_ended():
-    arrays = line_arrays(13)
-    wanted, last = retention_linear.causal_recurrent(*arrays, DECAYS)
-    halves = [[a[:, :6] for a in arrays], [a[:, 6:] for a in arrays]]
-    for run in (
-        retention_linear.causal_recurrent,
-        functools.partial(retention_linear.causal_chunkwise, chunk=4),
-    ):
-        first, state = run(*halves[0], DECAYS)
-        second, state = run(*halves[1], DECAYS, state)
-        np.testing.assert_allclose(jnp.concatenate([first, second], 1), wanted, atol=1e-5)
-        np.testing.assert_allclose(state, last, atol=1e-5)
-
-
-def test_strictly_causal_forms_leave_out_the_position_itself():
-    arrays = line_arrays(11)
-    wanted = sums_by_hand(*arrays, lambda n, m: m < n)
-    found = retention_linear.causal_parallel(*arrays, DECAYS, strict=True)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    found, _ = retention_linear.causal_chunkwise(*arrays, DECAYS, chunk=4, strict=True)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-
-
-@pytest.mark.parametrize("chunk", [4, 11, 64])
-def test_bidirectional_equals_the_sums(chunk: int):
-    arrays = line_arrays(11)
-    found = jax.jit(lambda *a: retention_linear.bidirectional(*a, DECAYS, chunk=chunk))(*arrays)
-    np.testing.assert_allclose(found, sums_by_hand(*arrays, lambda n, m: True), atol=1e-5)
-
-
-def test_separable_form_has_the_manhattan_mask():
-    q, k, v = plane_arrays(1, 4, 5)
-    place = retention_tables.coordinates((4, 5))
-    mask = jnp.exp(retention_tables.plane_decay(place, place, DECAYS))
-
-    def direct(q, k, v, log_decay):
-        del log_decay
-        q, k, w = (a.reshape(1, 20, HEADS, -1) for a in (q, k, v))
-        scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) * mask
-        return jnp.einsum("nhqk,nkhd->nqhd", scores, w).reshape(v.shape)
-
-    form = retention_linear.bidirectional_2d
-    wanted = direct(q, k, v, DECAYS)
-    np.testing.assert_allclose(jax.jit(lambda *a: form(*a, DECAYS))(q, k, v), wanted, atol=1e-5)
-    weights = jnp.asarray(np.random.default_rng(7).standard_normal(v.shape), jnp.float32)
-    for a, b in zip(
-        gradients(form, [q, k, v], weights), gradients(direct, [q, k, v], weights), strict=True
-    ):
-        np.testing.assert_allclose(a, b, atol=2e-5)
-
-
-def test_linear_forms_under_vmap_over_folds():
-    folds = [line_arrays(11, seed=s) for s in (8, 9)]
-    both = [jnp.stack(pair) for pair in zip(*folds, strict=True)]
-    form = functools.partial(retention_linear.bidirectional, chunk=4)
-    together = jax.jit(jax.vmap(lambda *a: form(*a, DECAYS)))(*both)
-    for i, fold in enumerate(folds):
-        np.testing.assert_allclose(together[i], form(*fold, DECAYS), atol=1e-5)

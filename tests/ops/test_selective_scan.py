@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,7 +125,7 @@ def test_shards_scan_for_themselves(form: str):
     spec = jax.sharding.PartitionSpec("folds")
     sharded = jax.shard_map(jax.vmap(grads), mesh=mesh, in_specs=(spec,), out_specs=spec)
     found, wanted = jit(sharded)(stacked), jit(jax.vmap(grads))(stacked)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted)
+    chex.assert_trees_all_close(found, wanted, atol=1e-5)
 
 
 def test_states_are_float32_under_bfloat16():

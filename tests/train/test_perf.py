@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
-
 import jax
 import pytest
-from small import ROOT
 
 from mexjax.train import cost
 
@@ -72,66 +67,3 @@ def test_cost_of_a_program(key):
     shape = jax.ShapeDtypeStruct((64, 64), "float32")
     found = cost.cost(jax.jit(lambda a: a @ a + 1).lower(shape).compile())
     assert found[key] >= 0 and found["flops"] >= 2 * 64**3
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_memory_that_a_program_frees_is_kept_for_the_next_call():
-    script = """if True:
-        import resource
-        import jax
-        import jax.numpy as jnp
-        from mexjax import runtime
-
-        runtime.use_callers_memory()
-
-        def function(x):  # arrays of 64 MiB between
-            y = jnp.tanh(x.reshape(-1, 64))
-            return jnp.tanh(jnp.tanh(y @ y[:64]) @ y[64:128]).sum()
-
-        program, x = jax.jit(function), jnp.ones(2**24)
-        program(x).block_until_ready()
-        assert runtime.settle_memory()
-        program(x).block_until_ready()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(4):
-            program(x).block_until_ready()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    """
-    found = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    # 64 MiB are 16384 small pages; without the setting every call takes them anew.
-    assert int(found.stdout) < 2000
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_a_step_finds_its_memory_in_one_place_whatever_settles_between():
-    script = """if True:
-        import ctypes
-        import jax
-        from mexjax import runtime
-
-        libc, size = ctypes.CDLL(None), 300 * 2**20
-        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-        libc.free.argtypes = [ctypes.c_void_p]
-        assert not runtime.make_room(size)  # no setting was made: nothing is done
-        runtime.use_callers_memory()
-        assert jax.default_backend() == "cpu" and runtime.settle_memory()
-        # What compiling and starting leave free below what stays.
-        gaps = [(libc.malloc(n * 2**20), libc.malloc(n * 2**20)) for n in (10, 100, 200)]
-        for gap, _ in gaps:
-            libc.free(gap)
-        assert runtime.make_room(size) and not runtime.make_room(0)
-        places = []
-        for _ in range(4):
-            places.append(libc.malloc(size))
-            kept = [libc.malloc(n) for n in (24, 1000, 10**5, 2 * 10**6)]
-            libc.free(places[-1])
-            kept += [libc.malloc(n) for n in (24, 1000, 10**5, 2 * 10**6)]
-            assert runtime.make_room(size)
-        print(max(places) - min(places))
-    """
-    found = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert int(found.stdout) < 2**20  # without the room: 300 MiB

@@ -25,10 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mexjax.cpu.sums import sum_terms
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops.conv.lowerings import add
 
-MODES = ("irfft", "fft", "eq3")
+MODES = ("irfft", "eq3")
 
 
 def frd(
@@ -38,8 +38,8 @@ def frd(
 
     Args:
       x: f[..., l, C].
-      mode: `irfft`, the inverse transform computed as the mean subtraction that it is; `fft`, the
-        same by transforms, for tests; `eq3`, equation 3 as printed.
+      mode: `irfft`, the inverse transform computed as the mean subtraction that it is; `eq3`,
+        equation 3 as printed.
       bands: keep bins a ... b of the real FFT, both included, 1 <= a <= b <= l // 2; None: all. A
         band is a product with one l x l matrix.
 
@@ -60,29 +60,19 @@ def frd(
             f" {length // 2}."
         )
     # Frame by frame: a reduction over an outer axis is a slow loop on the CPU.
-    total = add(x[..., t, :] for t in range(length))
+    total = sum_terms(x[..., t, :] for t in range(length))
     if bands is not None:
         matrix = _band_matrix(length, *bands, is_printed=mode == "eq3")
         return total, jnp.einsum("ts,...sc->...tc", jnp.asarray(matrix, x.dtype), x)
-    if mode == "fft":
-        return total, _by_transform(x)
     changing = x - total[..., None, :] / length
     if mode == "irfft":
         return total, changing
     printed = length / 2 * changing
     if length % 2 == 0:
         signs = jnp.asarray((-1.0) ** np.arange(length), x.dtype)[:, None]
-        alternating = add(x[..., t, :] * (-1) ** t for t in range(length))
+        alternating = sum_terms(x[..., t, :] * (-1) ** t for t in range(length))
         printed += signs * alternating[..., None, :] / 2
     return total, printed
-
-
-def _by_transform(x: jax.Array) -> jax.Array:
-    """AC by a real FFT, bin 0 removed, and back. In float32 or more: there is no FFT below."""
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    spectrum = jnp.fft.rfft(x.astype(dtype), axis=-2)
-    spectrum = spectrum.at[..., 0, :].set(0)
-    return jnp.fft.irfft(spectrum, n=x.shape[-2], axis=-2).astype(x.dtype)
 
 
 def _band_matrix(length: int, first: int, last: int, *, is_printed: bool) -> np.ndarray:

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mexjax.cpu.sums import sum_terms
 from mexjax.errors import ConfigError
 from mexjax.models.ac4au.experts import ExpertMixture, binary_outputs
 from mexjax.models.ac4au.frequency import frd
@@ -24,7 +25,6 @@ from mexjax.models.ac4au.options import Options
 from mexjax.models.ac4au.token_encoder import TokenEncoder
 from mexjax.nn.mobilefacenet import Bottleneck, MobileFaceNet, unit_length
 from mexjax.nn.mode import Mode
-from mexjax.ops.conv.lowerings import add
 
 
 class AC4AU(nn.Module):
@@ -146,7 +146,7 @@ class AC4AU(nn.Module):
         )
         x = encoder(x, mode, is_seen).astype(jnp.float32)
         if is_seen is None:
-            return add(x[:, t] for t in range(x.shape[1])) / x.shape[1]
+            return sum_terms(x[:, t] for t in range(x.shape[1])) / x.shape[1]
         weight = is_seen.astype(jnp.float32)
         weight /= weight.sum(axis=1, keepdims=True)
         return (weight[..., None] * x).sum(axis=1)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.cpu import is_cpu
 from mexjax.ops import products
 from mexjax.ops.conv.choice import (
     LOWERINGS,
@@ -19,12 +20,13 @@ from mexjax.ops.conv.choice import (
     compute,
     current_lowering,
     layer_of,
-    set_lowering,
+    record_layers,
     use_lowering,
 )
-from mexjax.ops.conv.lowerings import Geometry, vary_alike
+from mexjax.ops.conv.geometry import Geometry
+from mexjax.ops.mesh import vary_alike
 
-__all__ = ["LOWERINGS", "conv2d", "conv2d_transpose", "set_lowering", "use_lowering"]
+__all__ = ["LOWERINGS", "conv2d", "conv2d_transpose", "record_layers", "use_lowering"]
 
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
@@ -41,7 +43,9 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
     """
 
     def chosen(a: jax.Array, b: jax.Array) -> str:
-        return name if is_fixed else choose(operation, layer_of(operation, a, b, geometry), name)
+        if name is not None and is_fixed:
+            return name
+        return choose(operation, layer_of(operation, a, b, geometry), name)
 
     @jax.custom_batching.custom_vmap
     def run(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -64,7 +68,7 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
             axes = tuple(0 if is_mapped else None for is_mapped in is_batched)
             each = functools.partial(compute, operation, g=geometry, name=lowering)
             return jax.vmap(each, axes)(a, b), True
-        if LOWERINGS[lowering].in_loop and jax.default_backend() == "cpu":
+        if LOWERINGS[lowering].in_loop and is_cpu():
             body = _make_operation(operation, geometry, lowering, is_fixed=True)
             if a_is_batched and b_is_batched:
                 return lax.map(lambda pair: body(*pair), (a, b)), True
@@ -128,25 +132,26 @@ def conv2d(
             f"conv2d: expected x [N,H,W,I] and w [kh,kw,I/groups,O] with groups={groups} "
             f"dividing O; found x {x.shape}, w {w.shape}"
         )
-    kernel = w.shape[:2]
+    kernel = w.shape[0], w.shape[1]
     if padding == "same_torch":
-        padding = tuple((k // 2, k // 2) for k in kernel)
+        padding = ((kernel[0] // 2, kernel[0] // 2), (kernel[1] // 2, kernel[1] // 2))
     elif isinstance(padding, str):
         raise ValueError(
             f"conv2d: found padding={padding!r}; expected 'same_torch' or ((top, bottom), "
             "(left, right))"
         )
-    stride = (stride, stride) if isinstance(stride, int) else tuple(stride)
-    geometry = Geometry(x.shape[1:3], kernel, stride, tuple(map(tuple, padding)), groups)
+    steps = (stride, stride) if isinstance(stride, int) else (stride[0], stride[1])
+    (top, bottom), (left, right) = padding
+    size = x.shape[1], x.shape[2]
+    geometry = Geometry(size, kernel, steps, ((top, bottom), (left, right)), groups)
     if min(geometry.out_size) < 1:
         raise ValueError(
-            f"conv2d: a kernel of {kernel} does not fit into a map of {x.shape[1:3]} padded by "
-            f"{padding}"
+            f"conv2d: a kernel of {kernel} does not fit into a map of {size} padded by {padding}"
         )
     dtype = jnp.promote_types(x.dtype, w.dtype)
     x, w = x.astype(dtype), w.astype(dtype)
     if kernel == (1, 1) and groups == 1 and geometry.padded == geometry.size:
-        return products.matmul(x[:, :: stride[0], :: stride[1]], w[0, 0])
+        return products.matmul(x[:, :: steps[0], :: steps[1]], w[0, 0])
     return _make_convolution(geometry, current_lowering())(*vary_alike(x, w))
 
 

@@ -1,4 +1,4 @@
-"""Which lowering computes a convolution: an override, else a measured table, else rules.
+"""The choice of a lowering for a convolution: an override, else a measured table, else rules.
 
 The choice is made while tracing, from platform, dtype and shapes alone, and separately for the
 forward pass and the two gradients.  `table.json`, where the package has one, holds measured
@@ -8,6 +8,7 @@ otherwise `_rule` decides.
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import json
@@ -17,161 +18,76 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.ops.conv import grouped as conv_grouped
-from mexjax.ops.conv import lowerings as conv_lowerings
-from mexjax.ops.conv import special as conv_special
-from mexjax.ops.conv import winograd as conv_winograd
-from mexjax.ops.conv.lowerings import Geometry, Lowering
+from mexjax.ops.conv.depthwise import LOWERINGS as DEPTHWISE
+from mexjax.ops.conv.geometry import Geometry, Layer, Lowering
+from mexjax.ops.conv.grouped import LOWERINGS as GROUPED
+from mexjax.ops.conv.grouped import split_lowerings
+from mexjax.ops.conv.im2col import LOWERINGS as IM2COL
+from mexjax.ops.conv.native import LOWERINGS as NATIVE
+from mexjax.ops.conv.small_maps import LOWERINGS as SMALL_MAPS
+from mexjax.ops.conv.winograd import LOWERINGS as WINOGRAD
 
-OPERATIONS = ("forward", "input_gradient", "weight_gradient")
 TABLE = Path(__file__).with_name("table.json")
 # Octaves, summed over map size, channels in and out (and of a group), and half the batch.
 MAX_DISTANCE = 1.5
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """All that the choice may depend on. Channels are those of the whole layer, not of a group."""
-
-    geometry: Geometry
-    batch: int
-    channels: int
-    out: int
-    dtype: str
-    platform: str
-
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions of one operation, done directly."""
-        g = self.geometry
-        taps = math.prod(g.kernel) * math.prod(g.out_size)
-        return 2 * self.batch * taps * self.channels * self.out // g.groups
-
-    @property
-    def group_kind(self) -> str:
-        groups = self.geometry.groups
-        if groups == 1:
-            return "dense"
-        return "depthwise" if groups == self.channels == self.out else "grouped"
-
-
-def _split(operation: str, merged: int | None = None):
-    """One plain convolution per group, or per run of groups with `merged` channels in all.
-
-    A run of groups is one convolution with zeros in the kernel between its groups: more
-    multiplications, but on a size of matrix that the processor is fast on.
-    """
-
-    def run(a: jax.Array, b: jax.Array, g: Geometry) -> jax.Array:
-        channels = b.shape[2] * g.groups if operation != "weight_gradient" else a.shape[-1]
-        per_group = channels // g.groups
-        together = 1
-        if merged:
-            most = max(1, merged // per_group)
-            together = max(d for d in range(1, most + 1) if g.groups % d == 0)
-        runs = g.groups // together
-        sub = dataclasses.replace(g, groups=1)
-        parts = []
-        for p, q in zip(jnp.split(a, runs, -1), jnp.split(b, runs, -1), strict=True):
-            if operation != "weight_gradient":
-                q = _block_diagonal(q, together)
-            y = compute(operation, p, q, sub)
-            if operation == "weight_gradient":
-                y = _diagonal_blocks(y, together)
-            parts.append(y)
-        return jnp.concatenate(parts, -1)
-
-    return run
-
-
-def _block_diagonal(w: jax.Array, groups: int) -> jax.Array:
-    """f[kh,kw,I,g*O] -> f[kh,kw,g*I,g*O], zero where input and output are of different groups."""
-    if groups == 1:
-        return w
-    kh, kw, channels, out = w.shape
-    w = w.reshape(kh, kw, 1, channels, groups, out // groups)
-    same = jnp.eye(groups, dtype=w.dtype)[:, None, :, None]
-    return (w * same).reshape(kh, kw, groups * channels, out)
-
-
-def _diagonal_blocks(w: jax.Array, groups: int) -> jax.Array:
-    """The inverse of `_block_diagonal`."""
-    if groups == 1:
-        return w
-    kh, kw, channels, out = w.shape
-    w = w.reshape(kh, kw, groups, channels // groups, groups, out // groups)
-    blocks = [w[:, :, i, :, i] for i in range(groups)]
-    return jnp.stack(blocks, 3).reshape(kh, kw, channels // groups, out)
-
-
-def _make_split(merged: int | None = None) -> Lowering:
-    def applies(g: Geometry, channels: int, out: int) -> bool:
-        per_group = channels // g.groups
-        return g.groups > 1 and (merged is None or 2 * per_group <= merged)
-
-    return Lowering(*(_split(op, merged) for op in OPERATIONS), applies=applies, in_loop=False)
-
-
 LOWERINGS: dict[str, Lowering] = {
-    **conv_lowerings.LOWERINGS,
-    **conv_special.LOWERINGS,
-    **conv_grouped.LOWERINGS,
-    **conv_winograd.LOWERINGS,
-    "split": _make_split(),
-    "merge32": _make_split(32),
-    "merge64": _make_split(64),
-    "merge128": _make_split(128),
+    **NATIVE,
+    **IM2COL,
+    **SMALL_MAPS,
+    **DEPTHWISE,
+    **GROUPED,
+    **WINOGRAD,
+    # `compute` stands below and reads this table: each dense convolution is a choice of its own.
+    **split_lowerings(lambda *call: compute(*call)),
 }
 
-_override: str | None = None
-
-
-def set_lowering(name: str | None) -> None:
-    """Sets the lowering of every convolution traced from now on; None or "auto" for the choice.
-
-    A layer to which the lowering does not apply (a Winograd form at stride 2, say) keeps the
-    automatic choice.  Functions that are compiled already stay as they are.
-
-    Raises:
-      ConfigError: no lowering has this name.
-    """
-    global _override
-    name = None if name == "auto" else name
-    if name is not None and name not in LOWERINGS:
-        raise ConfigError(unknown_name("convolution lowering", name, {"auto", *LOWERINGS}))
-    _override = name
+_override: contextvars.ContextVar[str | None] = contextvars.ContextVar("override", default=None)
+_recorders: contextvars.ContextVar[tuple[set[Layer], ...]] = contextvars.ContextVar(
+    "recorders", default=()
+)
 
 
 @contextlib.contextmanager
 def use_lowering(name: str | None) -> Iterator[None]:
-    """`set_lowering` for the length of a `with` block."""
-    before = _override
-    set_lowering(name)
+    """Uses one lowering for every convolution that is traced in a `with` block.
+
+    A layer to which the lowering does not apply (a Winograd form at stride 2, say) keeps the
+    automatic choice.  Functions that are compiled already stay as they are.
+
+    Args:
+      name: the lowering; None or "auto" for the automatic choice.
+
+    Raises:
+      ConfigError: no lowering has this name.
+    """
+    name = None if name == "auto" else name
+    if name is not None and name not in LOWERINGS:
+        raise ConfigError(unknown_name("convolution lowering", name, {"auto", *LOWERINGS}))
+    token = _override.set(name)
     try:
         yield
     finally:
-        set_lowering(before)
+        _override.reset(token)
 
 
 def current_lowering() -> str | None:
     """The override in force, None if the choice is automatic."""
-    return _override
-
-
-_seen: list[set[Layer]] = []
+    return _override.get()
 
 
 @contextlib.contextmanager
 def record_layers() -> Iterator[set[Layer]]:
     """Collects the layers (of the forward pass) of whatever is traced in a `with` block."""
-    _seen.append(set())
+    layers: set[Layer] = set()
+    token = _recorders.set((*_recorders.get(), layers))
     try:
-        yield _seen[-1]
+        yield layers
     finally:
-        _seen.pop()
+        _recorders.reset(token)
 
 
 @functools.cache
@@ -181,7 +97,7 @@ def _table() -> list[dict[str, Any]]:
 
 
 def is_tuned(layer: Layer) -> bool:
-    """Whether the table has a row of this very layer."""
+    """True if the table has a row of this very layer."""
     return any(row["layer"] == layer for row in _table())
 
 
@@ -192,19 +108,22 @@ def forget_table() -> None:
 
 
 def layer_to_json(layer: Layer) -> dict[str, Any]:
+    """A layer as a row of `table.json` holds it."""
     return dataclasses.asdict(layer)
 
 
 def layer_from_json(fields: dict[str, Any]) -> Layer:
+    """The inverse of `layer_to_json`, also after JSON made lists of the tuples."""
     g = fields["geometry"]
     geometry = Geometry(
         size=tuple(g["size"]),
         kernel=tuple(g["kernel"]),
         stride=tuple(g["stride"]),
-        padding=tuple(map(tuple, g["padding"])),
+        padding=(tuple(g["padding"][0]), tuple(g["padding"][1])),
         groups=g["groups"],
     )
-    return Layer(**{**fields, "geometry": geometry})
+    others: dict[str, Any] = {name: fields[name] for name in fields if name != "geometry"}
+    return Layer(geometry, **others)
 
 
 def _distance(a: Layer, b: Layer) -> float:
@@ -226,7 +145,7 @@ def _distance(a: Layer, b: Layer) -> float:
 
 
 def _rule(operation: str, layer: Layer) -> str:
-    """What to do with a layer that no measurement is near to."""
+    """The lowering of a layer that no measurement is near to."""
     g = layer.geometry
     if LOWERINGS["patchify"].applies(g, layer.channels, layer.out):
         return "patchify"
@@ -274,7 +193,7 @@ def layer_of(operation: str, a: jax.Array, b: jax.Array, g: Geometry) -> Layer:
         channels, out = b.shape[2] * g.groups, b.shape[3]
     layer = Layer(g, a.shape[0], channels, out, str(a.dtype), jax.default_backend())
     if operation == "forward":
-        for layers in _seen:
+        for layers in _recorders.get():
             layers.add(layer)
     return layer
 

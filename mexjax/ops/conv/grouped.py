@@ -1,34 +1,39 @@
-"""Convolutions in many groups of a few channels, as sums of products over vectors.
+"""Convolutions in groups: sums of products over vectors, or dense convolutions of the groups.
 
 A matrix product of 8 columns leaves most of a matrix unit idle, and to make one of each group the
-channels have to be taken apart first. Here a register holds the outputs of one group at one pixel,
-and one input channel at a time, laid along it, is multiplied with its weights: the arrays stay as
-they are. See `mexjax.ops.conv.lowerings` for what a lowering is.
+channels have to be taken apart first. In `grouped` a register holds the outputs of one group at one
+pixel, and one input channel at a time, laid along it, is multiplied with its weights: the arrays
+stay as they are. `split` and `merge*` compute one dense convolution a group, or a run of groups.
 """
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mexjax.cpu.ordering import zeros_after
-from mexjax.ops.conv.lowerings import (
+from mexjax.cpu.sums import rows_of_a_block, sum_terms
+from mexjax.ops.conv.chunks import padded_block
+from mexjax.ops.conv.geometry import (
+    OPERATIONS,
+    Function,
     Geometry,
     Lowering,
     Pair,
-    add,
-    images_of_a_block,
     pad,
-    padded_block,
     phases,
     taps_of,
 )
 
-# Terms of an output: 16 channels a group and 3 x 3 taps are the most that was measured.
+Compute = Callable[[str, jax.Array, jax.Array, Geometry], jax.Array]
+
+# The most terms of an output: 16 channels a group and 3 x 3 taps.
 MOST_TERMS = 144
-# Of the weight gradient: bytes of a block of images with its sums, and pixels that one expression
-# sums.
+# The weight gradient takes blocks of so many bytes of images and sums; one expression sums so many
+# pixels.
 BLOCK_BYTES, MOST_PIXELS = 2**21, 32
 
 
@@ -68,7 +73,7 @@ def _sum_of_taps(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
         ]
         for row in range(g.kernel[0])
     ]
-    y = add(add(terms) for terms in rows_of)
+    y = sum_terms(sum_terms(terms) for terms in rows_of)
     return _written_down(y.reshape(*y.shape[:3], -1))
 
 
@@ -102,7 +107,7 @@ def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Ar
     keys = [(i, part) for i in range(kh) for part in parts]
     image_bytes = 4 * (math.prod(x.shape[1:]) + math.prod(dy.shape[1:]))
     image_bytes += 4 * len(keys) * steps * kw * per_group * out
-    images = images_of_a_block(n, image_bytes, BLOCK_BYTES)
+    images = rows_of_a_block(n, image_bytes, BLOCK_BYTES)
 
     def body(k: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
         xs, dys = (
@@ -119,7 +124,7 @@ def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Ar
             )
 
         return [
-            total + add(term(i, r, w) for r in range(rows) for w in part)
+            total + sum_terms(term(i, r, w) for r in range(rows) for w in part)
             for total, (i, part) in zip(sums, keys, strict=True)
         ]
 
@@ -127,7 +132,7 @@ def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Ar
     zeros = [zeros_after(dy, shape, jnp.float32) for _ in keys]
     sums = lax.optimization_barrier(lax.fori_loop(0, n // images, body, zeros))
     by_row = [
-        add(total.sum((0, 1)) for total, (row, _) in zip(sums, keys, strict=True) if row == i)
+        sum_terms(total.sum((0, 1)) for total, (row, _) in zip(sums, keys, strict=True) if row == i)
         for i in range(kh)
     ]
     return jnp.stack(by_row).swapaxes(2, 3).reshape(kh, kw, per_group, out)
@@ -143,3 +148,75 @@ LOWERINGS: dict[str, Lowering] = {
         _grouped, _grouped_input_gradient, _grouped_weight_gradient, _applies, maps=True
     )
 }
+
+
+# ---- one dense convolution a group ---------------------------------------------------------------
+
+
+def _split(operation: str, compute: Compute, merged: int | None) -> Function:
+    """One plain convolution per group, or per run of groups with `merged` channels in all.
+
+    A run of groups is one convolution with zeros in the kernel between its groups: more
+    multiplications, but on a size of matrix that the processor is fast on.
+    """
+
+    def run(a: jax.Array, b: jax.Array, g: Geometry) -> jax.Array:
+        channels = b.shape[2] * g.groups if operation != "weight_gradient" else a.shape[-1]
+        per_group = channels // g.groups
+        together = 1
+        if merged:
+            most = max(1, merged // per_group)
+            together = max(d for d in range(1, most + 1) if g.groups % d == 0)
+        runs = g.groups // together
+        sub = dataclasses.replace(g, groups=1)
+        parts = []
+        for p, q in zip(jnp.split(a, runs, -1), jnp.split(b, runs, -1), strict=True):
+            if operation != "weight_gradient":
+                q = _block_diagonal(q, together)
+            y = compute(operation, p, q, sub)
+            if operation == "weight_gradient":
+                y = _diagonal_blocks(y, together)
+            parts.append(y)
+        return jnp.concatenate(parts, -1)
+
+    return run
+
+
+def _block_diagonal(w: jax.Array, groups: int) -> jax.Array:
+    """f[kh,kw,I,g*O] -> f[kh,kw,g*I,g*O], zero where input and output are of different groups."""
+    if groups == 1:
+        return w
+    kh, kw, channels, out = w.shape
+    w = w.reshape(kh, kw, 1, channels, groups, out // groups)
+    same = jnp.eye(groups, dtype=w.dtype)[:, None, :, None]
+    return (w * same).reshape(kh, kw, groups * channels, out)
+
+
+def _diagonal_blocks(w: jax.Array, groups: int) -> jax.Array:
+    """The inverse of `_block_diagonal`."""
+    if groups == 1:
+        return w
+    kh, kw, channels, out = w.shape
+    w = w.reshape(kh, kw, groups, channels // groups, groups, out // groups)
+    blocks = [w[:, :, i, :, i] for i in range(groups)]
+    return jnp.stack(blocks, 3).reshape(kh, kw, channels // groups, out)
+
+
+def _make_split(compute: Compute, merged: int | None = None) -> Lowering:
+    def applies(g: Geometry, channels: int, out: int) -> bool:
+        per_group = channels // g.groups
+        return g.groups > 1 and (merged is None or 2 * per_group <= merged)
+
+    return Lowering(
+        *(_split(op, compute, merged) for op in OPERATIONS), applies=applies, in_loop=False
+    )
+
+
+def split_lowerings(compute: Compute) -> dict[str, Lowering]:
+    """`split`, `merge32` and `merge64`.
+
+    Args:
+      compute: `choice.compute`, which picks the lowering of each dense convolution.
+    """
+    widths = {"split": None, "merge32": 32, "merge64": 64}
+    return {name: _make_split(compute, merged) for name, merged in widths.items()}

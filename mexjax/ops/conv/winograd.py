@@ -4,7 +4,7 @@ Along one axis, m outputs of a 3-tap filter are `A ((G w) * (B d))`, d the input
 nested over rows and columns, the products of all tiles at one of the p*p points form one plain
 matrix product over channels (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks",
 CVPR 2016, eqs. 6-13).  Per output and channel pair a direct 3x3 needs 9 multiplications,
-F(2x2, 3x3) 4, F(4x4, 3x3) 2.25, and a zero-padded 2x2 map, treated whole, 2.25.
+F(2x2, 3x3) 4, F(4x4, 3x3) 2.25.
 """
 
 import dataclasses
@@ -15,27 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mexjax.cpu.ordering import again_after
-from mexjax.ops.conv.lowerings import (
-    MIN_CHUNK_ROWS,
-    Geometry,
-    Lowering,
-    add,
-    in_chunks,
-    matmul,
-    pad,
-    sum_over_chunks,
-)
+from mexjax.cpu.ordering import copy_after
+from mexjax.cpu.sums import sum_terms
+from mexjax.ops.conv.chunks import MIN_CHUNK_ROWS, in_chunks, sum_over_chunks
+from mexjax.ops.conv.geometry import Geometry, Lowering, matmul, pad
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Algorithm:
-    """y[m] = A ((G w[3]) * (B d[window])); a tile's window starts `halo` before its outputs."""
+    """y[m] = A ((G w[3]) * (B d[window])); a tile's window starts one before its outputs."""
 
     B: np.ndarray
     G: np.ndarray
     A: np.ndarray
-    halo: int
 
     @property
     def tile(self) -> int:
@@ -61,21 +53,13 @@ def _interpolate(points: Sequence[float]) -> Algorithm:
         A[:, k] = point ** np.arange(m)
     B[-1] = np.poly(points)[::-1]
     G[-1, -1] = A[-1, -1] = 1
-    return Algorithm(B, G, A, halo=1)
+    return Algorithm(B, G, A)
 
 
 F2 = _interpolate([0.0, 1.0, -1.0])
 # With the usual points 0, +-1, +-2 the rounding error is four times as large (384 channels,
 # float32: 1.2e-5 of the largest output against 3e-6); pairs +-a keep B as sparse.
 F4 = _interpolate([0.0, 0.75, -0.75, 1.25, -1.25])
-# Two outputs from two inputs between zeros: y0 = w1 d0 + w2 d1, y1 = w0 d0 + w1 d1, a 2x2 Toeplitz
-# product, in three multiplications: w1 (d0 + d1), (w2 - w1) d1, (w0 - w1) d0.
-WHOLE2 = Algorithm(
-    B=np.array([[1, 1], [0, 1], [1, 0]]),
-    G=np.array([[0, 1, 0], [0, -1, 1], [1, -1, 0]]),
-    A=np.array([[1, 1, 0], [1, 0, 1]]),
-    halo=0,
-)
 
 
 def _combine(coefficients: Sequence[float], parts: Sequence[jax.Array | None]):
@@ -89,7 +73,9 @@ def _combine(coefficients: Sequence[float], parts: Sequence[jax.Array | None]):
     return total
 
 
-def _combine_both(matrix: np.ndarray, grid: list[list[jax.Array | None]]) -> list[jax.Array]:
+def _combine_both(
+    matrix: np.ndarray, grid: Sequence[Sequence[jax.Array | None]]
+) -> list[jax.Array]:
     """matrix @ grid @ matrix.T for a square grid of arrays, row by row in one list."""
     n = len(grid)
     columns = [[_combine(row, [grid[a][b] for a in range(n)]) for b in range(n)] for row in matrix]
@@ -97,14 +83,15 @@ def _combine_both(matrix: np.ndarray, grid: list[list[jax.Array | None]]) -> lis
 
 
 def _tiles(g: Geometry, algorithm: Algorithm) -> tuple[int, int]:
-    return tuple(-(-size // algorithm.tile) for size in g.out_size)
+    height, width = g.out_size
+    return -(-height // algorithm.tile), -(-width // algorithm.tile)
 
 
 def _windows(x: jax.Array, g: Geometry, algorithm: Algorithm) -> list[list[jax.Array | None]]:
     """window x window arrays f[n,tiles,tiles,I]: the inputs of every tile, one per position."""
     m, window, tiles = algorithm.tile, algorithm.window, _tiles(g, algorithm)
     if tiles == (1, 1):
-        start = [-g.padding[a][0] if algorithm.halo else 0 for a in range(2)]
+        start = [-g.padding[a][0] for a in range(2)]
         inside = [
             [p if 0 <= p < g.size[a] else None for p in range(start[a], start[a] + window)]
             for a in range(2)
@@ -125,7 +112,7 @@ def _transformed_kernel(
 ) -> jax.Array:
     """f32[p*p,I,O], of the mirrored taps if `is_turned`; made no earlier than x."""
     taps = algorithm.G[:, ::-1] if is_turned else algorithm.G
-    both = again_after(jnp.asarray(np.kron(taps, taps), jnp.float32), x)
+    both = copy_after(jnp.asarray(np.kron(taps, taps), jnp.float32), x)
     flat = w.astype(jnp.float32).reshape(9, -1)
     return matmul(both, flat).reshape(-1, *w.shape[2:])
 
@@ -136,7 +123,7 @@ def _image_cost(channels: int, g: Geometry, algorithm: Algorithm) -> tuple[int, 
 
 
 def enough_rows(channels: int, out: int, algorithm: Algorithm) -> int:
-    """Tiles that the products should have, all figures measured.
+    """Tiles that the products should have (figures of one 2-core AMD EPYC).
 
     XLA:CPU computes products of fewer rows on one core: of fewer than 1536 rows of 64 channels, 768
     of 128. F(2x2) gains more by both cores than it loses by arrays beyond the cache; F(4x4), with
@@ -171,7 +158,7 @@ def _forward(
         rows = []
         for row in algorithm.A:
             parts = [_combine(row, products[b::points]) for b in range(points)]
-            y = add(column[b] * part[:, :, :, None] for b, part in enumerate(parts))
+            y = sum_terms(column[b] * part[:, :, :, None] for b, part in enumerate(parts))
             rows.append(y.reshape(-1, tiles[0], m * tiles[1], out).astype(x.dtype))
         return rows
 
@@ -189,11 +176,11 @@ def _weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry, algorithm: Algori
     """dU_p = V_p^T (A dY A^T)_p, dw = G^T dU G: the transpose of the forward, without its sums."""
     channels, out = x.shape[-1], dy.shape[-1]
     m, tiles = algorithm.tile, _tiles(g, algorithm)
-    surplus = tuple((0, m * tiles[a] - g.out_size[a]) for a in range(2))
+    surplus = [(0, m * tiles[a] - g.out_size[a]) for a in range(2)]
 
     def run(x: jax.Array, dy: jax.Array) -> jax.Array:
         inputs = _combine_both(algorithm.B, _windows(x.astype(jnp.float32), g, algorithm))
-        dy = pad(dy.astype(jnp.float32), surplus)
+        dy = pad(dy.astype(jnp.float32), (surplus[0], surplus[1]))
         grid = [[dy[:, r::m, c::m] for c in range(m)] for r in range(m)]
         outputs = _combine_both(algorithm.A.T, grid)
         pairs = zip(inputs, outputs, strict=True)
@@ -205,22 +192,20 @@ def _weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry, algorithm: Algori
     return matmul(both, du.reshape(shape[0], -1)).reshape(3, 3, channels, out)
 
 
-def _make_lowering(algorithm: Algorithm) -> Lowering:
-    def applies(g: Geometry, channels: int, out: int) -> bool:
-        is_small_filter = g.kernel == (3, 3) and g.stride == (1, 1) and g.groups == 1
-        is_framed = g.size == (2, 2) and g.padding == ((1, 1), (1, 1))
-        return is_small_filter and (algorithm.halo == 1 or is_framed)
+def _applies(g: Geometry, channels: int, out: int) -> bool:
+    return g.kernel == (3, 3) and g.stride == (1, 1) and g.groups == 1
 
+
+def _make_lowering(algorithm: Algorithm) -> Lowering:
     return Lowering(
         forward=lambda x, w, g: _forward(x, w, g, algorithm),
         input_gradient=lambda dy, w, g: _input_gradient(dy, w, g, algorithm),
         weight_gradient=lambda x, dy, g: _weight_gradient(x, dy, g, algorithm),
-        applies=applies,
+        applies=_applies,
     )
 
 
 LOWERINGS: dict[str, Lowering] = {
     "winograd2": _make_lowering(F2),
     "winograd4": _make_lowering(F4),
-    "winograd_map2": _make_lowering(WHOLE2),
 }

@@ -1,8 +1,4 @@
-"""Lowerings for the convolutions that are not plain 3x3 on a large map.
-
-Depthwise convolutions, maps of a few pixels, patches that do not overlap, and many channels to a
-few; see `mexjax.ops.conv.lowerings` for what a lowering is.
-"""
+"""Maps of a few pixels, patches that do not overlap, and many channels to a few."""
 
 import math
 
@@ -11,104 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mexjax.cpu.ordering import again_after, zeros_after
-from mexjax.ops.conv.lowerings import (
-    Geometry,
-    Lowering,
-    Pair,
-    add,
-    im2col_input_gradient,
-    images_of_a_block,
-    matmul,
-    pad,
-    padded_block,
-    patches,
-    taps_of,
-    turn,
-)
+from mexjax.cpu.ordering import copy_after
+from mexjax.cpu.sums import sum_terms
+from mexjax.ops.conv.geometry import Geometry, Lowering, Pair, matmul, pad, taps_of
+from mexjax.ops.conv.im2col import im2col_input_gradient, patches
 from mexjax.ops.products import sum_of_outer_products
 
-# Of the depthwise weight gradient: bytes of its blocks, and columns that one expression sums.
-BLOCK_BYTES, MOST_COLUMNS = 2**20, 56
 # Channels that are few: of more, a Winograd form has fewer products.
 MOST_OUTPUTS = 4
-
-# ---- depthwise: shifted multiply-adds ------------------------------------------------------------
-
-
-def _depthwise(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    x, w = pad(x, g.padding), w.astype(jnp.float32)
-    return add(x[:, rows, columns] * w[i, j, 0] for i, j, rows, columns in taps_of(g))
-
-
-def _depthwise_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    """As `phases`, with one padded array that all residues of the position read."""
-    if g.stride == (1, 1):
-        return _depthwise(dy, turn(w, g.groups), g.turned())
-    (s, t), (kh, kw) = g.stride, g.kernel
-    before = ((kh - 1) // s, (kw - 1) // t)
-    units = [-(-g.padded[a] // g.stride[a]) for a in range(2)]
-    after = [max(0, units[a] - g.out_size[a]) for a in range(2)]
-    dy = pad(dy, ((before[0], after[0]), (before[1], after[1])))
-    w = w.astype(jnp.float32)
-
-    def residue(r: int, c: int) -> jax.Array:
-        # Position s u + r of the padded map is reached from output u - k by tap s k + r.
-        terms = [
-            dy[:, before[0] - k :, before[1] - m :][:, : units[0], : units[1]]
-            * w[s * k + r, t * m + c, 0]
-            for k in range(-(-(kh - r) // s))
-            for m in range(-(-(kw - c) // t))
-        ]
-        return add(terms) if terms else jnp.zeros((dy.shape[0], *units, dy.shape[-1]), jnp.float32)
-
-    dx = jnp.stack([jnp.stack([residue(r, c) for c in range(t)], 3) for r in range(s)], 2)
-    dx = dx.reshape(dx.shape[0], units[0] * s, units[1] * t, -1)
-    (top, _), (left, _) = g.padding
-    return dx[:, top : top + g.size[0], left : left + g.size[1]]
-
-
-def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    """Sums over columns within a loop over blocks of images, then over rows and images.
-
-    A sum over (n, h, w) at once would be a strided, scalar loop for every channel, and one pass
-    over memory for every tap. A block of images, of one where they are large, stays in the cache,
-    and one expression sums the taps of a kernel row: its terms, one for each column of the output,
-    are slices as wide as the kernel times a pixel.
-    """
-    if jax.default_backend() != "cpu":
-        x, dy = pad(x, g.padding), dy.astype(jnp.float32)
-        taps = [jnp.sum(x[:, rows, columns] * dy, (0, 1, 2)) for _, _, rows, columns in taps_of(g)]
-        return jnp.stack(taps).reshape(*g.kernel, 1, -1)
-    (kh, kw), (s, t), (height, width) = g.kernel, g.stride, g.out_size
-    n, channels = x.shape[0], x.shape[-1]
-    image_bytes = 4 * math.prod(x.shape[1:])
-    images = images_of_a_block(n, image_bytes, BLOCK_BYTES)
-    parts = [range(w, min(w + MOST_COLUMNS, width)) for w in range(0, width, MOST_COLUMNS)]
-    keys = [(i, part) for i in range(kh) for part in parts]
-
-    def body(k: jax.Array, sums: list[jax.Array]) -> list[jax.Array]:
-        xs = padded_block(x, k, images, g.padding)
-        dys = padded_block(dy, k, images, ((0, 0), (0, 0)))
-
-        def term(i: int, w: int) -> jax.Array:
-            rows = slice(i, i + s * (height - 1) + 1, s)
-            return xs[:, rows, t * w : t * w + kw] * dys[:, :, w, None]
-
-        return [
-            total + add(term(i, w) for w in part)
-            for total, (i, part) in zip(sums, keys, strict=True)
-        ]
-
-    zeros = [zeros_after(dy, (images, height, kw, channels), jnp.float32) for _ in keys]
-    # The sums that are left are small; not joined with the loop, they stay sums of whole vectors.
-    sums = lax.optimization_barrier(lax.fori_loop(0, n // images, body, zeros))
-    rows = [
-        add(total.sum((0, 1)) for total, (row, _) in zip(sums, keys, strict=True) if row == i)
-        for i in range(kh)
-    ]
-    return jnp.stack(rows).reshape(kh, kw, 1, channels)
-
 
 # ---- tiny maps: the whole map is one vector ------------------------------------------------------
 
@@ -130,7 +36,7 @@ def _tap_of(g: Geometry) -> np.ndarray:
 def _unrolled_kernel(w: jax.Array, g: Geometry, x: jax.Array) -> jax.Array:
     """f[kh,kw,I/g,O] -> f[g,H*W*I/g,H'*W'*O/g], made no earlier than x."""
     tap_of = _tap_of(g)
-    w = again_after(w, x).reshape(g.kernel[0] * g.kernel[1], w.shape[2], g.groups, -1)
+    w = copy_after(w, x).reshape(g.kernel[0] * g.kernel[1], w.shape[2], g.groups, -1)
     w = w.swapaxes(1, 2)
     taps = [*w, jnp.zeros_like(w[0])]
     rows = [jnp.concatenate([taps[t] for t in row], -1) for row in tap_of]
@@ -175,7 +81,7 @@ def _dense_map_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
     taps = []
     for t in range(g.kernel[0] * g.kernel[1]):
         joined = [blocks[:, p, :, q] for p, q in np.argwhere(tap_of == t)]
-        taps.append(add(joined) if joined else jnp.zeros_like(blocks[:, 0, :, 0]))
+        taps.append(sum_terms(joined) if joined else jnp.zeros_like(blocks[:, 0, :, 0]))
     return jnp.stack(taps).swapaxes(1, 2).reshape(*g.kernel, per_group, out)
 
 
@@ -216,7 +122,7 @@ def _few_outputs(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     kw, channels, out = w.shape[1:]
     z = matmul(x.reshape(-1, channels), w.transpose(2, 0, 1, 3).reshape(channels, -1))
     z = pad(z.reshape(*x.shape[:3], -1), g.padding)
-    return add(
+    return sum_terms(
         z[:, rows, columns, (i * kw + j) * out :][..., :out] for i, j, rows, columns in taps_of(g)
     )
 
@@ -241,13 +147,6 @@ LOWERINGS: dict[str, Lowering] = {
             and out <= MOST_OUTPUTS
             and out * math.prod(g.kernel) <= channels
         ),
-    ),
-    "depthwise": Lowering(
-        _depthwise,
-        _depthwise_input_gradient,
-        _depthwise_weight_gradient,
-        lambda g, channels, out: g.groups == channels == out,
-        maps=True,
     ),
     "dense_map": Lowering(
         _dense_map,

@@ -1,0 +1,101 @@
+"""XLA's own convolution, whole or in parts."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from mexjax.cpu.sums import sum_terms
+from mexjax.ops.conv.geometry import Function, Geometry, Lowering, turn
+
+# Convolutions that one is taken apart into, and the weights of one that is into many.
+FEW_PARTS, MANY_PARTS, MOST_WEIGHTS = 4, 36, 2**18
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def _native(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, w, g.stride, g.padding, dimension_numbers=_DIMENSIONS, feature_group_count=g.groups
+    )
+
+
+def _native_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+    """The output gradient, spread out by the stride, convolved with the turned kernel."""
+    padding = []
+    for a in range(2):
+        before = g.kernel[a] - 1 - g.padding[a][0]
+        spread = (g.out_size[a] - 1) * g.stride[a] + 1
+        padding.append((before, g.size[a] + g.kernel[a] - 1 - spread - before))
+    return lax.conv_general_dilated(
+        dy,
+        turn(w, g.groups),
+        (1, 1),
+        padding,
+        lhs_dilation=g.stride,
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=g.groups,
+    )
+
+
+def _native_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
+    """Channels in the place of the batch, the output gradient in the place of the kernel."""
+    padding = []
+    for a in range(2):
+        before = g.padding[a][0]
+        spread = (g.out_size[a] - 1) * g.stride[a] + 1
+        padding.append((before, g.kernel[a] - 1 + spread - g.size[a] - before))
+    return lax.conv_general_dilated(
+        x,
+        dy,
+        (1, 1),
+        padding,
+        rhs_dilation=g.stride,
+        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        batch_group_count=g.groups,
+    )
+
+
+def _parts(n: int, most: int) -> int:
+    return max(d for d in range(1, most + 1) if n % d == 0)
+
+
+def _native_parts(most: int) -> Lowering:
+    """At most so many convolutions, each of as many images.
+
+    XLA:CPU runs one convolution on one core, several convolutions on several; those of few images
+    stay in the cache. The price of many is their compilation, and a kernel for each of them in the
+    weight gradient, so that only small kernels have many.
+    """
+
+    def by_parts(function: Function) -> Function:
+        def run(a: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
+            parts = jnp.split(a, _parts(a.shape[0], most))
+            return jnp.concatenate([function(p, w, g) for p in parts])
+
+        return run
+
+    def weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
+        pairs = zip(*(jnp.split(a, _parts(a.shape[0], most)) for a in (x, dy)), strict=True)
+        return sum_terms(_native_weight_gradient(p, q, g).astype(jnp.float32) for p, q in pairs)
+
+    def applies(g: Geometry, channels: int, out: int) -> bool:
+        size = math.prod(g.kernel) * channels * out
+        return g.groups == 1 and (most <= FEW_PARTS or size <= MOST_WEIGHTS)
+
+    return Lowering(
+        by_parts(_native),
+        by_parts(_native_input_gradient),
+        weight_gradient,
+        applies,
+        in_loop=False,
+    )
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "native": Lowering(
+        _native, _native_input_gradient, _native_weight_gradient, lambda *_: True, in_loop=False
+    ),
+    "native_parts": _native_parts(FEW_PARTS),
+    "native_many": _native_parts(MANY_PARTS),
+}

@@ -1,0 +1,27 @@
+"""Mesh axes of `shard_map` over which arrays vary."""
+
+from __future__ import annotations
+
+import jax
+from jax import lax
+
+
+def varying_axes(x: jax.Array) -> frozenset[str]:
+    """The `shard_map` mesh axes over which `x` varies (none outside of `shard_map`)."""
+    kind = jax.typeof(x)
+    return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
+
+
+def vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Inside `shard_map`, lets both arrays vary over the mesh axes that either varies over.
+
+    This is outside of the custom derivative, so that the gradient of an array which the devices
+    share is summed over them.
+    """
+    axes = [varying_axes(a) for a in (x, w)]
+    missing = [tuple(sorted((axes[0] | axes[1]) - own)) for own in axes]
+    if missing[0]:
+        x = lax.pcast(x, missing[0], to="varying")
+    if missing[1]:
+        w = lax.pcast(w, missing[1], to="varying")
+    return x, w
