@@ -1,4 +1,4 @@
-"""What choosing key frames anew wins back, on embedded clips whose annotation misses.
+"""Scores with annotated, re-selected and true key frames, on clips whose annotation misses.
 
     python benchmarks/key_frames.py --json=benchmarks/results/DATE-MACHINE-COMMIT-keyframes.json
 
@@ -55,7 +55,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 
 def overrides(seed: int, choice: dict[str, Any]) -> dict[str, Any]:
-    """Of the card, for one draw and one choice."""
+    """Overrides of the card for one draw and one choice."""
     keys = {f"data.key_frames.{key}": value for key, value in choice.items()}
     drawn = {
         f"data.synthetic.{key}": value for key, value in synthetic.PRESETS["keyframes"].items()
@@ -75,7 +75,7 @@ def errors_ms(seed: int, choice: dict[str, Any]) -> list[float]:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/tsfmicro.py")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])

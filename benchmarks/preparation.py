@@ -1,6 +1,6 @@
 """Frames a second of the preparation beside a plain OpenCV loop, and its memory.
 
-    python benchmarks/prepare.py --json=benchmarks/results/DATE-MACHINE-COMMIT-prepare.json
+    python benchmarks/preparation.py --json=benchmarks/results/DATE-MACHINE-COMMIT-preparation.json
 
 The embedded faces are written as a release; then `prepare` (everything: annotation, landmarks,
 shards, hashes, contact sheet, manifest) and a loop of imread, warpAffine and imwrite to PNG with
@@ -143,7 +143,7 @@ def measure(name: str, folder: Path, *, num_clips: int, repeats: int) -> dict[st
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--layout", default="casme2", help="release to imitate")
     parser.add_argument("--quick", action="store_true", help="few clips, two turns")

@@ -1,8 +1,8 @@
-"""How long every lowering of a convolution takes, layer by layer, beside PyTorch's operator.
+"""Times of every lowering of a convolution, layer by layer, beside PyTorch's operator.
 
-    python benchmarks/ops.py --quick
-    python benchmarks/ops.py --json=benchmarks/results/DATE-MACHINE-COMMIT-ops.json
-    python benchmarks/ops.py --tune
+    python benchmarks/convolutions.py --quick
+    python benchmarks/convolutions.py --json=FILE
+    python benchmarks/convolutions.py --tune
 
 Times are medians in milliseconds for one fold (the time of F folds divided by F), float32, of the
 forward pass, the input gradient and the weight gradient, each compiled alone.  `auto` is what the
@@ -24,7 +24,9 @@ import argparse
 import json
 import math
 import os
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -353,7 +355,7 @@ def show(network: str, rows: list[dict[str, Any]], layers_: list[Layer]) -> None
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--tune", action="store_true", help="write the library's table")
     parser.add_argument("--quick", action="store_true", help="first layers only, one repetition")
@@ -378,6 +380,7 @@ def main() -> None:
         return median_ms(function, 3 if few else 9, budget_s, hopeless_ms)
 
     record: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
         "environment": machine.environment(),
         "torch": torch.__version__ if torch else None,
         "num_threads": num_threads,
