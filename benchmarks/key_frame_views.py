@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few clips, one turn")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    clips, repeats = (4, 1) if arguments.quick else (30, 5)
+    clips, repeats = (6, 1) if arguments.quick else (30, 5)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), clips, repeats)
     record = {

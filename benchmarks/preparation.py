@@ -86,9 +86,12 @@ def time_plain_loop(
 # The kernel's mark of this process's own memory: what `getrusage` says of a child begins at the
 # size of the process that started it.
 _CHILD = """
-import re, sys
-from mexjax.prepare import main
-status = main(sys.argv[1:])
+import re, runpy, sys
+status = 0
+try:
+    runpy.run_module("mexjax.prepare", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    status = end.code
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 sys.exit(status)
 """
