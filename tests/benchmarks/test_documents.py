@@ -100,6 +100,12 @@ def test_every_path_in_the_text_exists(document):
         assert (ROOT / path).exists() or (ROOT / f"{path}.py").exists(), path
 
 
+def test_every_path_inside_the_package_exists(document):
+    rooms = "|".join(path.name for path in (ROOT / "mexjax").iterdir() if path.is_dir())
+    for path in re.findall(rf"(?<![\w/.])((?:{rooms})/\w+\.(?:py|json))", text_of(document)):
+        assert (ROOT / "mexjax" / path).exists(), path
+
+
 def test_every_name_of_the_package_exists(document):
     for name in re.findall(r"\bmexjax\.([a-z]\w+)\(", text_of(document)):
         assert hasattr(mexjax, name), name
