@@ -358,7 +358,7 @@ def main() -> None:
     """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--tune", action="store_true", help="write the library's table")
-    parser.add_argument("--quick", action="store_true", help="first layers only, one repetition")
+    parser.add_argument("--quick", action="store_true", help="one layer of FDP tiny")
     parser.add_argument("--folds", type=int, nargs="*", default=None, help="default: 1 2 4 8")
     parser.add_argument("--only", default="", help="networks whose name contains this")
     parser.add_argument("--layers", default="", help="layers whose description contains this")
@@ -388,7 +388,8 @@ def main() -> None:
         "load_before": os.getloadavg()[0],
         "networks": {},
     }
-    for network, layers_ in layers(arguments.only).items():
+    only = arguments.only or ("tiny" if arguments.quick else "")
+    for network, layers_ in layers(only).items():
         layers_ = [layer for layer in layers_ if arguments.layers in describe(layer)]
         layers_ = [
             layer for layer in layers_ if not (arguments.new and conv_choice.is_tuned(layer))
