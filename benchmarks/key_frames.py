@@ -63,9 +63,15 @@ def overrides(seed: int, choice: dict[str, Any]) -> dict[str, Any]:
     return {"seed": seed, "data.synthetic.seed": seed, **drawn, **keys}
 
 
-def errors_ms(seed: int, choice: dict[str, Any]) -> list[float]:
-    """Mean distance of onset, apex and offset from the true ones, milliseconds."""
-    plan = synthetic.make_plan(synthetic.preset("keyframes", seed=seed))
+def errors_ms(seed: int, choice: dict[str, Any], **settings: Any) -> list[float]:
+    """Mean distance of onset, apex and offset from the true ones, milliseconds.
+
+    Args:
+      seed: the draw.
+      choice: settings of data.key_frames.
+      settings: fields of the embedded dataset that differ from the preset's.
+    """
+    plan = synthetic.make_plan(synthetic.preset("keyframes", seed=seed, **settings))
     names = ("window", "lambda_rise", "lambda_fall", "difference")
     rule = keyframes.Rule(**{key: choice[key] for key in names if key in choice})
     true = [chosen_frames(plan, clip.index, "true") for clip in plan.clips]
@@ -86,9 +92,12 @@ def main() -> None:
     machine.use_callers_memory()
     machine.use_compilation_cache()
     quick: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if arguments.quick:
         arguments.seeds = arguments.seeds[:1]
+        settings = {"num_clips": 40}
         quick = {"train.num_epochs": 2, "folds.only": ("synthetic/01",)}
+        quick |= {f"data.synthetic.{key}": value for key, value in settings.items()}
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
@@ -98,7 +107,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.choices:
-            errors = [errors_ms(seed, CHOICES[name]) for seed in arguments.seeds]
+            errors = [errors_ms(seed, CHOICES[name], **settings) for seed in arguments.seeds]
             record["errors_ms"][name] = np.mean(errors, axis=0).tolist()
             for seed in arguments.seeds:
                 config = mexjax.load_config(
