@@ -3,8 +3,8 @@
     python benchmarks/all.py --json=benchmarks/results/DATE-MACHINE-COMMIT.json
     python benchmarks/all.py --quick
 
-Needs the standard library alone: a benchmark whose packages are missing is left out and said so,
-and one that fails leaves its message in the file and the others running.
+The script needs the standard library alone. A benchmark whose packages are missing is left out with
+a message; one that fails leaves its message in the file, and the others go on.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 STUDY = ("jax", "flax", "optax", "ml_collections", "orbax", "pandas", "psutil", "rich", "cv2")
-# What each needs; PyTorch is missed by a comparison, not by a benchmark.
+# Packages that each benchmark needs; PyTorch is missed by a comparison, not by a benchmark.
 NEEDS = {
-    "ops": ("jax", "numpy", "rich"),
+    "convolutions": ("jax", "numpy", "rich"),
     "cpu_tricks": STUDY,
     "step_time": STUDY,
     "frozen": STUDY,
-    "loso": (*STUDY, "torch"),
+    "study_time": (*STUDY, "torch"),
     "pipeline": (*STUDY, "grain"),
-    "prepare": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
-    "reselection": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
+    "preparation": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
+    "key_frame_views": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
     "key_frames": STUDY,
+    "scores": STUDY,
 }
 
 
 def missing(packages: tuple[str, ...]) -> list[str]:
-    """Those that are not installed."""
+    """Names of the packages that are not installed."""
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
 def main() -> int:
-    """Run what the command line asks for; 1 if a benchmark failed."""
+    """Run the benchmarks of the command line; the status is 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few minutes, to see that it works")
     parser.add_argument("--only", nargs="*", default=list(NEEDS), choices=list(NEEDS))

@@ -35,7 +35,8 @@ from mexjax.cpu import heap
 from mexjax.ops.conv import LOWERINGS, choice
 from mexjax.ops.conv.geometry import OPERATIONS, Geometry, Layer
 from mexjax.train import cost, plan
-from mexjax.train.study import compile_group, device_data, make_study
+from mexjax.train.programs import compile_programs, device_data
+from mexjax.train.study import make_study
 
 PARTS = ("operations", "convolutions", "heaps", "steps")
 HEAPS = ("untouched", "calling thread", "kept, large pages", "hole")
@@ -160,7 +161,7 @@ class Step:
         jax.clear_caches()
         config = load_config(card, {"has_progress": False, "folds.per_chunk": 1} | overrides)
         study = make_study(config)
-        self.compiled = compile_group(study, device_data(study), 1)
+        self.compiled = compile_programs(study, device_data(study), per_device=1)
         folds = plan.pad_folds(plan.take_folds(study.plan, slice(0, 1)), 1)
         self.arguments = jax.device_put((folds, device_data(study)))
 

@@ -1,4 +1,4 @@
-"""What computing a frozen first part once is worth: training steps of Micro-AU CLIP on ViT-B/32.
+"""Gain of computing a frozen first part once: training steps of Micro-AU CLIP on ViT-B/32.
 
     python benchmarks/frozen.py --json=benchmarks/results/DATE-MACHINE-COMMIT-frozen.json
 
@@ -34,7 +34,7 @@ WAYS = {
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5)

@@ -1,4 +1,4 @@
-"""What choosing key frames anew wins back, on embedded clips whose annotation misses.
+"""Scores with annotated, re-selected and true key frames, on clips whose annotation misses.
 
     python benchmarks/key_frames.py --json=benchmarks/results/DATE-MACHINE-COMMIT-keyframes.json
 
@@ -56,7 +56,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 
 def overrides(seed: int, choice: dict[str, Any]) -> dict[str, Any]:
-    """Of the card, for one draw and one choice."""
+    """Overrides of the card for one draw and one choice."""
     keys = {f"data.key_frames.{key}": value for key, value in choice.items()}
     drawn = {
         f"data.synthetic.{key}": value for key, value in synthetic.PRESETS["keyframes"].items()
@@ -64,9 +64,15 @@ def overrides(seed: int, choice: dict[str, Any]) -> dict[str, Any]:
     return {"seed": seed, "data.synthetic.seed": seed, **drawn, **keys}
 
 
-def errors_ms(seed: int, choice: dict[str, Any]) -> list[float]:
-    """Mean distance of onset, apex and offset from the true ones, milliseconds."""
-    plan = synthetic.make_plan(synthetic.preset("keyframes", seed=seed))
+def errors_ms(seed: int, choice: dict[str, Any], **settings: Any) -> list[float]:
+    """Mean distance of onset, apex and offset from the true ones, milliseconds.
+
+    Args:
+      seed: the draw.
+      choice: settings of data.key_frames.
+      settings: fields of the embedded dataset that differ from the preset's.
+    """
+    plan = synthetic.make_plan(synthetic.preset("keyframes", seed=seed, **settings))
     names = ("window", "lambda_rise", "lambda_fall", "difference")
     rule = keyframes.Rule(**{key: choice[key] for key in names if key in choice})
     true = [chosen_frames(plan, clip.index, "true") for clip in plan.clips]
@@ -76,7 +82,7 @@ def errors_ms(seed: int, choice: dict[str, Any]) -> list[float]:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/tsfmicro.py")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
@@ -87,9 +93,12 @@ def main() -> None:
     run_in_calling_thread()
     machine.use_compilation_cache()
     quick: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if arguments.quick:
         arguments.seeds = arguments.seeds[:1]
+        settings = {"num_clips": 40}
         quick = {"train.num_epochs": 2, "folds.only": ("synthetic/01",)}
+        quick |= {f"data.synthetic.{key}": value for key, value in settings.items()}
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
@@ -99,7 +108,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.choices:
-            errors = [errors_ms(seed, CHOICES[name]) for seed in arguments.seeds]
+            errors = [errors_ms(seed, CHOICES[name], **settings) for seed in arguments.seeds]
             record["errors_ms"][name] = np.mean(errors, axis=0).tolist()
             for seed in arguments.seeds:
                 config = mexjax.load_config(

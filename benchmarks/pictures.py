@@ -1,8 +1,10 @@
-"""Draw a results file: bars of step times, scaling over folds, roofline of the convolutions.
+"""Draw a results file (step times, scaling over folds, roofline of the convolutions) or a run.
 
     python benchmarks/pictures.py benchmarks/results/DATE-MACHINE-COMMIT-step.json --out=DIR
+    python benchmarks/pictures.py runs/fdp_tiny --out=docs/images
 
-Takes what `step_time.py`, `ops.py`, `loso.py` or `all.py` wrote and draws what is in it.
+The files are those of `step_time.py`, `convolutions.py`, `study_time.py` or `all.py`. The picture
+of a run with dynamic images shows held-out clips, and its confusion matrix beside them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import matplotlib
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 OURS, THEIRS = "#2a6f97", "#c9c9c9"
@@ -131,19 +135,64 @@ def draw(record: dict[str, Any], out: Path, stem: str) -> list[Path]:
     return written
 
 
+def run_picture(run: Path) -> Figure:
+    """Held-out clips with their dynamic images, and the confusion matrix of all of them.
+
+    Args:
+      run: folder of a finished run of a model that makes dynamic images.
+    """
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    predictions = pd.read_csv(run / "predictions.csv").set_index("clip")["prediction"]
+    with np.load(run / "sheet.npz", allow_pickle=False) as sheet:
+        frames, targets, titles = sheet["frames"][:4], sheet["target"][:4], sheet["title"][:4]
+    num_frames = frames.shape[1]
+    figure = plt.figure(figsize=(14, 5.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1))
+    rows = left.subplots(len(frames), num_frames + 1)
+    for axes, clip, target, title in zip(rows, frames, targets, titles, strict=True):
+        label, name = str(title).split(", ")
+        for ax, image in zip(axes, [*clip / 255, target], strict=True):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=1)
+            ax.set_axis_off()
+        text = f"{label}; predicted: {predictions[name]}"
+        above = {"transform": axes[0].transAxes, "fontsize": 11, "in_layout": False}
+        axes[0].text(0, 1.08, text, **above)  # as wide as it likes
+        axes[-1].set_title("dynamic image", fontsize=9)
+    confusion = np.array(results["metrics"]["last"]["confusion"])
+    share = confusion / confusion.sum(axis=1, keepdims=True)
+    ax = right.subplots()
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(confusion):
+        color = "white" if share[row, column] > 0.55 else "black"
+        ax.text(column, row, count, ha="center", va="center", color=color, fontsize=13)
+    classes = results["classes"]
+    ax.set_xticks(range(len(classes)), classes, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.set_title(f"{results['num_clips']} held-out clips of {results['num_subjects']} subjects")
+    return figure
+
+
 def main() -> None:
-    """Run what the command line asks for."""
+    """Draw the files of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("."))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for path in arguments.results:
+        if path.is_dir():
+            file = arguments.out / f"{path.name}.png"
+            run_picture(path).savefig(file, dpi=90, metadata={"Software": None})
+            print(file)
+            continue
         record = json.loads(path.read_text(encoding="utf-8"))
         parts = [record, *(part for part in record.values() if isinstance(part, dict))]
         written = [file for part in parts for file in draw(part, arguments.out, path.stem)]
         if not written:
-            raise SystemExit(f"{path}: expected what step_time, ops, loso or all wrote.")
+            raise SystemExit(
+                f"{path}: it is no file of step_time, convolutions, study_time or all."
+            )
         for file in written:
             print(file)
 

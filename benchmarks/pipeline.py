@@ -1,4 +1,4 @@
-"""How many clips a second reach a training step: resident on the device, and streamed to it.
+"""Clips a second that reach a training step: resident on the device, and streamed to it.
 
     python benchmarks/pipeline.py --json=benchmarks/results/DATE-MACHINE-COMMIT-pipeline.json
 
@@ -41,7 +41,7 @@ def rate(step: Callable[[int], Any], batch: int, seconds: float) -> float:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/fdp.py")
     parser.add_argument("--quick", action="store_true", help="a second each")

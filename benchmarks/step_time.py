@@ -93,7 +93,7 @@ def side(
     settings: str = "",
     **options: Any,
 ) -> dict[str, Any]:
-    """Run `side.py` in a process and read its line.
+    """Run `step_process.py` in a process and read its line.
 
     Args:
       name: `jax` or `torch`.
@@ -101,12 +101,12 @@ def side(
       steps: timed steps; 0 compiles only.
       cache: folder of compiled programs.
       settings: more overrides of the card, `key=value` with blanks between.
-      options: others of `side.py`.
+      options: others of `step_process.py`.
 
     Raises:
       SystemExit: the process failed; its last words are in the message.
     """
-    command = [sys.executable, str(HERE / "side.py"), name, f"--card={case.card}"]
+    command = [sys.executable, str(HERE / "step_process.py"), name, f"--card={case.card}"]
     command += [f"--batch={case.batch}", f"--steps={steps}"]
     command += [f"--{key}={value}" for key, value in options.items()]
     settings = f"{SETTINGS.get((case.model, case.preset), '')} {settings}".split()
@@ -138,7 +138,7 @@ def measure(
       case: the card and its batch.
       rounds: how often each side runs.
       steps: timed steps of a run.
-      variants: options of `side.py torch` by the name they go by; {} times mexjax alone.
+      variants: options of `step_process.py torch` by the name they go by; {} times mexjax alone.
       cache: folder of compiled programs.
 
     Returns:
@@ -282,7 +282,7 @@ def chosen_cases(arguments: argparse.Namespace) -> tuple[list[Case], dict[Case, 
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="", help="one case: a recipe card, such as fdp")
     parser.add_argument("--preset", default="", help="of --model; none: the card's default")

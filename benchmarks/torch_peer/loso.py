@@ -1,6 +1,6 @@
 """The demo's study as a PyTorch script does it: one fold after another. Prints one JSON line.
 
-Started by `benchmarks/loso.py`.
+Started by `benchmarks/study_time.py`.
 
 Same clips, folds, batches, schedule, augmentation and number of updates as the card; the held-out
 clips are predicted after the last epoch, each with its mirror image.

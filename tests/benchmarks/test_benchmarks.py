@@ -6,6 +6,8 @@ import importlib.util
 import json
 import sys
 
+import matplotlib.text
+import numpy as np
 import pytest
 from small import ROOT, small_config
 
@@ -24,8 +26,8 @@ def load(name: str):
 
 
 SCRIPTS = (
-    "all", "cpu_tricks", "demo", "frozen", "key_frames", "loso", "ops", "pictures", "pipeline", "prepare",
-    "reselection", "side", "step_time",
+    "all", "convolutions", "cpu_tricks", "frozen", "key_frame_views", "key_frames", "pictures",
+    "pipeline", "preparation", "scores", "step_process", "step_time", "study_time", "tables",
 )  # fmt: skip
 
 
@@ -86,6 +88,31 @@ def test_pictures_of_a_results_file(tmp_path):
     assert all(path.stat().st_size > 1000 for path in written)
 
 
+def test_the_picture_of_a_run_shows_clips_and_what_was_predicted(monkeypatch, tmp_path, capsys):
+    run = tmp_path / "fdp_tiny"
+    run.mkdir()
+    results = {"metrics": {"last": {"confusion": [[1, 1], [0, 2]]}}, "classes": ["joy", "fear"]}
+    results |= {"num_clips": 4, "num_subjects": 2}
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (run / "predictions.csv").write_text("clip,prediction\na/1,fear\na/2,joy\n", encoding="utf-8")
+    images = np.random.default_rng(0).random((2, 8, 8))
+    frames = np.repeat((255 * images[:, None]).astype(np.uint8), 3, axis=1)
+    titles = np.array(["joy, a/1", "fear, a/2"])
+    np.savez(run / "sheet.npz", frames=frames, target=images, title=titles)
+    pictures = load("pictures")
+    figure = pictures.run_picture(run)
+    texts = [text.get_text() for text in figure.findobj(match=matplotlib.text.Text)]
+    assert {
+        "joy; predicted: fear",
+        "fear; predicted: joy",
+        "4 held-out clips of 2 subjects",
+    } <= set(texts)
+    monkeypatch.setattr(sys, "argv", ["pictures.py", str(run), f"--out={tmp_path}"])
+    pictures.main()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "fdp_tiny.png")
+    assert (tmp_path / "fdp_tiny.png").stat().st_size > 1000
+
+
 def test_layers_of_a_training_step_are_recorded():
     study = make_study(small_config(folds__only=("synthetic/02",)))
     data = study.dataset.on_host()
@@ -104,16 +131,16 @@ def test_layers_of_a_training_step_are_recorded():
 
 
 def test_tuning_replaces_the_row_of_its_layer_and_keeps_the_others(monkeypatch, tmp_path):
-    ops = load("ops")
+    convolutions = load("convolutions")
     monkeypatch.setattr(conv_choice, "TABLE", tmp_path / "table.json")
-    monkeypatch.setattr(ops.conv_choice, "TABLE", tmp_path / "table.json")
+    monkeypatch.setattr(convolutions.conv_choice, "TABLE", tmp_path / "table.json")
     machine = dict.fromkeys(("processor", "cpu_count", "devices", "jax", "jaxlib"), "x")
     times = {"forward": 2.0, "input_gradient": 2.0, "weight_gradient": 2.0}
-    first, second = ops._layer(8, 16, 32), ops._layer(8, 8, 64)
+    first, second = convolutions._layer(8, 16, 32), convolutions._layer(8, 8, 64)
     for layer, fast in ((first, "im2col"), (second, "shifted"), (first, "shifted")):
         lowerings = {"native": times, fast: dict.fromkeys(times, 1.0)}
         row = {"layer": conv_choice.layer_to_json(layer), "lowerings": lowerings}
-        ops.tune(row, machine)
+        convolutions.tune(row, machine)
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert len(rows) == 2
     assert conv_choice.choose("forward", first) == "shifted"
@@ -122,56 +149,8 @@ def test_tuning_replaces_the_row_of_its_layer_and_keeps_the_others(monkeypatch, 
 
 
 def test_a_small_gain_is_not_worth_another_lowering():
-    ops = load("ops")
+    convolutions = load("convolutions")
     slow = {"forward": 1.0, "input_gradient": 1.0, "weight_gradient": 1.0}
-    chosen = ops.fastest({"native": slow, "im2col": {**dict.fromkeys(slow, 0.96), "forward": 0.5}})
+    times = {"native": slow, "im2col": {**dict.fromkeys(slow, 0.96), "forward": 0.5}}
+    chosen = convolutions.fastest(times)
     assert chosen == {"forward": "im2col", "input_gradient": "native", "weight_gradient": "native"}
-
-
-def test_tables_of_a_study_name_rows_that_were_not_run(tmp_path):
-    done = {"row": "full", "f1": {"mean": 0.5, "sd": None, "n": 1}, "f1_always": 0.25}
-    done |= {"paper": 0.4, "note": "", "probe": {"f_dc": 0.9, "f_ac": 0.2, "chance": 0.125}}
-    left = {"row": "plain", "f1": None, "f1_always": None, "probe": None, "paper": 0.2}
-    machine = {"processor": "P", "cpu_count": 2, "python": "3", "jax": "1"}
-    record = {"command": "make it", "environment": machine, "seeds": [0]}
-    record["tables"] = {"ablation": [done, left | {"note": "not run: why"}]}
-    path = tmp_path / "x.json"
-    path.write_text(json.dumps(record))
-    text = load("readme").ablation_tables(path)
-    assert "| full | **0.500** | 0.250 | 0.400 | 0.900 | 0.200 |" in text
-    assert "| plain: not run: why |" in text and "0.125" in text and "`make it`" in text
-
-
-def test_of_older_step_files_only_what_is_not_measured_again(tmp_path, monkeypatch):
-    readme = load("readme")
-    monkeypatch.setattr(readme, "ROOT", tmp_path)
-    monkeypatch.setattr(readme, "RESULTS", tmp_path)
-
-    def write(name, names, processor="A", folds=()):
-        timed = {"mexjax_s": 1.0, "peer_s": 2.0, "ratio": 0.5, "peer": "contiguous"}
-        cases = [{"name": n, **timed, "memory_ratio": 1.0, "inference": timed} for n in names]
-        by_count = {"time_ratio": {"4": 1.1}, "peer_time_ratio": {}, "compile_ratio": {"4": 1.5}}
-        environment = {"processor": processor, "cpu_count": 2, "python": "3", "jax": "0"}
-        record = {
-            "command": "python it.py",
-            "environment": environment | {"git": name},
-            "num_threads": 2,
-            "cases": cases,
-            "folds": [{"name": n, **by_count} for n in folds],
-        }
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(record), encoding="utf-8")
-        return path
-
-    files = [
-        write("2020-01-01-x-step", ["one", "two"], processor="B"),
-        write("2020-01-02-x-step", ["one", "two"], folds=["one"]),
-        write("2020-01-02b-x-step", ["two"]),
-    ]
-    found = readme.step_tables(files)
-    newer, older, other = found.split("Steps beside")[1:]
-    assert "| two, training" in newer and "| one, training" not in newer
-    assert "| one, training" in older and "| two, training" not in older
-    # On another processor they are measured once only.
-    assert "| one, training" in other and "| two, training" in other
-    assert "- one, 4 folds in one program: 1.10" in found

@@ -1,8 +1,8 @@
-"""How long every lowering of a convolution takes, layer by layer, beside PyTorch's operator.
+"""Times of every lowering of a convolution, layer by layer, beside PyTorch's operator.
 
-    python benchmarks/ops.py --quick
-    python benchmarks/ops.py --json=benchmarks/results/DATE-MACHINE-COMMIT-ops.json
-    python benchmarks/ops.py --tune
+    python benchmarks/convolutions.py --quick
+    python benchmarks/convolutions.py --json=FILE
+    python benchmarks/convolutions.py --tune
 
 Times are medians in milliseconds for one fold (the time of F folds divided by F), float32, of the
 forward pass, the input gradient and the weight gradient, each compiled alone.  `auto` is what the
@@ -24,7 +24,9 @@ import argparse
 import json
 import math
 import os
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -353,10 +355,10 @@ def show(network: str, rows: list[dict[str, Any]], layers_: list[Layer]) -> None
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--tune", action="store_true", help="write the library's table")
-    parser.add_argument("--quick", action="store_true", help="first layers only, one repetition")
+    parser.add_argument("--quick", action="store_true", help="one layer of FDP tiny")
     parser.add_argument("--folds", type=int, nargs="*", default=None, help="default: 1 2 4 8")
     parser.add_argument("--only", default="", help="networks whose name contains this")
     parser.add_argument("--layers", default="", help="layers whose description contains this")
@@ -383,6 +385,7 @@ def run(arguments: argparse.Namespace, *, keeps_memory: bool) -> None:
         return median_ms(function, 3 if few else 9, budget_s, hopeless_ms)
 
     record: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
         "environment": machine.environment(),
         "torch": torch.__version__ if torch else None,
         "num_threads": num_threads,
@@ -390,7 +393,8 @@ def run(arguments: argparse.Namespace, *, keeps_memory: bool) -> None:
         "load_before": os.getloadavg()[0],
         "networks": {},
     }
-    for network, layers_ in layers(arguments.only).items():
+    only = arguments.only or ("tiny" if arguments.quick else "")
+    for network, layers_ in layers(only).items():
         layers_ = [layer for layer in layers_ if arguments.layers in describe(layer)]
         layers_ = [
             layer for layer in layers_ if not (arguments.new and conv_choice.is_tuned(layer))

@@ -1,9 +1,12 @@
-"""The numbers the README quotes for a recipe card on the embedded dataset.
+"""Scores of a recipe card on the embedded dataset, beside those of its controls.
 
-    python benchmarks/demo.py --json=benchmarks/results/DATE-MACHINE-COMMIT-demo.json
+    python benchmarks/scores.py --json=benchmarks/results/DATE-MACHINE-COMMIT-fdp.json
+    python benchmarks/scores.py --card=configs/gamdss.py --json=FILE
+    python benchmarks/scores.py --quick
 
 Runs the card for several seeds, and for one seed with the labels shuffled, with still clips and
 with raw frames, and writes the scores and times of each with the machine they were made on.
+`--quick` trains one seed and one control for two epochs; of leave-one-subject-out, two folds.
 """
 
 from __future__ import annotations
@@ -54,14 +57,25 @@ def measure(card: str, name: str, overrides: dict[str, Any], folder: Path) -> di
     return record
 
 
+def shorten(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Cut the seeds and controls of the command line; returns overrides of a short training."""
+    arguments.seeds, arguments.controls = arguments.seeds[:1], arguments.controls[:1]
+    quick: dict[str, Any] = {"train.num_epochs": 2}
+    if mexjax.load_config(arguments.card).protocol.name == "loso":
+        quick["folds.only"] = ("synthetic/01", "synthetic/02")
+    return quick
+
+
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/fdp.py")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--controls", nargs="*", default=sorted(CONTROLS), choices=CONTROLS)
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="two epochs, one seed, one control")
+    parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
+    quick = shorten(arguments) if arguments.quick else {}
     run_in_calling_thread()
     machine.use_compilation_cache()
     jobs = [(f"seed{seed}", {"seed": seed}) for seed in arguments.seeds]
@@ -75,12 +89,14 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, overrides in jobs:
-            run = measure(arguments.card, name, overrides, Path(folder))
+            run = measure(arguments.card, name, overrides | quick, Path(folder))
             record["runs"].append(run)
             key = "f1" if run["task"] == "au" else "uf1"
             print(f"{name}: {key} {run['last'][key]:.3f}, {run['timing']['total_s']:.0f} s")
             # After every run: an interrupted measurement keeps what it has.
-            arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            if arguments.json:
+                text = json.dumps(record, indent=2) + "\n"
+                arguments.json.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Frames a second of the preparation beside a plain OpenCV loop, and its memory.
 
-    python benchmarks/prepare.py --json=benchmarks/results/DATE-MACHINE-COMMIT-prepare.json
+    python benchmarks/preparation.py --json=benchmarks/results/DATE-MACHINE-COMMIT-preparation.json
 
 The embedded faces are written as a release; then `prepare` (everything: annotation, landmarks,
 shards, hashes, contact sheet, manifest) and a loop of imread, warpAffine and imwrite to PNG with
@@ -86,9 +86,12 @@ def time_plain_loop(
 # The kernel's mark of this process's own memory: what `getrusage` says of a child begins at the
 # size of the process that started it.
 _CHILD = """
-import re, sys
-from mexjax.prepare import main
-status = main(sys.argv[1:])
+import re, runpy, sys
+status = 0
+try:
+    runpy.run_module("mexjax.prepare", run_name="__main__", alter_sys=True)
+except SystemExit as end:
+    status = end.code
 print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 sys.exit(status)
 """
@@ -143,7 +146,7 @@ def measure(name: str, folder: Path, *, num_clips: int, repeats: int) -> dict[st
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--layout", default="casme2", help="release to imitate")
     parser.add_argument("--quick", action="store_true", help="few clips, two turns")

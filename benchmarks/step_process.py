@@ -1,6 +1,6 @@
 """One side of `step_time.py`, in a process of its own: prints one JSON line.
 
-    python benchmarks/side.py torch --card=configs/fdp.py:official --batch=8 --steps=6
+    python benchmarks/step_process.py torch --card=configs/fdp.py:official --batch=8 --steps=6
 
 A process for each side, so that neither library's threads, memory or caches are in the other's way.
 """
@@ -124,7 +124,7 @@ def run_torch(config: ConfigDict, arguments: argparse.Namespace, heap: Heap) -> 
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("side", choices=("jax", "torch"))
     parser.add_argument("--card", required=True)

@@ -1,6 +1,6 @@
 """A whole leave-one-subject-out study beside the same study in sequential PyTorch.
 
-    python benchmarks/loso.py --json=benchmarks/results/DATE-MACHINE-COMMIT-loso.json
+    python benchmarks/study_time.py --json=benchmarks/results/DATE-MACHINE-COMMIT-study_time.json
 
 mexjax is timed as whole processes, imports and report included, under each strategy that
 `--strategies` names, with an empty compilation cache (cold) and again with what that left (warm);
@@ -69,7 +69,7 @@ def run_mexjax(card: str, options: list[str], folder: Path, cache: Path) -> dict
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/fdp.py")
     parser.add_argument("--quick", action="store_true", help="two folds, two epochs")

@@ -1,6 +1,6 @@
 """Clips a second of choosing key frames anew: a view made once, beside the released pattern.
 
-    python benchmarks/reselection.py --json=benchmarks/results/DATE-MACHINE-COMMIT-reselection.json
+    python benchmarks/key_frame_views.py --json=FILE
 
 The released loaders read frames from disk inside the loops over candidates, each time a sample is
 asked for (about R^2 + 2R + Rf + 4 reads). Here a view reads every clip once, takes all norms from
@@ -109,12 +109,12 @@ def _rate(count: int, run: Any) -> float:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="few clips, one turn")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    clips, repeats = (4, 1) if arguments.quick else (30, 5)
+    clips, repeats = (6, 1) if arguments.quick else (30, 5)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder), clips, repeats)
     record = {
