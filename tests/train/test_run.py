@@ -115,7 +115,7 @@ def test_steps_that_no_fold_of_a_group_has_are_left_out(changes, steps, tmp_path
         class Counted:
             def __call__(self, *arrays):
                 calls.append(1)
-                return step(*dataset)
+                return step(*arrays)
 
             def __getattr__(self, name):
                 return getattr(step, name)
@@ -132,10 +132,10 @@ def test_steps_that_no_fold_of_a_group_has_are_left_out(changes, steps, tmp_path
     whole = mexjax.run(config, tmp_path / "whole")
     assert len(calls) == valid.size
     pd.testing.assert_frame_equal(short.predictions, whole.predictions, check_exact=True)
-    dataset = [np.load(run.workdir / "predictions.npz") for run in (short, whole)]
-    for name in dataset[0].files:
+    kept = [np.load(run.workdir / "predictions.npz") for run in (short, whole)]
+    for name in kept[0].files:
         if name != "seconds":
-            np.testing.assert_array_equal(*(found[name] for found in dataset), err_msg=name)
+            np.testing.assert_array_equal(*(found[name] for found in kept), err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_stop_request_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
             calls[0] += 1
             if calls[0] == 6:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return compiled.train(*dataset)
+            return compiled.train(*arrays)
 
         return compiled._replace(train=step)
 
@@ -348,7 +348,7 @@ def test_a_held_out_logit_that_is_not_finite(tmp_path, monkeypatch):
         compiled = compile_group(*args)
 
         def evaluate(*arrays):
-            found = compiled.evaluate(*dataset)
+            found = compiled.evaluate(*arrays)
             return found | {"logits": found["logits"].at[..., 0].set(jax.numpy.nan)}
 
         return compiled._replace(evaluate=evaluate)
