@@ -7,7 +7,7 @@ import json
 import sys
 
 import pytest
-from small import ROOT, small_config
+from small import BLOCKS, ROOT, small_config
 
 from mexjax.ops.conv import choice as conv_choice
 from mexjax.train.study import make_study, trace_step
@@ -86,7 +86,7 @@ def test_pictures_of_a_results_file(tmp_path):
 
 
 def test_layers_of_a_training_step_are_recorded():
-    study = make_study(small_config(folds__only=("synthetic/02",)))
+    study = make_study(small_config(folds__only=("synthetic/02",), **BLOCKS))
     data = study.dataset.on_host()
     with conv_choice.record_layers() as seen:
         trace_step(study, data)

@@ -32,6 +32,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_the_peer_is_the_same_network():
     config = ac4au.resolve(SMALL)
     module = ac4au.make(config, num_classes=12)
