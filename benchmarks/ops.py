@@ -45,7 +45,8 @@ from mexjax.ops.conv.lowerings import Geometry
 
 try:
     from mexjax import load_config
-    from mexjax.train.study import make_study, trace_step
+    from mexjax.train.programs import trace_step
+    from mexjax.train.study import make_study
 except ImportError as error:
     print(f"{error}: the layers of the library's table are measured, not those of a study.")
     make_study = None

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mexjax import machine
-from mexjax.data.records import num_cores
+from mexjax.machine import num_cores
 from mexjax.prepare.cropping import Cropper, Job, Settings
 from mexjax.prepare.layouts import Layout, write_layout
 from mexjax.prepare.options import Input, Options

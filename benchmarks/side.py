@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 
 from mexjax import load_config, machine
 from mexjax.train import cost, plan
-from mexjax.train.study import compile_group, device_data, make_study
+from mexjax.train.programs import compile_programs, device_data
+from mexjax.train.study import make_study
 
 
 def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int) -> dict[str, Any
     study = make_study(config)
     data = device_data(study)
     start = time.perf_counter()
-    compiled = compile_group(study, data, num_folds)
+    compiled = compile_programs(study, data, per_device=num_folds)
     compile_s = time.perf_counter() - start
     if num_steps == 0:
         return {"compile_s": compile_s}

@@ -1,1 +1,1 @@
-"""Recipe cards: one file a paper; `common.py` holds every key."""
+"""Recipe cards, one file a paper; an installed package carries them as `mexjax/configs`."""

@@ -1,34 +1,31 @@
 """Micro-AU CLIP: action units by CLIP on images of optical flow, emotions without emotion labels.
 
-python -m mexjax.main --config=configs/micro_au_clip.py[:variant]
+    mexjax --config=micro_au_clip[:variant]
+    python -m mexjax.main --config=configs/micro_au_clip.py[:variant]
 
-tiny        the default: small towers trained from nothing on the embedded dataset. Not a CLIP: it
-            shows that everything works, and says so in its report.
-paper       ViT-B/32 with OpenAI's weights, the eight units of CASME II. One flag gives the weights:
-            --config.model.weights=model.safetensors
-            (https://huggingface.co/openai/clip-vit-base-patch32), two the data:
-            --config.data.name=prepared --config.data.root=prepared/casme2
-paper_samm  the same with the four units and the loss weights of SAMM.
+On the embedded dataset `tiny` takes one minute on two CPU cores and reaches a mean F1 of 0.74 to
+0.77 over three seeds, where saying that every unit is present gives 0.24
+(benchmarks/results/2026-11-29-cpu2-1c6328a-micro_au_clip.json).
+
+Variants:
+  tiny        the default: small towers trained from nothing on the embedded dataset. Not a CLIP: it
+              shows that everything works, and says so in its report.
+  paper       ViT-B/32 with OpenAI's weights, the eight units of CASME II. One flag gives the
+              weights: --config.model.weights=model.safetensors
+              (https://huggingface.co/openai/clip-vit-base-patch32), two the data:
+              --config.data.name=prepared --config.data.root=prepared/casme2
+  paper_samm  the same with the four units and the loss weights of SAMM.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
-from mexjax.errors import ConfigError, unknown_name
-from mexjax.models.micro_au_clip import network as micro_au_clip
+from mexjax.models.card import start
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The card for a variant (a preset of `mexjax.models.micro_au_clip`); the empty one: `tiny`."""
-    preset = variant or "tiny"
-    presets = micro_au_clip.PRESETS
-    if preset not in presets:
-        raise ConfigError(unknown_name("variant of configs/micro_au_clip.py", preset, presets))
-    config = common.get_config()
-    config.model.name, config.model.preset = "micro_au_clip", preset
-    for key, value in presets[preset].items():
-        if key != "dtype":  # config.dtype is the one key for it
-            config.model[key] = value
+    """The configuration of a variant; the empty one is `tiny`."""
+    config = start("micro_au_clip", variant)
+    preset = config.model.preset
     config.protocol.task = "au"
     config.protocol.units = "micro_au_samm" if preset == "paper_samm" else "micro_au_casme2"
     config.data.view = "flow_image"

@@ -12,10 +12,10 @@ _PUBLIC = {
     "load_config": "mexjax.config",
     "run": "mexjax.train.run",
     "write_report": "mexjax.report.write",
-    "from_torch": "mexjax.models.weights",
-    "to_torch": "mexjax.models.weights",
+    "from_torch": "mexjax.models",
+    "to_torch": "mexjax.models",
     "list_models": "mexjax.models",
-    "list_datasets": "mexjax.data.dataset",
+    "list_datasets": "mexjax.data.loading",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from mexjax.errors import WorkdirError
 
+TEMPORARIES = ".*.tmp"  # pattern of the names that `temporary` gives
+
+
+@contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file in the making, `.<name>.<process id>.tmp`.
+
+    What is still there under it when the block ends is deleted.
+    """
+    place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield place
+    finally:
+        with suppress(OSError):  # what went wrong before says more
+            place.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write, renamed to `path` when the block ends without an error."""
+    with temporary(path) as place:
+        yield place
+        os.replace(place, path)
+
 
 @contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that appears under its name only when it is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Open a file that appears under its name only when it is whole and on the disk.
+
+    Raises:
+      WorkdirError: in place of OSError.
+    """
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with (
+            replacing(path) as place,
+            open(place, mode, encoding=None if "b" in mode else "utf-8") as file,
+        ):
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise WorkdirError(
             f"Cannot write {path}: {error.strerror or error}. Free space or choose another"
             " --workdir; start the same command again to go on from what is saved."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

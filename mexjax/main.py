@@ -1,85 +1,173 @@
-"""The command: `python -m mexjax.main --config=configs/fdp.py[:variant] --workdir=runs/fdp`."""
+"""The command `mexjax`: training, and the door to preparing, reporting and studies.
+
+mexjax --config=fdp[:variant]                          train and report
+mexjax prepare | report | study ...                    the other commands
+python -m mexjax.main --config=configs/fdp.py          the same in a checkout
+"""
 
 from __future__ import annotations
 
-import logging
-import signal
+import importlib
 import sys
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
-import jax
-from absl import flags
-from rich.console import Console
+from mexjax import cli
+from mexjax.config import KEYS, list_cards
+from mexjax.errors import ConfigError, unknown_name
 
-from mexjax import machine
-from mexjax.errors import ConfigError, Interrupted, MexjaxError
+# Command -> what it does. Apart from training, a command is `main` of a module, loaded when asked.
+COMMANDS = {
+    "train": "train every fold of a card and report (the command if none is named)",
+    "prepare": "make a dataset's release, or your own clips, ready for training",
+    "report": "rebuild the reports of runs and compare them",
+    "study": "analyse datasets and finished runs",
+}
+_MODULES = {
+    "prepare": "mexjax.prepare.command",
+    "report": "mexjax.report.command",
+    "study": "mexjax.studies.command",
+}
+EXAMPLES = """
+Any key of the configuration can be set, with = or with a blank:
+  mexjax --config=fdp --config.train.num_epochs=2 --config.seed 1
+Every key is explained in docs/configuration.md; config.json of a run lists them with their values.
+The run is written to runs/<card>_<variant> unless --workdir names a folder. A run that was stopped
+goes on when the same command is given again.
+"""
+PREFIX = "--config."
+WIDTH = 100  # characters of a line of --list
 
-_CONFIG = flags.DEFINE_string(
-    "config", None, "Recipe card, with an optional variant: configs/fdp.py:paper."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; by default runs/<card>_<variant>."
-)
-_OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Start anew in a folder that is in use.")
 
-USAGE = (
-    "python -m mexjax.main --config=configs/fdp.py[:variant] [--workdir=runs/fdp]"
-    " [--overwrite] [--config.key=value ...]"
-)
-HELP = """\
-Cards are the files in configs/; the first lines of each name its variants, and without one
-the small preset for the embedded data is taken. The run is written to runs/<card>_<variant>
-unless --workdir says where. Keys of all cards are explained in configs/common.py, those of
-model.* in mexjax/models/, and config.json of a run lists them all with their values. A run
-that was stopped goes on when the same command is given again."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+      argv: arguments without the program's name.
+
+    Returns:
+      The exit status, see `mexjax.cli.run_command`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = "train"
+    if arguments and arguments[0] in COMMANDS:
+        name = arguments.pop(0)
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name]).main(arguments)
+    return cli.run_command(lambda: _train(arguments))
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command with `argv` (program name first) and return its exit status."""
-    errors = Console(stderr=True, highlight=False)
-    if {"--help", "-h"} & set(argv):
-        print(f"Usage: {USAGE}\n\n{HELP}")
+def parser() -> cli.Parser:
+    """Options of training, with their meaning."""
+    about = ["Train and evaluate every fold of a recipe card, and report.", ""]
+    about += _section("Commands; COMMAND --help explains the options of each:", COMMANDS)
+    cards = {
+        card.name: f"{card.title}\n{'':18}{', '.join(card.variants)}"
+        for card in list_cards().values()
+    }
+    about += _section("Cards and their variants, which --list explains:", cards)
+    options = cli.Parser("mexjax", "\n".join(about).rstrip(), EXAMPLES)
+    options.usage = "mexjax [COMMAND] --config=CARD[:VARIANT] [options]"
+    add = options.add_argument
+    add("--config", metavar="CARD[:VARIANT]", help="a card by name (fdp) or path (configs/fdp.py)")
+    add("--workdir", metavar="FOLDER", help="of the run; default: runs/<card>_<variant>")
+    add("--overwrite", action="store_true", help="delete what an earlier run left in the folder")
+    add("--list", action="store_true", help="show cards, datasets, models and studies")
+    add("--version", action="store_true", help="show the version")
+    options.add_argument_group("configuration").add_argument(
+        "--config.KEY", metavar="VALUE", help="set a key, for example --config.seed=1"
+    )
+    return options
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments as `key=value` overrides and the others.
+
+    Args:
+      argv: `--config.key=value`, or `--config.key value`, among others.
+
+    Raises:
+      ConfigError: a key without a value.
+    """
+    overrides: list[str] = []
+    others: list[str] = []
+    rest = iter(argv)
+    for text in rest:
+        if not text.startswith(PREFIX):
+            others.append(text)
+            continue
+        override = text.removeprefix(PREFIX)
+        if "=" not in override:
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise ConfigError(f"{text} has no value; write {text}=VALUE.")
+            override += f"={value}"
+        overrides.append(override)
+    return overrides, others
+
+
+def _train(arguments: Sequence[str]) -> int:
+    options = parser()
+    overrides, others = split_overrides(arguments)
+    given, rest = options.parse_known_args(others)
+    if given.version:
+        from mexjax import __version__
+
+        print(f"mexjax {__version__}")
         return 0
-    try:
-        overrides = [arg[len("--config.") :] for arg in argv if arg.startswith("--config.")]
-        rest = flags.FLAGS([arg for arg in argv if not arg.startswith("--config.")])
-        if _CONFIG.value is None or len(rest) > 1:
-            extra = ""
-            if len(rest) > 1:
-                extra = f" Not understood: {' '.join(rest[1:])} (write --config.key=value)."
-            raise ConfigError(f"Which recipe card?{extra} Usage: {USAGE}")
-        return _run(overrides)
-    except Interrupted as stopped:
-        errors.print(str(stopped), style="bold yellow", markup=False, soft_wrap=True)
-        return 128 + signal.Signals[stopped.signal_name].value
-    except KeyboardInterrupt:
-        errors.print("Stopped at once; what was saved before is kept.", style="bold yellow")
-        return 130
-    except (MexjaxError, flags.Error) as error:
-        errors.print("[bold red]Error:[/]", end=" ")
-        errors.print(str(error), markup=False, soft_wrap=True)
-        return 2
+    if given.list:
+        return _list()
+    if rest:
+        raise ConfigError(_not_understood(options, rest, has_card=given.config is not None))
+    if given.config is None:
+        raise ConfigError(
+            "Which recipe card? For example mexjax --config=fdp. mexjax --list shows all of them,"
+            " and mexjax --help the commands."
+        )
+    return _run(given.config, overrides, given.workdir, is_overwritten=given.overwrite)
 
 
-def _run(overrides: list[str]) -> int:
-    from mexjax.config import load_config
+def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool) -> str:
+    """The text about arguments that training does not have, with what was probably meant."""
+    first, name = rest[0], rest[0].lstrip("-").partition("=")[0]
+    sections = {key.partition(".")[0] for key in KEYS if "." in key}
+    if name in KEYS or (first.startswith("--") and name.partition(".")[0] in sections):
+        value = " ".join([first.lstrip("-"), *rest[1:2]]) if "=" not in first else first.lstrip("-")
+        return f"Not understood: {first}. Did you mean {PREFIX}{value}? Keys begin with {PREFIX}"
+    if not first.startswith("-") and not has_card:
+        card = name.removesuffix(".py").rpartition("/")[2].partition(":")[0]
+        if card in list_cards():
+            return f"Not understood: {first}. Did you mean --config={first}?"
+        return unknown_name("command", first, COMMANDS)
+    return options.not_understood(rest)
+
+
+def _run(card: str, overrides: Sequence[str], workdir: str | None, *, is_overwritten: bool) -> int:
+    # Imported here: --help must not wait for them.
+    import jax
+    from rich.console import Console
+
+    from mexjax import machine
+    from mexjax.config import check_values, load_config
     from mexjax.report.text import print_results
     from mexjax.train import run as train
 
     machine.use_callers_memory()
     machine.use_compilation_cache()
-    config = load_config(_CONFIG.value, overrides)
-    card, _, variant = _CONFIG.value.rpartition("/")[2].partition(":")
-    workdir = _WORKDIR.value or f"runs/{card.removesuffix('.py')}_{variant or config.model.preset}"
+    config = load_config(card, overrides)
+    check_values(config)
+    name, _, variant = card.partition(":")
+    folder = workdir or f"runs/{Path(name).stem}_{variant or config.model.preset}"
     console = Console()
     devices = jax.local_devices()
     console.print(
         f"[bold]mexjax[/]  {config.model.name} ({config.model.preset}) on {config.data.name},"
         f" {config.protocol.name}, seed {config.seed},"
-        f" {len(devices)} x {devices[0].device_kind}, folder {workdir}",
+        f" {len(devices)} x {devices[0].device_kind}, folder {folder}",
         highlight=False,
     )
-    done = train.run(config, workdir, overwrite=_OVERWRITE.value)
+    done = train.run(config, folder, overwrite=is_overwritten)
     if done.was_finished:
         console.print("This run was finished before; its report is rebuilt from its predictions.")
     print_results(done.results)
@@ -87,10 +175,39 @@ def _run(overrides: list[str]) -> int:
     return 0
 
 
+def _list() -> int:
+    from mexjax.models import list_models
+    from mexjax.prepare.command import DATASETS
+    from mexjax.studies.command import STUDIES
+
+    print("Cards: mexjax --config=NAME or --config=NAME:VARIANT")
+    for card in list_cards().values():
+        print(f"\n  {card.name}: {card.title}")
+        for name, meaning in card.variants.items():
+            text = f"    {name:26}{meaning}"
+            print(textwrap.fill(text, WIDTH, subsequent_indent=" " * 30, break_on_hyphens=False))
+    embedded = {name: "" for name in KEYS["data.name"].choices if name != "prepared"}
+    embedded["synthetic"] = "one dataset, the default of most cards"
+    embedded["synthetic_sets"] = f"several: {', '.join(KEYS['data.collection.sets'].choices)}"
+    models = dict.fromkeys(list_models(), "")
+    for title, entries in (
+        ("Embedded datasets: --config.data.name=NAME", embedded),
+        ("Datasets that can be prepared: mexjax prepare --dataset=NAME", DATASETS),
+        ("Models: model.name of a card", models),
+        ("Studies: mexjax study NAME", STUDIES),
+    ):
+        print("\n" + "\n".join(_section(title, entries)).rstrip())
+    return 0
+
+
+def _section(title: str, entries: dict[str, str]) -> list[str]:
+    """A title and one line an entry, then an empty line."""
+    return [title, *(f"  {name:16}{text}".rstrip() for name, text in entries.items()), ""]
+
+
 def entry_point() -> None:
     """The console script."""
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    sys.exit(main(sys.argv))
+    cli.entry_point(main)
 
 
 if __name__ == "__main__":

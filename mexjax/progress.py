@@ -1,39 +1,75 @@
-"""What a person sees while folds train: a bar on a terminal, a line now and then elsewhere."""
+"""The one progress bar: a bar on a terminal, a line now and then elsewhere.
+
+It shows a spinner, what is being done, how much of it is done, details, the time gone by and the
+time left. Training, the preparation of releases and the views of prepared clips use it.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 10.0
 
 
-class TrainProgress:
-    """Counts fold-steps; shows folds, epoch, loss, clips per second and the time left."""
+class ProgressBar:
+    """One bar. It appears with the first thing that is said or shown.
 
-    def __init__(self, total_steps: int, *, is_shown: bool) -> None:
-        self._total, self._done, self._fresh, self._clips = max(total_steps, 1), 0, 0, 0
-        self._start = self._last_line = time.monotonic()
-        self._is_line = is_shown and not sys.stdout.isatty()
+    Args:
+      total: how much there is to do; None while that is not known.
+      is_shown: False: nothing is printed.
+      console: where; standard output by default.
+      is_kept: whether the bar stays on the terminal when all is done.
+    """
+
+    def __init__(
+        self,
+        total: int | None = None,
+        *,
+        is_shown: bool = True,
+        console: Console | None = None,
+        is_kept: bool = True,
+    ) -> None:
+        self._console = console or Console(highlight=False)
+        self._total, self._done = total, 0
+        self._begin = self._last_line = time.monotonic()
+        self._is_line = is_shown and not self._console.is_terminal
         self._bar: Progress | None = None
         if is_shown and not self._is_line:
             self._bar = Progress(
+                SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                TextColumn("{task.percentage:3.0f}%"),
+                TaskProgressColumn(),
                 TextColumn("{task.fields[detail]}"),
+                TimeElapsedColumn(),
+                TextColumn("gone,"),
                 TimeRemainingColumn(compact=True),
-                console=Console(),
+                TextColumn("left"),
+                console=self._console,
+                transient=not is_kept,
             )
-            self._task = self._bar.add_task("starting", total=self._total, detail="")
+            self._task = self._bar.add_task("starting", total=total, detail="")
 
-    def __enter__(self) -> TrainProgress:
-        if self._bar:
-            self._bar.start()
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -45,35 +81,215 @@ class TrainProgress:
         if self._bar:
             self._bar.stop()
 
+    def say(self, text: str) -> None:
+        """Tell what is happening, at once."""
+        if self._bar:
+            self._bar.start()
+            self._bar.update(self._task, description=text)
+        elif self._is_line:
+            self._print(text)
+
+    def show(self, done: int, description: str, detail: str = "", left_s: float = 0.0) -> None:
+        """Show how far things are.
+
+        Args:
+          done: of the total.
+          description: what is being done.
+          detail: further numbers.
+          left_s: seconds left, for a line; a bar estimates them itself.
+        """
+        self._done = done
+        if self._bar:
+            self._bar.start()
+            self._bar.update(
+                self._task,
+                completed=done,
+                total=self._total,
+                description=description,
+                detail=detail,
+            )
+        elif self._is_line and time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            share = 100 * done / max(self._total or 1, 1)
+            gone = self._last_line - self._begin
+            texts = [
+                f"{share:3.0f}%",
+                description,
+                detail,
+                f"{gone:.0f} s gone, {left_s:.0f} s left",
+            ]
+            self._print("  ".join(filter(None, texts)))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class ClipProgress(ProgressBar):
+    """Counts clips: those of a preparation, of a view or of a study."""
+
+    def __init__(
+        self,
+        what: str = "clips",
+        *,
+        is_shown: bool = True,
+        console: Console | None = None,
+        is_kept: bool = True,
+    ) -> None:
+        super().__init__(is_shown=is_shown, console=console, is_kept=is_kept)
+        self._what = what
+
+    def __call__(self, done: int, total: int, frames: int = 0) -> None:
+        """Count: `done` clips of `total`, with `frames` frames if they are known."""
+        self._total = total
+        gone = max(time.monotonic() - self._begin, 1e-9)
+        detail = f"{done} of {total}" + (f"  {frames / gone:.0f} frames/s" if frames else "")
+        self.show(done, self._what, detail, gone / max(done, 1) * (total - done))
+
+
+class TrainProgress(ProgressBar):
+    """Counts fold-steps; shows which folds, epoch, loss and clips per second.
+
+    Args:
+      total_steps: fold-steps of the whole run.
+      is_shown: False: nothing is printed.
+    """
+
+    def __init__(self, total_steps: int, *, is_shown: bool) -> None:
+        super().__init__(max(total_steps, 1), is_shown=is_shown)
+        self._fresh, self._clips, self._where = 0, 0, ""
+        self._clock = self._begin
+        self._alarms = ExitStack()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._alarms.close()
+        super().__exit__(kind, error, trace)
+
+    def start_compiling(self, clip_flops: int, *, is_cpu: bool) -> None:
+        """Say that programs are compiled and how long that takes, until `restart_clock`.
+
+        Args:
+          clip_flops: operations of the network's forward pass for one clip.
+          is_cpu: whether the programs are for a CPU; for other devices no time is said.
+        """
+        about = f" ({compile_time(clip_flops)} on a CPU, kept for next time)" if is_cpu else ""
+        self._alarms.enter_context(without_alarms())
+        self.say(f"compiling{about}")
+
     def restart_clock(self) -> None:
         """Rates count from now: what went before was not training."""
-        self._start = self._last_line = time.monotonic()
+        self._alarms.close()
+        self._clock = self._last_line = time.monotonic()
+        if self._is_line:
+            self._print(f"compiled in {self._clock - self._begin:.0f} s")
 
     def skip(self, steps: int) -> None:
         """Count steps that an earlier run has made."""
         self._done += steps
-        if self._bar:
+        if self._bar and steps:
             self._bar.update(self._task, completed=self._done)
 
-    def say(self, text: str) -> None:
-        """Show what is happening between steps."""
-        if self._bar:
-            self._bar.update(self._task, description=text)
-        elif self._is_line:
-            print(text, flush=True)
+    def enter_folds(self, first: int, count: int, total: int) -> None:
+        """Say which folds the next steps train: `count` from the `first`, which counts from 0."""
+        is_one = count == 1
+        numbers = f"fold {first + 1}" if is_one else f"folds {first + 1} to {first + count}"
+        self._where = f"{numbers} of {total}"
 
     def update(self, steps: int, clips: int, *, folds: str, epoch: str, loss: float) -> None:
-        """Count `steps` more fold-steps over `clips` clips."""
-        self._done += steps
+        """Count `steps` more fold-steps over `clips` clips.
+
+        Args:
+          steps: steps, added over the folds of the group.
+          clips: clips trained on.
+          folds: names of the folds.
+          epoch: which one, of how many.
+          loss: mean of the epoch.
+        """
         self._fresh += steps
         self._clips += clips
-        now = time.monotonic()
-        rate = self._clips / max(now - self._start, 1e-9)
-        detail = f"{epoch}  loss {loss:.3f}  {rate:.0f} clips/s"
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, description=folds, detail=detail)
-        elif self._is_line and now - self._last_line >= LINE_EVERY_S:
-            self._last_line = now
-            left = (now - self._start) / max(self._fresh, 1) * (self._total - self._done)
-            share = 100 * self._done / self._total
-            print(f"{share:3.0f}%  {folds}  {detail}  {left:.0f} s left", flush=True)
+        done = self._done + steps
+        gone = max(time.monotonic() - self._clock, 1e-9)
+        detail = f"{epoch}  loss {loss:.3f}  {self._clips / gone:.0f} clips/s"
+        left = gone / max(self._fresh, 1) * ((self._total or 1) - done)
+        self.show(done, f"{self._where}: {folds}" if self._where else folds, detail, left)
+
+
+def compile_time(clip_flops: int) -> str:
+    """About how long the programs of a network take to compile on two CPU cores.
+
+    Measured: 8 to 38 s for networks below 0.1 GFLOP a clip, 40 to 90 s for those of 4, one to three
+    minutes for those of 6 to 27; a busy machine takes several times as long.
+    """
+    if clip_flops < 5e8:
+        return "about half a minute"
+    return "a minute or two" if clip_flops < 5e9 else "several minutes"
+
+
+_ALARM = b"slow_operation_alarm.cc"
+_ALARM_END = b"attach the results."
+_STARS = re.compile(rb"\**\s*")
+_LOG_LINE = re.compile(rb"[EWIF]\d{4} |\d{4}-\d\d-\d\d ")
+
+
+@contextmanager
+def without_alarms() -> Iterator[None]:
+    """Keep XLA's alarms about slow compilation off the terminal; let everything else through.
+
+    XLA writes them to file descriptor 2 of the process, so that is where they are taken out.
+    """
+    sys.stderr.flush()
+    try:
+        terminal = os.dup(2)
+    except OSError:  # a process without standard error
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, False)
+    thread = threading.Thread(target=_forward, args=(reading, terminal), daemon=True)
+    thread.start()
+    os.dup2(writing, 2)
+    os.close(writing)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)  # the last writer of the pipe is gone, so the thread ends
+        thread.join(timeout=5)
+
+
+def _forward(reading: int, terminal: int) -> None:
+    """Pass lines on to the terminal, alarms left out."""
+    with os.fdopen(reading, "rb", buffering=0) as pipe, os.fdopen(terminal, "wb", 0) as out:
+        lines, rest = AlarmFilter(), b""
+        while chunk := pipe.read(65536):
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                if lines.keeps(line):
+                    out.write(line + b"\n")
+        if rest and lines.keeps(rest):
+            out.write(rest)
+
+
+class AlarmFilter:
+    """Tells lines of XLA's alarms from others. An alarm is a log line and what follows it, up to
+    the request to attach results and the row of stars after that."""
+
+    def __init__(self) -> None:
+        self._is_in_alarm = self._is_after_alarm = False
+
+    def keeps(self, line: bytes) -> bool:
+        """Whether a line, without its end, is none of an alarm; called for each line in order."""
+        if _ALARM in line:
+            self._is_in_alarm, self._is_after_alarm = True, False
+            return False
+        if self._is_in_alarm and not _LOG_LINE.match(line):
+            if _ALARM_END in line:
+                self._is_in_alarm, self._is_after_alarm = False, True
+            return False
+        is_stars = self._is_after_alarm and bool(line) and _STARS.fullmatch(line) is not None
+        self._is_in_alarm = self._is_after_alarm = False
+        return not is_stars

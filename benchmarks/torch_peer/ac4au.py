@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mexjax.interop import common, mobilefacenet
-from mexjax.models.ac4au import network as ac4au
 from mexjax.nn.mobilefacenet import BOTTLENECKS, GROUPS, TAIL_WIDTH
 from mexjax.train.study import Study
 from torch_peer import training
@@ -276,7 +275,7 @@ class Side(training.Side):
         self.config, self.layout = study.config, layout
         self.device = training.prepare_torch(study.config)
         clips = np.moveaxis(study.dataset.clips, -1, 2)
-        self.keys = ac4au.resolve(study.config.model)
+        self.keys = dataclasses.asdict(study.options)
         if self.keys["channel_order"] == "bgr":
             clips = clips[:, :, ::-1]
         self.clips = torch.from_numpy(clips.copy()).to(self.device)

@@ -7,6 +7,7 @@ step, without gradients, and all tokens go through the last block.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,10 +19,9 @@ from torch.nn import functional
 
 from mexjax.data.landmark_tokens import AU_LANDMARKS
 from mexjax.interop import clip as clip_names
-from mexjax.models.micro_au_clip import network as micro_au_clip
 from mexjax.models.micro_au_clip.network import MicroAUClip
 from mexjax.nn.clip import IMAGE_MEAN, IMAGE_STD, ClipSize, TowerSize
-from mexjax.train.study import Study, make_module
+from mexjax.train.study import Study
 from torch_peer import training
 
 
@@ -240,8 +240,8 @@ class Side(training.Side):
         self.labels = torch.from_numpy(study.dataset.labels.astype(np.int64)).to(self.device)
         places = study.dataset.views["landmark_tokens"].astype(np.int64)
         self.places = torch.from_numpy(places).to(self.device)
-        self.keys = micro_au_clip.resolve(study.config.model)
-        self.module = make_module(study)
+        self.keys = dataclasses.asdict(study.options)
+        self.module = study.module
         shape = (1, 3, 1, 1)
         self.mean, self.std = (
             torch.tensor(values, device=self.device).reshape(shape)

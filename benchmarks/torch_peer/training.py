@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable
 
@@ -11,7 +12,6 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mexjax.models import get_model
 from mexjax.train.augment import IMAGENET_MEAN, IMAGENET_STD, LUMA, YIQ
 from mexjax.train.study import Study
 from torch_peer import released
@@ -47,7 +47,7 @@ class Side:
         self.num_classes = len(study.dataset.class_names)
         self.name = study.config.model.name
         self.peer = get_peer(self.name)
-        self.keys = get_model(self.name).resolve(study.config.model)
+        self.keys = dataclasses.asdict(study.options)
 
     def start_fold(self, number: int) -> None:
         """A new network and optimizer, seeded with the fold's number."""

@@ -1,1 +1,24 @@
-"""From frames on disk, or from nothing, to arrays on the device."""
+"""From prepared clips on disk, or from nothing, to arrays on the device.
+
+The modules are imported one by one: preparing clips needs some of them, and those know no JAX.
+"""
+
+__all__ = [
+    "apex_spotting",
+    "captions",
+    "clip_frames",
+    "dataset",
+    "embedded",
+    "keyframes",
+    "landmark_tokens",
+    "loading",
+    "manifest",
+    "prepared",
+    "records",
+    "sampling",
+    "synthetic",
+    "view_cache",
+    "view_frames",
+    "view_keys",
+    "views",
+]

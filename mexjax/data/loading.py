@@ -1,82 +1,163 @@
-"""Where the clips of `mexjax.data.dataset` come from: the embedded dataset and prepared ones."""
+"""From a configuration to a `Dataset`."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.progress import Progress
 
-from mexjax.data import keyframes, synthetic
-from mexjax.data.synthetic.clip_views import clip_frames, compute_views
-from mexjax.data.view_frames import Magnifier, magnified
+from mexjax.data.dataset import Dataset, Takes
+from mexjax.data.embedded import (
+    embedded_clips,
+    embedded_table,
+    embedded_views,
+    load_one,
+    load_sets,
+)
+from mexjax.data.prepared import load_prepared, prepared_views, read_table
 from mexjax.data.views import key_frames
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.machine import num_cores
-from mexjax.models import get_model
 from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
+from mexjax.protocol.splits import label_table
+
+CONTROLS = ("none", "static", "shuffled_labels")
+SPLITS = ("train", "all")
+# Of data.key_frames: of embedded datasets, whose key frames are known, and of prepared ones.
+CHOICES = (("annotated", "reselected", "fft_apex", "true"), ("annotated", "reselected", "fft_apex"))
+# Views with a number of frames of their own: what data.num_frames must be.
+FRAMES = {"key_frames": (3, "onset, apex and offset"), "flow_image": (1, "one image")}
 
 
-def other_views(config: ConfigDict, table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The views beside data.view that the model takes, of every clip of the table."""
-    wanted = get_model(config.model.name).clip_views(config)
-    if config.data.name == "synthetic":
-        return _synthetic_views(config, wanted)
-    if "landmark_tokens" in wanted:
-        _check_landmarks(config, table)
-    return {name: _prepared_view(config, table, name, params) for name, params in wanted.items()}
+# How the table and the clips u8[N,T,S,S,C] of a `data.name` are loaded.
+Source = Callable[[ConfigDict, str, Takes], tuple[pd.DataFrame, np.ndarray]]
+SOURCES: dict[str, Source] = {
+    "prepared": load_prepared,
+    "synthetic": load_one,
+    "synthetic_sets": load_sets,
+}
 
 
-def _check_landmarks(config: ConfigDict, table: pd.DataFrame) -> None:
-    """Refuse landmarks that were found in several ways: clips would differ by how, not by what."""
-    counts = table["landmark_source"].value_counts()
-    if len(counts) > 1 and not config.data.may_mix_landmarks:
-        found = ", ".join(f"{name} ({count} clips)" for name, count in counts.items())
+def load(config: ConfigDict, takes: Takes) -> Dataset:
+    """Load the dataset of `config.data` and keep the clips of the protocol's classes.
+
+    Args:
+      config: the whole configuration.
+      takes: what the model takes of it.
+
+    Raises:
+      ConfigError: an unknown dataset, control or class count.
+      DataError: no clip left, or arrays that do not fit the configuration.
+    """
+    _check(config, takes)
+    data = config.data
+    choice, splits = data.key_frames.choice, data.key_frames.splits
+    is_only_train = data.view == "key_frames" and choice != "annotated" and splits == "train"
+    source = SOURCES[data.name]
+    table, clips = source(config, "annotated" if is_only_train else choice, takes)
+    views = _other_views(config, table, takes)
+    labels, class_names = label_table(table, config.protocol)
+    keep = labels >= 0 if labels.ndim == 1 else np.ones(len(labels), bool)
+    if not keep.any():
         raise DataError(
-            f"The landmarks of these clips come from several sources: {found}. Prepare the dataset"
-            " again with one that finds every face, or set data.may_mix_landmarks=True."
+            f"{data.name} has no clip of the classes {', '.join(class_names)}; its emotions"
+            f" are {', '.join(sorted(set(table['emotion'])))}. Set protocol.classes to fit."
         )
+    sets = [clips, source(config, choice, takes)[1]] if is_only_train else [clips]
+    table, labels = table[keep].reset_index(drop=True), labels[keep]
+    sets = [_as_configured(clips[keep], data) for clips in sets]
+    if takes.has_flow:
+        sets = [_with_flow(clips, config) for clips in sets]
+    if data.control == "shuffled_labels":
+        labels = np.random.default_rng([config.seed, 0x5F]).permutation(labels)
+    return Dataset(
+        name=data.name,
+        table=table,
+        clips=sets[0],
+        labels=labels.astype(np.int32),
+        class_names=tuple(class_names),
+        train_clips=sets[1] if is_only_train else None,
+        views={name: array[keep] for name, array in views.items()},
+    )
 
 
-def _magnifier(config: ConfigDict) -> dict[str, Any]:
-    """The parameters of views that say how motion is magnified."""
+def _check(config: ConfigDict, takes: Takes) -> None:
+    """Refuse values of `config.data` that do not exist or that do not go together."""
     data = config.data
-    return {
-        "magnify": data.magnify,
-        "factor": data.magnify_factor,
-        "weights": data.magnify_weights,
-        "gain": data.magnify_gain,
-    }
+    if data.name not in SOURCES:
+        raise ConfigError(unknown_name("dataset", data.name, SOURCES))
+    for key in ("root", "datasets"):
+        if data[key] and data.name != "prepared":
+            raise ConfigError(
+                f"data.{key}={data[key]!r} is for prepared datasets; data.name={data.name} takes"
+                " none. Add --config.data.name=prepared."
+            )
+    for key, value, known in (
+        ("data.view", data.view, takes.views),
+        ("protocol.task", config.protocol.task, takes.tasks),
+    ):
+        if value not in known:
+            raise ConfigError(f"{key}={value!r}: {takes.model} takes {' or '.join(known)}.")
+    if data.control not in CONTROLS:
+        raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
+    choice, splits = data.key_frames.choice, data.key_frames.splits
+    known = CHOICES[data.name == "prepared"]
+    if choice not in known:
+        raise ConfigError(unknown_name(f"data.key_frames.choice of {data.name}", choice, known))
+    if splits not in SPLITS:
+        raise ConfigError(unknown_name("data.key_frames.splits", splits, SPLITS))
+    if choice != "annotated" and data.view != "key_frames":
+        raise ConfigError(
+            f"data.key_frames.choice={choice!r} needs data.view=key_frames, found"
+            f" {data.view!r}: {takes.model} takes {' or '.join(takes.views)}."
+        )
+    _check_frames(config)
 
 
-def _flow_params(config: ConfigDict) -> dict[str, Any]:
-    """The parameters of the view flow_image."""
+def _as_configured(clips: np.ndarray, data: ConfigDict) -> np.ndarray:
+    """The clips, checked against the configuration, without motion if that is the control."""
+    size = data.image_size_px
+    expected = (data.num_frames, size, size, 3 if data.is_color else 1)
+    if clips.shape[1:] != expected:
+        raise DataError(
+            f"{data.name} gave clips of shape {clips.shape[1:]}, expected {expected} from"
+            " data.num_frames, data.image_size_px and data.is_color."
+        )
+    return np.repeat(clips[:, :1], clips.shape[1], axis=1) if data.control == "static" else clips
+
+
+def _check_frames(config: ConfigDict) -> None:
+    """Refuse a frame count or colour that the view does not have."""
     data = config.data
-    return _magnifier(config) | {
-        "method": data.flow_method,
-        "style": data.flow_style,
-        "is_scale_fixed": data.is_flow_scale_fixed,
-        "size_px": data.image_size_px,
-    }
+    number, what = FRAMES.get(data.view, (0, ""))
+    if number and data.num_frames != number:
+        raise ConfigError(
+            f"data.view={data.view} gives {what}: set data.num_frames={number}, found"
+            f" {data.num_frames}."
+        )
+    if not number and data.num_frames < 2:
+        raise ConfigError(
+            f"data.view={data.view} gives frames in time: data.num_frames must be at least 2,"
+            f" found {data.num_frames}."
+        )
+    if data.view == "flow_image" and not data.is_color:
+        raise ConfigError("data.view=flow_image has three channels: set data.is_color=True.")
 
 
-def _as_clips(images: np.ndarray) -> np.ndarray:
-    """f32[N,S,S,3] in [0, 1] -> u8[N,1,S,S,3]."""
-    out = np.empty((len(images), 1, *images.shape[1:]), np.uint8)
-    for row, image in enumerate(images):
-        out[row, 0] = np.round(image * 255)
-    return out
+def _other_views(config: ConfigDict, table: pd.DataFrame, takes: Takes) -> dict[str, np.ndarray]:
+    """The views beside data.view that the model takes, of every clip of the table."""
+    if not takes.clip_views:
+        return {}
+    if config.data.name == "synthetic":
+        return embedded_views(config, takes.clip_views)
+    return prepared_views(config, table, takes.clip_views)
 
 
-def with_flow(clips: np.ndarray, config: ConfigDict) -> np.ndarray:
+def _with_flow(clips: np.ndarray, config: ConfigDict) -> np.ndarray:
     """Key frames and the flow between them, computed once.
 
     Raises:
@@ -97,180 +178,15 @@ def with_flow(clips: np.ndarray, config: ConfigDict) -> np.ndarray:
     return flow_frames.with_flow(clips, data.flow_method, num_cores())
 
 
-def _load_synthetic(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
-    data = config.data
-    settings = _settings(config)
-    if data.view == "flow_image":
-        images = _synthetic_views(config, {"flow_image": _flow_params(config)})["flow_image"]
-        return synthetic.make_table(synthetic.make_plan(settings)), _as_clips(images)
-    table, clips = synthetic.generate(
-        settings, view=data.view, choice=choice, rule=_rule(config), num_workers=num_cores()
-    )
-    how = Magnifier(data.magnify, data.magnify_factor, data.magnify_weights, data.magnify_gain)
-    # Of key frames the apex alone, as of prepared clips.
-    part = slice(1, 2) if data.view == "key_frames" else slice(None)
-    if how.method != "none":
-        for clip in clips:
-            clip[part] = magnified(clip[0], clip[part], how)
-    return table, clips
-
-
-def _settings(config: ConfigDict) -> synthetic.SyntheticConfig:
-    data = config.data
-    try:
-        return synthetic.SyntheticConfig(
-            num_frames=data.num_frames,
-            resolution_px=data.image_size_px,
-            is_color=data.is_color and data.view != "flow_image",
-            **dict(data.synthetic.items()),
-        )
-    except ValueError as error:
-        raise ConfigError(f"data.synthetic: {error}") from error
-
-
-def _synthetic_views(config: ConfigDict, wanted: dict[str, Any]) -> dict[str, np.ndarray]:
-    data = config.data
-    with _view_bar(config.has_progress) as progress:
-        return compute_views(
-            _settings(config),
-            wanted,
-            size_px=data.flow_source_px,
-            is_still=data.control == "static",
-            num_workers=num_cores(),
-            progress=progress,
-        )
-
-
-def _load_sets(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """Several embedded datasets, one after the other."""
-    data = config.data
-    if data.magnify != "none":
-        raise ConfigError(f"data.name={data.name} does not magnify: set data.magnify=none.")
-    if data.view not in synthetic.VIEWS or hasattr(get_model(config.model.name), "clip_views"):
-        raise ConfigError(
-            f"data.name={data.name} has frames alone, {' or '.join(synthetic.VIEWS)}; data.view="
-            f"{data.view} of {config.model.name} takes more. Set data.name=synthetic."
-        )
-    return synthetic.generate_collection(
-        data.collection.sets,
-        _collection(data),
-        view=data.view,
-        choice=choice,
-        rule=_rule(config),
-        sampling=data.sampling,
-        is_color=data.is_color,
-        num_workers=num_cores(),
-    )
-
-
-def _collection(data: ConfigDict) -> list[synthetic.SyntheticConfig]:
-    """Settings of each set; what differs from its default in `data.synthetic` rules."""
-    default = dataclasses.asdict(synthetic.SyntheticConfig())
-    # A configuration read back from a file has lists where there were tuples.
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data.synthetic.items()}
-    given = {key: value for key, value in fields.items() if value != default[key]}
-    for key in synthetic.FIXED:
-        if key in given:
-            raise ConfigError(
-                f"data.synthetic.{key} is fixed by each set of data.name={data.name};"
-                " data.collection says which sets there are and how large they are."
-            )
-    size = {"num_frames": data.num_frames, "resolution_px": data.image_size_px}
-    try:
-        return synthetic.make_collection(
-            data.collection.sets,
-            scale=data.collection.scale,
-            is_color=data.is_color,
-            **{**given, **size},
-        )
-    except ValueError as error:
-        raise ConfigError(f"data.synthetic: {error}") from error
-
-
 def load_table(config: ConfigDict) -> pd.DataFrame:
     """The table of all clips of `config.data`, without any image.
 
     Raises:
-      ConfigError, DataError: as of `mexjax.data.dataset.load`.
+      ConfigError, DataError: as of `load`.
     """
-    data = config.data
-    if data.name == "prepared":
-        return _manifest(config)
-    if data.name == "synthetic_sets":
-        return synthetic.collection_table(_collection(data))
-    if data.name == "synthetic":
-        return synthetic.make_table(synthetic.make_plan(_settings(config)))
-    raise ConfigError(unknown_name("dataset", data.name, SOURCES))
-
-
-def _load_prepared(config: ConfigDict, choice: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """The clips of `python -m mexjax.prepare`, each as `num_frames` frames from onset to offset.
-
-    The frames of every clip are sampled and scaled once and kept below the prepared folder, so the
-    next run with the same frame count, size and colour maps a file.
-
-    Raises:
-      ConfigError: no root, or `data.datasets` names one that is not in it.
-      DataError: the folder was not prepared, or is damaged.
-    """
-    data = config.data
-    table = _manifest(config)
-    params = {"size_px": data.image_size_px, "is_color": data.is_color, **_magnifier(config)}
-    if data.view == "uniform":
-        params |= {"num_frames": data.num_frames, "rule": data.sampling}
-    if data.view == "flow_image":
-        images = _prepared_view(config, table, "flow_image", _flow_params(config))
-        return table, _as_clips(images)
-    if data.view == "key_frames":
-        params |= {"choice": choice}
-        if choice == "reselected":
-            params |= dataclasses.asdict(_rule(config))
-    return table, _prepared_view(config, table, data.view, params)
-
-
-def _manifest(config: ConfigDict) -> pd.DataFrame:
-    """The rows of the prepared datasets that are wanted."""
-    # Imported here: the readers of records take a second, and the embedded dataset needs none.
-    from mexjax.data.manifest import COLUMNS, read_manifest
-    from mexjax.data.records import MANIFEST, RECORD
-
-    data = config.data
-    if not data.root:
-        raise ConfigError(
-            "data.name=prepared needs the folder that python -m mexjax.prepare wrote: add"
-            " --config.data.root=FOLDER."
-        )
-    root = Path(data.root)
-    if (root / RECORD).is_file() and not (root / MANIFEST).is_file():
-        raise DataError(
-            f"The preparation of {root} was not finished: there is no {MANIFEST}. Run the same"
-            " python -m mexjax.prepare command again; it goes on from what is there."
-        )
-    table = read_manifest(root / MANIFEST, required=COLUMNS)
-    known = list(dict.fromkeys(table["dataset"]))
-    for name in data.datasets:
-        if name not in known:
-            raise ConfigError(unknown_name("dataset in data.datasets", str(name), known))
-    if data.datasets:
-        table = table[table["dataset"].isin(list(data.datasets))].reset_index(drop=True)
-    return table
-
-
-def _prepared_view(
-    config: ConfigDict, table: pd.DataFrame, name: str, params: dict[str, Any]
-) -> np.ndarray:
-    from mexjax.data import views
-
-    is_pair = name in ("flow_image", "landmark_tokens")
-    if is_pair and config.data.control == "static":
-        table = table.assign(apex=table["onset"])
-    with _view_bar(config.has_progress) as progress:
-        return views.compute_view(Path(config.data.root), table, name, params, progress=progress)
-
-
-def _rule(config: ConfigDict) -> keyframes.Rule:
-    keys = config.data.key_frames
-    return keyframes.Rule(keys.window, keys.lambda_rise, keys.lambda_fall, keys.difference)
+    if config.data.name not in SOURCES:
+        raise ConfigError(unknown_name("dataset", config.data.name, SOURCES))
+    return (read_table if config.data.name == "prepared" else embedded_table)(config)
 
 
 def apex_frames(config: ConfigDict, table: pd.DataFrame) -> np.ndarray:
@@ -282,9 +198,7 @@ def apex_frames(config: ConfigDict, table: pd.DataFrame) -> np.ndarray:
     """
     params = {"size_px": 112, "is_color": False}
     if config.data.name == "synthetic":
-        plan = synthetic.make_plan(_settings(config))
-        names = [clip.name for clip in plan.clips]
-        clips = [clip_frames(plan, names.index(name), size_px=112) for name in table["clip"]]
+        clips = embedded_clips(config, list(table["clip"]), size_px=112)
     else:
         from mexjax.data import records
 
@@ -292,20 +206,6 @@ def apex_frames(config: ConfigDict, table: pd.DataFrame) -> np.ndarray:
     return np.stack([key_frames(clip, **params)[1] for clip in clips])
 
 
-@contextmanager
-def _view_bar(is_shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal while frames are sampled; nothing where they were before."""
-    console = Console()
-    if not (is_shown and console.is_terminal):
-        yield None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("sampling clips", total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
-
-
-SOURCES: dict[str, Callable[[ConfigDict, str], tuple[pd.DataFrame, np.ndarray]]] = {
-    "prepared": _load_prepared,
-    "synthetic": _load_synthetic,
-    "synthetic_sets": _load_sets,
-}
+def list_datasets() -> list[str]:
+    """Names that `data.name` takes."""
+    return sorted(SOURCES)

@@ -1,4 +1,4 @@
-"""Prepared clips on disk: ArrayRecord files of safetensors, read at random or as a stream.
+"""Prepared clips on disk: ArrayRecord files of safetensors, read at random.
 
 A record is one clip: the bytes of a safetensors file (https://github.com/huggingface/safetensors:
 eight bytes of length, a JSON header, raw arrays; nothing in it can run) with
@@ -19,21 +19,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
-import grain
 import numpy as np
-import pandas as pd
 import safetensors
 import safetensors.numpy
 from array_record.python.array_record_module import ArrayRecordReader
 
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.errors import DataError
-from mexjax.machine import num_cores
 
 SCHEMA_VERSION = 1
 MANIFEST, RECORD = "manifest.parquet", "preparation.json"  # of a prepared folder
@@ -48,7 +45,6 @@ if hasattr(cv2, "IMWRITE_PNG_FILTER"):
     _PNG_OPTIONS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG]
 
 Row = Mapping[Any, Any]  # a row of the manifest
-Transform = Callable[[ClipFrames], Mapping[str, Any]]
 
 
 def clip_id(row: Row) -> str:
@@ -173,105 +169,6 @@ def load_clip(root: str | Path, row: Row, *, nearest: Sequence[int] | None = Non
     except (RuntimeError, ValueError, IndexError) as error:
         raise _damaged(clip_id(row), row, str(error)) from error
     return decode(data, row, nearest=nearest)
-
-
-def stream(
-    root: str | Path,
-    manifest: pd.DataFrame,
-    *,
-    transform: Transform,
-    batch_size: int,
-    seed: int,
-    num_epochs: int | None = None,
-    shard_index: int | None = None,
-    num_shards: int | None = None,
-    num_threads: int | None = None,
-    device: Any = None,
-) -> grain.DatasetIterator:
-    """Batches on the device, for data that do not fit on it as a whole.
-
-    Every epoch has another order, which the seed alone decides; the processes of a study share it
-    out, so that together they see every clip once an epoch, and all make the same number of
-    batches. Clips are read and decoded by threads (the work is in OpenCV, which releases the
-    interpreter's lock) and copied to the device while the step before is computed. Each thread
-    holds two clips at most; two batches wait on the host and two on the device.
-
-    Args:
-      root: folder of the prepared dataset.
-      manifest: the rows to stream, N of them.
-      transform: clip -> named arrays of fixed shapes, for example
-        `lambda clip: {"clip": VIEWS["uniform"](clip, ...)}`.
-      batch_size: B clips of one process.
-      seed: of the order of the clips.
-      num_epochs: passes over the manifest; None: without end. Samples that do not fill a batch at
-        the very end are left out.
-      shard_index: which share; by default that of this JAX process.
-      num_shards: number of shares; by default that of JAX processes.
-      num_threads: that read; by default one a core.
-      device: as `jax.device_put` takes it.
-
-    Returns:
-      A grain iterator over `{"index": i32[B], **stacked arrays}`, `index` being the position in
-      `manifest`. `get_state` and `set_state` save and restore its place; `close` ends its threads.
-
-    Raises:
-      DataError: shards that are missing or damaged (here, or at the batch that needs them), or
-        fewer clips than one batch needs.
-    """
-    import jax  # here, because preparing data needs none
-
-    shard_index = jax.process_index() if shard_index is None else shard_index
-    num_shards = jax.process_count() if num_shards is None else num_shards
-    num_threads = num_threads or num_cores()
-    source = _Clips(Path(root), manifest)
-
-    def to_arrays(element: tuple[int, ClipFrames]) -> dict[str, Any]:
-        return {"index": np.int32(element[0]), **transform(element[1])}
-
-    samples = grain.MapDataset.source(source).shuffle(seed=seed).repeat(num_epochs)
-    # Shared out after repeating: an epoch that does not divide evenly loses nothing.
-    samples = samples[: len(samples) // num_shards * num_shards][shard_index::num_shards]
-    if len(samples) < batch_size:
-        raise DataError(
-            f"A batch of {batch_size} clips was asked for; process {shard_index} of {num_shards}"
-            f" has {len(samples)} in {num_epochs} epochs of {len(manifest)} clips."
-        )
-    read = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
-    batches = samples.map(to_arrays).to_iter_dataset(read).batch(batch_size, drop_remainder=True)
-    return iter(
-        grain.experimental.device_put(batches, device, cpu_buffer_size=2, device_buffer_size=2)
-    )
-
-
-class _Clips:
-    """Random access to the clips of a manifest, for grain: element i is (i, clip)."""
-
-    def __init__(self, root: Path, manifest: pd.DataFrame) -> None:
-        self._rows = manifest.to_dict("records")
-        if not self._rows:
-            raise DataError("The manifest has no rows, so there is nothing to stream.")
-        starts: dict[str, int] = {}
-        paths, total, self._keys = [], 0, []
-        for row in self._rows:
-            path, position, count = _locate(root, row)
-            if str(path) not in starts:
-                starts[str(path)] = total
-                # With the range written out, no file is opened before it is read.
-                paths.append(f"{path}[0:{count}]")
-                total += count
-            self._keys.append(starts[str(path)] + position)
-        self._source = grain.sources.ArrayRecordDataSource(paths)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> tuple[int, ClipFrames]:
-        row = self._rows[index]
-        try:
-            data = self._source[self._keys[index]]
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise _damaged(clip_id(row), row, str(error)) from error
-        return index, decode(data, row)
 
 
 def index_path(shard: Path) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mexjax.errors import ConfigError, DataError
+from mexjax.files import TEMPORARIES, replacing
 
 FOLDER = "views"
 _ARRAY, _ABOUT = "data.npy", "params.json"
@@ -66,10 +67,10 @@ def cached(
         _remove_abandoned(folder)
         described = {"view": name, **about, "num_clips": len(rows)}
         text = json.dumps(described, indent=2, sort_keys=True) + "\n"
-        _replace(folder / _ABOUT, lambda path: path.write_text(text, encoding="utf-8"))
-        _replace(
-            folder / _ARRAY, lambda path: _make(path, rows, name, compute, progress, num_workers)
-        )
+        with replacing(folder / _ABOUT) as place:
+            place.write_text(text, encoding="utf-8")
+        with replacing(folder / _ARRAY) as place:
+            _make(place, rows, name, compute, progress, num_workers)
     except OSError as error:
         raise DataError(
             f"Cannot write the view {name} to {folder}: {error.strerror or error}. Free space, or"
@@ -103,18 +104,8 @@ def _open(path: Path, num_rows: int) -> np.ndarray | None:
     return array if len(array) == num_rows else None
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file that appears under its name only when it is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _remove_abandoned(folder: Path) -> None:
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob(TEMPORARIES):
         if time.time() - path.stat().st_mtime > _ABANDONED_S:
             path.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -150,23 +151,37 @@ class Magnifier:
                 " to the method magnet, and magnet needs one (docs/micro_au_clip.md says which)."
             )
 
+    @functools.cached_property
+    def network(self) -> tuple[Callable[..., jax.Array], Any]:
+        """The network of `magnet`, compiled once for each image size, and its variables.
 
-def magnified(reference: np.ndarray, frames: np.ndarray, how: Magnifier) -> np.ndarray:
+        The object keeps them, so they are read once and go with it.
+
+        Raises:
+          DataError: weights that cannot be read or do not fit.
+        """
+        from mexjax.interop import network_from_torch
+
+        module, variables = network_from_torch("magnet", self.weights)
+        return jax.jit(module.apply), jax.device_put(variables)
+
+
+def magnified(reference: np.ndarray, frames: np.ndarray, magnifier: Magnifier) -> np.ndarray:
     """Magnify the motion of each frame against one reference, at the resolution as stored.
 
     Args:
       reference: u8[H, W, C].
       frames: u8[T, H, W, C].
-      how: `flow_scale` leaves frames as they are: it is applied to flow.
+      magnifier: `flow_scale` leaves frames as they are: it is applied to flow.
 
     Returns:
       u8[T, H, W, C].
     """
-    method, factor = how.method, how.factor
+    method, factor = magnifier.method, magnifier.factor
     if method in ("none", "flow_scale") or (factor == 1 and method != "magnet"):
         return frames
     if method == "magnet":
-        return _by_network(reference, frames, how)
+        return _by_network(reference, frames, magnifier)
     first = reference.astype(np.float32) / 255
     out = []
     for frame in frames:
@@ -176,11 +191,11 @@ def magnified(reference: np.ndarray, frames: np.ndarray, how: Magnifier) -> np.n
     return np.stack(out)
 
 
-def _by_network(reference: np.ndarray, frames: np.ndarray, how: Magnifier) -> np.ndarray:
+def _by_network(reference: np.ndarray, frames: np.ndarray, magnifier: Magnifier) -> np.ndarray:
     """`magnified` by MagNet; gray frames go through it in three channels."""
     from mexjax.nn.magnet import MULTIPLE_PX, gain_of
 
-    run, variables = _network(how.weights)
+    run, variables = magnifier.network
     height, width = frames.shape[1:3]
     pad = ((0, -height % MULTIPLE_PX), (0, -width % MULTIPLE_PX), (0, 0))
     is_color = frames.shape[-1] == 3
@@ -189,19 +204,10 @@ def _by_network(reference: np.ndarray, frames: np.ndarray, how: Magnifier) -> np
         colored = np.pad(with_channels(frame[None], True)[0], pad, mode="symmetric")
         return colored[None].astype(np.float32) / 127.5 - 1
 
-    gain = np.float32(gain_of(how.factor, how.gain))
+    gain = np.float32(gain_of(magnifier.factor, magnifier.gain))
     out = []
     for frame in frames:
         moved = np.asarray(run(variables, prepared(reference), prepared(frame), gain))[0]
         levels = np.clip(np.round((moved[:height, :width] + 1) * 127.5), 0, 255).astype(np.uint8)
         out.append(with_channels(levels[None], is_color)[0])
     return np.stack(out)
-
-
-@functools.lru_cache(maxsize=1)
-def _network(path: str) -> tuple[Any, Any]:
-    """A MagNet that is compiled once for each image size, and its variables."""
-    from mexjax.models.weights import from_torch
-
-    module, variables = from_torch("magnet", path)
-    return jax.jit(module.apply), jax.device_put(variables)

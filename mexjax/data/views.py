@@ -2,16 +2,16 @@
 
     uniform          frames spread over the clip          u8[T, S, S, C]   FDP, AC4AU
     key_frames       onset, apex, offset                  u8[3, S, S, C]   TSFmicro, GAMDSS
-    difference       apex minus onset, or minus offset    i16[S, S, C]     TSFmicro, GAMDSS
-    dynamic_image    rank-pooled frames in [0, 1]         f32[S, S]        FDP's target
-    flow             u, v, strain, magnitude              f32[S, S, 2..4]
     flow_image       flow as an image in [0, 1]           f32[S, S, 3]     Micro-AU CLIP
     landmark_tokens  image patches of each action unit    i32[A, 6]        Micro-AU CLIP
 
 S is `size_px`, C is 3 with `is_color` and 1 without. Shapes and dtypes depend on the parameters
-only. Motion is magnified (`magnify`, `factor`, `weights` and `gain` are those of
-`view_frames.Magnifier`), and flow computed, at the resolution as stored; then it is resized.
+only. Motion is magnified, and flow computed, at the resolution as stored; then it is resized.
 `compute_view` makes a view of a whole prepared dataset, once, and keeps it on disk.
+
+A view is asked for by name with plain parameters, which configuration files and the cache can hold:
+those of the functions below, with the fields of a `Magnifier` (magnify, factor, weights, gain) and
+of a `Rule` (window, lambda_rise, lambda_fall, difference) in the place of the objects.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -43,10 +41,13 @@ from mexjax.data.view_frames import (
     with_channels,
 )
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.machine import num_cores
 from mexjax.ops import flow as optical
-from mexjax.ops import rank_pooling
 
-FLOW_CHANNELS = ("u", "v", "strain", "magnitude")
+_NO_MAGNIFIER, _PHASE = Magnifier(), Magnifier("phase")
+_RULE = keyframes.Rule()
+# Fields whose parameter has another name than the field.
+_PARAMETER_NAMES = {(Magnifier, "method"): "magnify"}
 _FIXED_SCALE = 4.0 / 3.0  # px of a 224 px image and factor 1 that fill a flow image's range
 
 
@@ -59,10 +60,7 @@ def uniform(
     short: str = "replicate",
     size_px: int = 112,
     is_color: bool = True,
-    magnify: str = "none",
-    factor: float = 3.0,
-    weights: str = "",
-    gain: str = "port",
+    magnifier: Magnifier = _NO_MAGNIFIER,
 ) -> np.ndarray:
     """u8[T, S, S, C]: `num_frames` of the frames from onset to offset, see `sampling`.
 
@@ -73,119 +71,26 @@ def uniform(
     chosen = sample_indices(len(places), num_frames, rule=rule, offset=offset, short=short)
     frames = with_channels(clip.frames[places[chosen]], is_color)
     onset = with_channels(clip.frames[places[:1]], is_color)[0]
-    how = Magnifier(magnify, factor, weights, gain)
-    return resized(magnified(onset, frames, how), size_px)
+    return resized(magnified(onset, frames, magnifier), size_px)
 
 
 def key_frames(
     clip: ClipFrames,
     *,
     choice: str = "annotated",
-    window: str = "inward",
-    lambda_rise: float = 0.1,
-    lambda_fall: float = 0.1,
-    difference: str = "signed",
+    rule: keyframes.Rule = _RULE,
     size_px: int = 224,
     is_color: bool = True,
-    magnify: str = "none",
-    factor: float = 3.0,
-    weights: str = "",
-    gain: str = "port",
+    magnifier: Magnifier = _NO_MAGNIFIER,
 ) -> np.ndarray:
     """u8[3, S, S, C]: onset, apex, offset; only the apex is magnified.
 
-    `choice` is annotated, reselected (see `keyframes`, whose settings follow; frames as stored are
-    compared) or fft_apex (see `apex_spotting`).
+    `choice` is annotated, reselected (by `rule`, see `keyframes`; frames as stored are compared) or
+    fft_apex (see `apex_spotting`).
     """
-    rule = keyframes.Rule(window, lambda_rise, lambda_fall, difference)
     frames = with_channels(clip.frames[list(chosen_places(clip, choice, rule, is_color))], is_color)
-    apex = magnified(frames[0], frames[1:2], Magnifier(magnify, factor, weights, gain))
+    apex = magnified(frames[0], frames[1:2], magnifier)
     return resized(np.concatenate([frames[:1], apex, frames[2:]]), size_px)
-
-
-def difference(
-    clip: ClipFrames,
-    *,
-    part: str = "rise",
-    size_px: int = 224,
-    is_color: bool = True,
-    magnify: str = "none",
-    factor: float = 3.0,
-    weights: str = "",
-    gain: str = "port",
-) -> np.ndarray:
-    """i16[S, S, C], -255 to 255: the apex minus the onset (`rise`) or minus the offset (`fall`).
-
-    Frames are resized first and subtracted then, as in the released code of TSFmicro and GAMDSS.
-    Divided by 255 and the standard deviation of each channel it is what those networks take.
-    """
-    how = Magnifier(magnify, factor, weights, gain)
-    reference, apex = _pair(clip, part, is_color, how)
-    pair = resized(np.stack([reference, apex]), size_px).astype(np.int16)
-    return pair[1] - pair[0]
-
-
-def dynamic_image(
-    clip: ClipFrames,
-    *,
-    num_frames: int = 8,
-    rule: str = "segment",
-    offset: float = 0.5,
-    short: str = "replicate",
-    size_px: int = 64,
-    is_quantized: bool = False,
-) -> np.ndarray:
-    """f32[S, S] in [0, 1]: approximate rank pooling of the luma of the frames of `uniform`.
-
-    Scaled by its own smallest and largest value; zero for a still clip. `is_quantized` cuts it to
-    whole 1/255, as the released code of FDP does.
-    """
-    frames = uniform(
-        clip,
-        num_frames=num_frames,
-        rule=rule,
-        offset=offset,
-        short=short,
-        size_px=size_px,
-        is_color=False,
-    )
-    return np.asarray(_rank_pooled(frames[..., 0], is_quantized))
-
-
-@functools.partial(jax.jit, static_argnames="is_quantized")
-def _rank_pooled(frames: jax.Array, is_quantized: bool) -> jax.Array:
-    """u8[T, H, W] -> f32[H, W]."""
-    return rank_pooling.dynamic_image(frames.astype(jnp.float32) / 255, quantize=is_quantized)
-
-
-def flow(
-    clip: ClipFrames,
-    *,
-    part: str = "rise",
-    method: str = "dis",
-    channels: tuple[str, ...] = ("u", "v"),
-    size_px: int = 224,
-    magnify: str = "none",
-    factor: float = 3.0,
-    weights: str = "",
-    gain: str = "port",
-) -> np.ndarray:
-    """f32[S, S, len(channels)]: flow from onset (`rise`) or offset (`fall`) to the apex.
-
-    u, v and magnitude are in pixels of the view; strain has no unit. See `mexjax.ops.flow`.
-    """
-    for channel in channels:
-        if channel not in FLOW_CHANNELS:
-            raise ConfigError(unknown_name("flow channel", channel, FLOW_CHANNELS))
-    how = Magnifier(magnify, factor, weights, gain)
-    field = _flow_field(clip, part, method, size_px, how)
-    made = {
-        "u": lambda: field[..., 0],
-        "v": lambda: field[..., 1],
-        "strain": lambda: optical.strain(field),
-        "magnitude": lambda: optical.magnitude(field),
-    }
-    return np.stack([made[channel]() for channel in channels], axis=-1)
 
 
 def flow_image(
@@ -196,10 +101,7 @@ def flow_image(
     style: str = "magnitude",
     is_scale_fixed: bool = False,
     size_px: int = 224,
-    magnify: str = "phase",
-    factor: float = 3.0,
-    weights: str = "",
-    gain: str = "port",
+    magnifier: Magnifier = _PHASE,
 ) -> np.ndarray:
     """f32[S, S, 3] in [0, 1]: the flow as `mexjax.ops.flow.flow_image` draws it.
 
@@ -208,30 +110,23 @@ def flow_image(
     defaults are our reading of Micro-AU CLIP. Magnification by `flow_scale` multiplies the flow,
     which needs a fixed scale to be seen.
     """
-    how = Magnifier(magnify, factor, weights, gain)
-    field = _flow_field(clip, part, method, size_px, how)
+    field = _flow_field(clip, part, method, size_px, magnifier)
     scale = None
     if is_scale_fixed:
-        scale = _FIXED_SCALE * (1.0 if magnify == "none" else factor) * size_px / 224
+        factor = 1.0 if magnifier.method == "none" else magnifier.factor
+        scale = _FIXED_SCALE * factor * size_px / 224
     return optical.flow_image(field, style=style, scale_px=scale)
 
 
-def _pair(
-    clip: ClipFrames, part: str, is_color: bool, how: Magnifier
-) -> tuple[np.ndarray, np.ndarray]:
-    """u8[H, W, C] twice: the reference frame and the apex, magnified against it."""
-    pair = with_channels(clip.frames[list(pair_places(clip, part))], is_color)
-    return pair[0], magnified(pair[0], pair[1:], how)[0]
-
-
 def _flow_field(
-    clip: ClipFrames, part: str, method: str, size_px: int, how: Magnifier
+    clip: ClipFrames, part: str, method: str, size_px: int, magnifier: Magnifier
 ) -> np.ndarray:
-    """f32[S, S, 2]."""
-    reference, apex = _pair(clip, part, False, how)
-    field = optical.dense_flow(reference[..., 0], apex[..., 0], method=method)
+    """f32[S, S, 2]: flow from onset (`rise`) or offset (`fall`) to the magnified apex, px."""
+    pair = with_channels(clip.frames[list(pair_places(clip, part))], False)
+    apex = magnified(pair[0], pair[1:], magnifier)[0]
+    field = optical.dense_flow(pair[0][..., 0], apex[..., 0], method=method)
     field = optical.resize_flow(field, (size_px, size_px))
-    return field * np.float32(how.factor) if how.method == "flow_scale" else field
+    return field * np.float32(magnifier.factor) if magnifier.method == "flow_scale" else field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +134,7 @@ class View:
     """A view and what it can be asked for.
 
     Attributes:
-      function: `(clip, **parameters) -> np.ndarray`.
+      function: `(clip, *, ...) -> np.ndarray`; the default of each argument has its type.
       version: counts changes of what the function computes, so that old caches are not read.
     """
 
@@ -247,17 +142,39 @@ class View:
     version: int = 1
 
     def __call__(self, clip: ClipFrames, **params: Any) -> np.ndarray:
-        """The view of one clip; parameters as documented at the function."""
-        return self.function(clip, **self.complete(params))
+        """The view of one clip; parameters as `complete` takes them."""
+        return self.bind(params)(clip)
+
+    def bind(self, params: Mapping[str, Any]) -> Callable[[ClipFrames], np.ndarray]:
+        """The view with its parameters, checked, as a function of clips.
+
+        A network that magnifies is read once for all clips of the function.
+
+        Raises:
+          ConfigError: as `complete`, or a value that the magnifier or the rule does not allow.
+        """
+        complete = self.complete(params)
+        arguments = {}
+        for name, default in self._defaults().items():
+            if dataclasses.is_dataclass(default):
+                fields = _parameters(name, default)
+                values = {field: complete[key] for key, (field, _) in fields.items()}
+                arguments[name] = dataclasses.replace(default, **values)
+            else:
+                arguments[name] = complete[name]
+        return functools.partial(self.function, **arguments)
 
     def complete(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters: those given, checked, and the defaults of the others.
+        """All parameters by name: those given, checked, and the defaults of the others.
 
         Raises:
           ConfigError: an unknown parameter, or a value of another type than its default's.
         """
-        arguments = inspect.signature(self.function).parameters.values()
-        known = {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
+        known = {
+            key: value
+            for name, default in self._defaults().items()
+            for key, (_, value) in _parameters(name, default).items()
+        }
         complete = dict(known)
         for name, value in params.items():
             if name not in known:
@@ -265,6 +182,24 @@ class View:
                 raise ConfigError(unknown_name(f"parameter of the view {view}", name, known))
             complete[name] = _of_type(name, value, known[name])
         return complete
+
+    def _defaults(self) -> dict[str, Any]:
+        """Keyword argument of the function -> its default."""
+        arguments = inspect.signature(self.function).parameters.values()
+        return {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
+
+
+def _parameters(name: str, default: Any) -> dict[str, tuple[str, Any]]:
+    """Parameter -> field and default: those of a dataclass, or the argument itself."""
+    if not dataclasses.is_dataclass(default):
+        return {name: (name, default)}
+    return {
+        _PARAMETER_NAMES.get((type(default), field.name), field.name): (
+            field.name,
+            getattr(default, field.name),
+        )
+        for field in dataclasses.fields(default)
+    }
 
 
 def _of_type(name: str, value: Any, default: Any) -> Any:
@@ -285,9 +220,6 @@ def _of_type(name: str, value: Any, default: Any) -> Any:
 VIEWS: dict[str, View] = {
     "uniform": View(uniform),
     "key_frames": View(key_frames),
-    "difference": View(difference),
-    "dynamic_image": View(dynamic_image),
-    "flow": View(flow),
     "flow_image": View(flow_image),
     "landmark_tokens": View(landmark_tokens),
 }
@@ -328,7 +260,7 @@ def compute_view(
     if name not in VIEWS:
         raise ConfigError(unknown_name("view", name, VIEWS))
     view = VIEWS[name]
-    complete = view.complete(params or {})
+    complete, compute = view.complete(params or {}), view.bind(params or {})
     about: dict[str, Any] = {"version": view.version, "params": complete}
     if complete.get("weights"):
         about["weights_sha256"] = _sha256(Path(complete["weights"]))
@@ -337,14 +269,14 @@ def compute_view(
         manifest,
         name,
         about,
-        lambda row: view.function(records.load_clip(root, row), **complete),
+        lambda row: compute(records.load_clip(root, row)),
         progress=progress,
-        num_workers=num_workers or records.num_cores(),
+        num_workers=num_workers or num_cores(),
     )
 
 
 def _sha256(path: Path) -> str:
-    """Of a file of weights: another file under the same name is another view."""
+    """SHA-256 of a file of weights, so that changed weights give a new cache entry."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -1,18 +1,29 @@
-"""The models: one paper, one file, looked up by name."""
+"""The five systems: one folder and one class a paper, looked up by name."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-from types import ModuleType
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
 
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.interop import NETWORKS, network_from_torch, network_to_torch
+from mexjax.interop.common import State, read_state
+from mexjax.models.paper import Paper
 
+__all__ = ["MODELS", "Paper", "from_torch", "get_model", "list_models", "to_torch"]
+
+# The class of each paper.
 MODELS = {
-    "ac4au": "mexjax.models.ac4au.network",
-    "fdp": "mexjax.models.fdp.network",
-    "gamdss": "mexjax.models.gamdss.network",
-    "micro_au_clip": "mexjax.models.micro_au_clip.network",
-    "tsfmicro": "mexjax.models.tsfmicro.network",
+    "ac4au": "mexjax.models.ac4au:AC4AUPaper",
+    "fdp": "mexjax.models.fdp:FDPPaper",
+    "gamdss": "mexjax.models.gamdss:GAMDSSPaper",
+    "micro_au_clip": "mexjax.models.micro_au_clip:MicroAUClipPaper",
+    "tsfmicro": "mexjax.models.tsfmicro:TSFmicroPaper",
 }
 
 
@@ -21,30 +32,59 @@ def list_models() -> tuple[str, ...]:
     return tuple(sorted(MODELS))
 
 
-def get_model(name: str) -> ModuleType:
-    """The module of one paper.
-
-    It has `make`, `inputs`, `targets`, `loss`, `predictions`, `PRESETS`, `VIEWS` and `TASKS`: the
-    values of `data.view` and of `protocol.task` that it takes. It may have
-    `fold_arrays(dataset, folds, model_config) -> {name: array [F, ...]}`: what a fold's own
-    training clips give, numbers of units or subjects for instance; entries of every training batch
-    of the fold, and of the batch that initialises. And, each on its own:
-
-    * `of_protocol(protocol) -> dict`: further arguments of `make`;
-    * `clip_views(config) -> {view: parameters}` and `clip_arrays(labels, config) -> {name: array
-      [N, ...]}`: what it takes of each clip beside the view, entries of every batch;
-    * `rate_factor(path, model_config) -> float`: learning rate of a parameter over the usual one;
-    * `notices(config) -> [text]`: what a reader must know before the numbers;
-    * `TRAINING_ONLY`: names of parameters that no prediction needs;
-    * `ON_REQUEST`: names of predictions that are kept only where `eval.keeps_features` asks;
-    * `features(config, dataset, where, extras) -> {name: array}`: what of its predictions is
-      written to features.npz;
-    * `start(model_config) -> tree`, `start_statistics(model_config) -> tree`, `is_frozen(path,
-      model_config) -> bool` and `may_draw_frozen(model_config) -> bool`: see `mexjax.train.frozen`.
+@functools.cache
+def get_model(name: str) -> Paper:
+    """The paper of a name.
 
     Raises:
       ConfigError: no model of that name; the message lists them.
     """
     if name not in MODELS:
         raise ConfigError(unknown_name("model", name, MODELS))
-    return importlib.import_module(MODELS[name])
+    module, _, member = MODELS[name].partition(":")
+    return getattr(importlib.import_module(module), member)()
+
+
+def from_torch(
+    name: str, state: Mapping[str, Any] | str | Path, **kwargs: Any
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A model with the weights of a PyTorch state dict.
+
+    Args:
+      name: of the model, as in `list_models`; or `clip`, `magnet`, `mobilefacenet`.
+      state: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
+        `.npz`, `.pt`, `.pth` or `.bin` file (see `mexjax.interop.common.read_state`).
+      **kwargs: for the model's own file, for example `preset="official"` or, for tsfmicro,
+        `fusion="early"`.
+
+    Returns:
+      The linen module and its variables: `module.apply(variables, batch, train=False)`.
+
+    Raises:
+      ConfigError: no such model.
+      DataError: weights that cannot be read, or that do not fit: every name is listed.
+    """
+    if name in NETWORKS:
+        return network_from_torch(name, state, **kwargs)
+    return _paper_with_weights(name).from_torch(read_state(state), **kwargs)
+
+
+def to_torch(name: str, variables: Mapping[str, Any], **kwargs: Any) -> State:
+    """The state dict (numpy arrays, PyTorch layout, the released code's names) of `variables`.
+
+    `{n: torch.from_numpy(a) for n, a in to_torch("fdp", variables).items()}` loads into the
+    released network with `load_state_dict`. `kwargs` are those the weights were loaded with, where
+    the model's own file takes any.
+
+    Raises:
+      ConfigError: no such model, or one without released weights.
+    """
+    if name in NETWORKS:
+        return network_to_torch(name, variables, **kwargs)
+    return _paper_with_weights(name).to_torch(variables, **kwargs)
+
+
+def _paper_with_weights(name: str) -> Paper:
+    if name not in MODELS:
+        raise ConfigError(unknown_name("source of PyTorch weights", name, (*MODELS, *NETWORKS)))
+    return get_model(name)

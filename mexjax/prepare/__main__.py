@@ -1,8 +1,7 @@
 """`python -m mexjax.prepare`."""
 
-import sys
-
+from mexjax import cli
 from mexjax.prepare.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.entry_point(main)

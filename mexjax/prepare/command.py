@@ -1,59 +1,68 @@
-"""The command: `python -m mexjax.prepare --dataset=casme2 --root=CASME2 --out=prepared/casme2`."""
+"""The command: `mexjax prepare --dataset=casme2 --root=CASME2 --out=prepared/casme2`."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from mexjax.errors import ConfigError, MexjaxError
+from mexjax import cli
+from mexjax.errors import ConfigError
+from mexjax.progress import ClipProgress
 
 if TYPE_CHECKING:
     from mexjax.prepare.options import Input, Options
 
-LINE_EVERY_S = 10.0  # where there is no bar
+# Name of a reader -> the dataset's own name. Kept here, and the choices below, because --help must
+# not wait for the readers; a test compares them.
+DATASETS = {
+    "casme": "CASME",
+    "casme2": "CASME II",
+    "casme3a": "CAS(ME)3 part A",
+    "casme3c": "CAS(ME)3 part C",
+    "casme_sq": "CAS(ME)2",
+    "csv": "your own table of clips",
+    "folder": "your own folders of classes",
+    "fourd": "4DME",
+    "mmew": "MMEW",
+    "samm": "SAMM",
+    "smic": "SMIC",
+}
+FACES = ("auto", "mediapipe", "landmarks", "precropped", "cascade")
+COLORS = ("auto", "gray", "rgb")
 
 EXAMPLES = """
 Look first, at no cost:
-  python -m mexjax.prepare --dataset=casme2 --root=CASME2 --check
+  mexjax prepare --dataset=casme2 --root=CASME2 --check
 Then prepare (the same command goes on if it was interrupted), here two datasets into one:
-  python -m mexjax.prepare --dataset=casme2,samm --root=CASME2 --root=SAMM --out=prepared/both
+  mexjax prepare --dataset=casme2,samm --root=CASME2 --root=SAMM --out=prepared/both
 Without any release, the embedded faces in the files and folders of one:
-  python -m mexjax.prepare --dataset=synthetic --layout=casme2 --out=release
+  mexjax prepare --dataset=synthetic --layout=casme2 --out=release
+Formats, folders and tables are explained in docs/datasets.md. python -m mexjax.prepare is the same.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """Every option, with its meaning."""
-    from mexjax.prepare.cropping import COLORS
-    from mexjax.prepare.faces import KINDS
-
-    options = argparse.ArgumentParser(
-        prog="python -m mexjax.prepare",
-        description="Prepare releases of micro-expression datasets for training.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    names = "\n".join(f"  {name:10}{title}" for name, title in DATASETS.items())
+    options = cli.Parser(
+        "mexjax prepare",
+        "Prepare releases of micro-expression datasets for training.\n\n"
+        f'Datasets; spellings such as CASME2 or "CASME II" are taken too:\n{names}\n'
+        "  synthetic the embedded faces, written as a release (with --layout)",
+        EXAMPLES,
     )
     add = options.add_argument
     add(
         "--dataset",
         action="append",
         required=True,
-        help="name of a reader, or several with commas; may be repeated",
+        metavar="NAME",
+        help="name of a dataset above, or several with commas; may be repeated",
     )
     add("--root", action="append", type=Path, default=[], help="folder of each release, in order")
     add(
@@ -65,15 +74,15 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="folder to write")
     add(
         "--faces",
-        choices=KINDS,
+        choices=FACES,
         default="auto",
         help="auto: landmarks if a file is given, else mediapipe if there is a model, else cascade",
     )
     add("--landmarker-model", type=Path, help="MediaPipe's face_landmarker.task")
     add("--landmarks", type=Path, help="csv: clip,frame,x0,y0,...,x67,y67 or clip,frame,x,y,w,h")
-    add("--size_px", "--size-px", type=int, default=256, help="side of the stored crop")
+    add("--size_px", "--size-px", type=int, default=256, help="side of the stored crop (256)")
     add("--color", choices=COLORS, default="auto", help="auto: gray if the release is")
-    add("--clips-per-shard", type=int, default=16)
+    add("--clips-per-shard", type=int, default=16, help="clips of one file on disk (16)")
     add("--workers", type=int, default=0, help="processes; 0: threads, which start at once")
     add("--check", action="store_true", help="only look at the releases and count")
     add("--dry-run", action="store_true", help="prepare one clip of each in memory, write nothing")
@@ -90,39 +99,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       0; 1 if clips could not be prepared; 2 after an error, whose message was printed.
     """
-    errors = Console(stderr=True, highlight=False)
-    try:
-        arguments = parser().parse_args(argv)
-    except SystemExit as stopped:  # of --help, or with its message printed
-        return int(stopped.code or 0)
-    try:
-        return _run(arguments, Console(highlight=False))
-    except KeyboardInterrupt:
-        errors.print("Stopped. Finished shards are kept; the same command goes on.", style="yellow")
-        return 130
-    except (MexjaxError, OSError) as error:
-        errors.print("[bold red]Error:[/]", end=" ")
-        errors.print(_message(error), markup=False, soft_wrap=True)
-        return 2
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, MexjaxError):
-        return " ".join(str(error).split())
-    return f"{getattr(error, 'filename', None) or 'A file'}: {getattr(error, 'strerror', error)}."
+    return cli.run_command(
+        lambda: _run(parser().read(argv), Console(highlight=False)),
+        when_stopped="Stopped. Finished shards are kept; the same command goes on.",
+    )
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
+    names = [_canonical(name) for text in arguments.dataset for name in text.split(",")]
+    if "synthetic" in names:
+        return _write_synthetic(names, arguments, console)
+    if arguments.layout:
+        raise ConfigError("--layout goes with --dataset=synthetic.")
     # Imported here: --help must not wait for them.
     from mexjax.prepare.cropping import Settings
     from mexjax.prepare.inspection import check, dry_run
     from mexjax.prepare.options import Options
 
-    names = [name.strip() for text in arguments.dataset for name in text.split(",")]
-    if "synthetic" in names:
-        return _write_synthetic(names, arguments, console)
-    if arguments.layout:
-        raise ConfigError("--layout goes with --dataset=synthetic.")
     inputs = _inputs(names, arguments)
     if arguments.check:
         return check(inputs, console)
@@ -147,6 +140,13 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     return _prepare(options, console)
 
 
+def _canonical(name: str) -> str:
+    """The name of a reader; any spelling that the table of datasets knows is taken."""
+    from mexjax.protocol.classes import canonical_dataset
+
+    return name.strip() if name.strip() in DATASETS else canonical_dataset(name)
+
+
 def _inputs(names: Sequence[str], arguments: argparse.Namespace) -> tuple[Input, ...]:
     from mexjax.prepare.options import Input
 
@@ -169,7 +169,8 @@ def _inputs(names: Sequence[str], arguments: argparse.Namespace) -> tuple[Input,
 def _prepare(options: Options, console: Console) -> int:
     from mexjax.prepare import pipeline, summary
 
-    with PrepareProgress(console) as progress:
+    with ClipProgress(console=console) as progress:
+        progress.say("reading the releases")
         outcome = pipeline.prepare(options, progress=progress)
     for line in outcome.redone:
         console.print(line, markup=False, soft_wrap=True)
@@ -197,53 +198,3 @@ def _write_synthetic(names: Sequence[str], arguments: argparse.Namespace, consol
         soft_wrap=True,
     )
     return 0
-
-
-class PrepareProgress:
-    """Clips, frames a second and the time left: a bar on a terminal, a line now and then else."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._start = self._last_line = time.monotonic()
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[detail]}"),
-                TimeRemainingColumn(compact=True),
-                console=console,
-            )
-            self._task = self._bar.add_task("reading", total=None, detail="")
-
-    def __enter__(self) -> PrepareProgress:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def __call__(self, done: int, total: int, frames: int) -> None:
-        """Count: `done` clips of `total`, with `frames` frames."""
-        now = time.monotonic()
-        detail = f"{frames / max(now - self._start, 1e-9):.0f} frames/s"
-        if self._bar:
-            self._bar.update(
-                self._task, description="clips", completed=done, total=total, detail=detail
-            )
-        elif now - self._last_line >= LINE_EVERY_S:
-            self._last_line = now
-            left = (now - self._start) / done * (total - done)
-            self._console.print(f"{done} of {total} clips, {detail}, {left:.0f} s left")
-
-
-def entry_point() -> None:
-    """The console script."""
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    entry_point()

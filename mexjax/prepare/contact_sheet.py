@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from mexjax.data.captions import caption
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.records import clip_id, load_clip
-from mexjax.data.synthetic.sheet import caption
 from mexjax.errors import DataError
 from mexjax.prepare.cropping import Cropper, Job, Located
 
@@ -88,9 +88,10 @@ def _row(clip: ClipFrames, located: Located, size_px: int) -> np.ndarray:
         _enlarge(strongest),
         _enlarge(np.minimum(DIFFERENCE_GAIN * change, 255).astype(np.uint8)),
     ]
-    caption(tiles[0], f"{clip.id}  {clip.numbers[0]}")
-    caption(tiles[2], f"{clip.numbers[-1]}")
-    caption(tiles[3], f"difference x{DIFFERENCE_GAIN}")
+    caption(tiles[0], f"{clip.id}, frame {clip.numbers[0]}")
+    caption(tiles[1], f"crop of the onset, {clip.numbers[0]}")
+    caption(tiles[2], f"crop of the apex, {clip.numbers[-1]}")
+    caption(tiles[3], f"their difference x {DIFFERENCE_GAIN}")
     return np.concatenate(tiles, axis=1)
 
 

@@ -8,7 +8,7 @@ copies hold JPEG files that are called .bmp.
 
 from __future__ import annotations
 
-import re
+import io
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +17,10 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from mexjax.errors import DataError
 
@@ -27,14 +31,20 @@ MAX_FILE_BYTES = 4 * MAX_SIDE_PX**2 + (1 << 20)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
-# Markers that start a frame (size follows); C4, C8 and CC are tables and reserved.
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
-_JPEG_FILLER = re.compile(rb"\xff+")
-_MAX_JPEG_MARKERS = 10_000  # honest files have some dozens; more would only cost time
+# The reader of each format by the first bytes of its files. Pillow's `Image.open` is not used: it
+# refuses or warns of a large image before its size can be told.
+_READERS: dict[bytes, type[ImageFile]] = {
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    _JPEG: JpegImageFile,
+    b"BM": BmpImageFile,
+}
+# Bytes in which a header must end. Honest headers have some kilobytes; a hostile one of millions of
+# empty segments would cost seconds.
+_MAX_HEADER_BYTES = 1 << 20
+# Pillow's complaints about a damaged header.
+_HEADER_ERRORS = (SyntaxError, IndexError, TypeError, ValueError, OSError, EOFError, struct.error)
 # First bytes of the containers. A play list (text that names other files, or addresses) is none
 # of these and must not reach the video library.
 _VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75")
@@ -69,25 +79,24 @@ def image_size(data: bytes, path: Path) -> tuple[int, int]:
       path: named in the message.
 
     Raises:
-      DataError: empty, of another format, cut off within the header, or of a side below 1 or
-        above `MAX_SIDE_PX`.
+      DataError: empty, of another format, damaged or cut off within the header, or of a side below
+        1 or above `MAX_SIDE_PX`.
     """
     if not data:
         raise DataError(f"Expected an image, found an empty file: {path}. {_COPY_AGAIN}")
+    reader = next((kind for start, kind in _READERS.items() if data.startswith(start)), None)
+    if reader is None:
+        raise DataError(
+            f"Expected a JPEG, PNG or BMP image, found bytes of another kind in {path}"
+            f" ({data[:8].hex(' ')} ...). {_COPY_AGAIN}"
+        )
     try:
-        if data.startswith(_PNG):
-            width, height = struct.unpack_from(">II", data, 16)
-        elif data.startswith(_JPEG):
-            height, width = _jpeg_size(data)
-        elif data.startswith(b"BM"):
-            height, width = _bmp_size(data)
-        else:
-            raise DataError(
-                f"Expected a JPEG, PNG or BMP image, found bytes of another kind in {path}"
-                f" ({data[:8].hex(' ')} ...). {_COPY_AGAIN}"
-            )
-    except (struct.error, IndexError):
-        raise DataError(f"The image {path} has no whole header. {_COPY_AGAIN}") from None
+        with reader(io.BytesIO(data[:_MAX_HEADER_BYTES])) as image:
+            width, height = image.size
+    except _HEADER_ERRORS as error:
+        raise DataError(
+            f"The image {path} has no whole header, or one without pixels ({error}). {_COPY_AGAIN}"
+        ) from None
     _check_size(height, width, path)
     return height, width
 
@@ -260,32 +269,6 @@ def _read_bytes(path: Path, count: int = -1) -> bytes:
             f"Cannot read the frame {path}: {error.strerror or error}. Check that the folder is"
             " complete and may be read."
         ) from error
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """(height, width) from the first frame header."""
-    at = 2
-    for _ in range(_MAX_JPEG_MARKERS):
-        # A marker may be preceded by any number of FF; anything else in between is skipped.
-        found = _JPEG_FILLER.search(data, at)
-        if found is None or found.end() == len(data):
-            break
-        marker, at = data[found.end()], found.end() + 1
-        if marker in _JPEG_FRAMES:
-            return struct.unpack_from(">HH", data, at + 3)
-        if marker not in _JPEG_BARE:
-            at += struct.unpack_from(">H", data, at)[0]
-    raise IndexError("no frame header")
-
-
-def _bmp_size(data: bytes) -> tuple[int, int]:
-    """(height, width); a negative height marks rows stored from the top."""
-    (header_bytes,) = struct.unpack_from("<I", data, 14)
-    if header_bytes == 12:  # the oldest form, with 16-bit sizes
-        width, height = struct.unpack_from("<HH", data, 18)
-    else:
-        width, height = struct.unpack_from("<ii", data, 18)
-    return abs(height), width
 
 
 def _check_size(height: int, width: int, path: Path) -> None:

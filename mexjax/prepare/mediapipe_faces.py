@@ -22,7 +22,6 @@ from mexjax.prepare.face_geometry import Face, FrameKey, checked, only_face
 
 MODEL_VARIABLE = "MEXJAX_LANDMARKER"
 MODEL_NAME = "face_landmarker.task"
-NUM_MESH_POINTS = 478
 
 _MAX_FACES = 4
 

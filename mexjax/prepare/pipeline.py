@@ -21,13 +21,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
-import grain
 import numpy as np
 import pandas as pd
-from absl import flags
 
 from mexjax.data import records
 from mexjax.data.manifest import COLUMNS, READING, read_manifest, write_manifest
@@ -41,6 +39,9 @@ from mexjax.prepare.options import Found, Input, Options, Outcome
 from mexjax.prepare.shards import Shard
 from mexjax.prepare.sources import get_source
 from mexjax.prepare.summary import summary
+
+if TYPE_CHECKING:
+    import grain
 
 SUMMARY, SHEET = "summary.md", "contact_sheet.png"
 
@@ -141,7 +142,9 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         )
     shards.write_text(options.out / SUMMARY, summary(options, outcome))
     shown = manifest[is_there]
-    if len(shown):  # else the release was put away, and the sheet of before is the right one
+    is_drawn = not missing and (options.out / SHEET).is_file() and _same_clips(before, manifest)
+    # Where no frame is there, the release was put away, and the sheet of before is the right one.
+    if len(shown) and not is_drawn:
         sheet = contact_sheet(options.out, shown, found.jobs, work)
         with shards.writing(options.out), atomic(options.out / SHEET, "wb") as file:
             file.write(records.encode_frame(sheet).tobytes())
@@ -210,17 +213,34 @@ def remember(table: pd.DataFrame, before: pd.DataFrame | None) -> pd.DataFrame:
     return table
 
 
+def _same_clips(before: pd.DataFrame | None, table: pd.DataFrame) -> bool:
+    """Whether two manifests give the same contact sheet."""
+    columns = ["subject", "clip", "onset", "apex", "sha256"]
+    return before is not None and (
+        before[columns].to_numpy().tolist() == table[columns].to_numpy().tolist()
+    )
+
+
 def parallel(
     work: Callable[[Job], Crop | Failure], jobs: Sequence[Job], num_workers: int
-) -> grain.DatasetIterator:
+) -> grain.DatasetIterator[Crop | Failure]:
     """`work` of every job on all cores, in the order of the jobs, a few ahead of the reader.
 
     Args:
       work: called by threads, or, with workers, by threads of other processes.
       jobs: what to do.
       num_workers: processes; 0: threads of this one.
+
+    Returns:
+      An iterator that `close` ends.
     """
-    cores = records.num_cores()
+    # These bring JAX and Orbax: a second that a finished folder need not wait for.
+    import grain
+    from absl import flags
+
+    from mexjax.machine import num_cores
+
+    cores = num_cores()
     threads = max(1, cores // max(1, num_workers))
     # Twice the threads, so that a long clip at the front does not stop those behind it.
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from mexjax.data import records
 from mexjax.errors import WorkdirError
-from mexjax.files import atomic
+from mexjax.files import TEMPORARIES, atomic, temporary
 from mexjax.prepare.cropping import Crop, Failure, Job, fingerprint
 
 # One clip a group: a clip is read without its neighbours. PNG does not get smaller by compression.
@@ -72,12 +72,12 @@ def write_shard(
       WorkdirError: the disk is full or the folder cannot be written.
     """
     out, clips, failed = shard.path.parents[1], [], []
-    with _temporary(shard.path) as temporary:
+    with temporary(shard.path) as place:
         with writing(out):
             shard.path.parent.mkdir(parents=True, exist_ok=True)
             # The old description first: it must never stand beside a file it does not describe.
             records.index_path(shard.path).unlink(missing_ok=True)
-            writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
+            writer = ArrayRecordWriter(str(place), WRITER_OPTIONS)
         for item in items:
             if isinstance(item, Failure):
                 failed.append(dataclasses.asdict(item))
@@ -87,14 +87,14 @@ def write_shard(
             clips.append(_describe(item))
         with writing(out):
             writer.close()
-            _check_written(temporary, clips)
-            with open(temporary, "rb") as file:
+            _check_written(place, clips)
+            with open(place, "rb") as file:
                 os.fsync(file.fileno())
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             description = {
                 "schema_version": records.SCHEMA_VERSION,
                 "sha256": digest,
-                "num_bytes": temporary.stat().st_size,
+                "num_bytes": place.stat().st_size,
                 "parameters": dict(parameters),
                 "clips": clips,
                 "failed": failed,
@@ -102,7 +102,7 @@ def write_shard(
             if not clips:
                 shard.path.unlink(missing_ok=True)
                 return description
-            os.replace(temporary, shard.path)
+            os.replace(place, shard.path)
     write_json(records.index_path(shard.path), description)
     return description
 
@@ -143,7 +143,7 @@ def remove_leftovers(out: Path, shards: Sequence[Shard]) -> None:
     planned = {shard.path for shard in shards}
     folder = out / FOLDER
     with writing(out):
-        for path in folder.glob(".*.tmp"):
+        for path in folder.glob(TEMPORARIES):
             pid = path.name.split(".")[-2]
             if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
                 path.unlink(missing_ok=True)
@@ -187,16 +187,6 @@ def writing(out: Path) -> Iterator[None]:
             f"Cannot write to {out}: {why}. Free space, or choose another --out; the same"
             " command goes on from the shards that are finished."
         ) from error
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-    finally:
-        with suppress(OSError):  # what went wrong before says more
-            temporary.unlink(missing_ok=True)
 
 
 def _check_written(path: Path, clips: Sequence[Mapping[str, Any]]) -> None:

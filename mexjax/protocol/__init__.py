@@ -1,1 +1,22 @@
 """Who is held out, which label is right, and how predictions are scored: no pixels, no JAX."""
+
+from mexjax.protocol.action_units import AU_SETS, label_aus, numbers_of, parse_aus
+from mexjax.protocol.classes import label_clips
+from mexjax.protocol.fold_list import Fold, ProtocolError
+from mexjax.protocol.scoring import TASKS, scoring_of
+from mexjax.protocol.splits import PROTOCOLS, label_table, make_folds
+
+__all__ = [
+    "AU_SETS",
+    "PROTOCOLS",
+    "TASKS",
+    "Fold",
+    "ProtocolError",
+    "label_aus",
+    "label_clips",
+    "label_table",
+    "make_folds",
+    "numbers_of",
+    "parse_aus",
+    "scoring_of",
+]

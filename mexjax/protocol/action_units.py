@@ -1,10 +1,10 @@
-"""Action units as coders write them in spreadsheets: "4+R10", "14,L24,", "AU4(k)+L7", "13?".
+"""Action units: how coders write them, sets of them, and the label matrix of a multi-label task.
 
-A cell is a list of tokens between "+" or "," (CAS(ME)3 part C also has the full-width comma, and
-commas at the end). A token is an optional "AU", an optional side or position (L, R, T, B), the
-number, an optional intensity A to E (FACS), "(k)" for a unit that is held through the whole clip
-(4DME) and "?" for a doubtful one. Nothing is guessed: "12 or 14" is refused, because reading the
-digits alone would invent unit 1214.
+Coders write "4+R10", "14,L24,", "AU4(k)+L7", "13?" in spreadsheets. A cell is a list of tokens
+between "+" or "," (CAS(ME)3 part C also has the full-width comma, and commas at the end). A token
+is an optional "AU", an optional side or position (L, R, T, B), the number, an optional intensity A
+to E (FACS), "(k)" for a unit that is held through the whole clip (4DME) and "?" for a doubtful one.
+Nothing is guessed: "12 or 14" is refused, because reading the digits alone would invent unit 1214.
 """
 
 from __future__ import annotations
@@ -13,8 +13,23 @@ import dataclasses
 import math
 import numbers
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mexjax.errors import DataError
+import numpy as np
+
+from mexjax.errors import DataError, unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AU_SETS: dict[str, tuple[int, ...]] = {
+    # Common to the six datasets of the CD6ME benchmark (Varanka et al., IEEE TAFFC 15, 2024).
+    "cd6me": (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17),
+    # Micro-AU CLIP: eight units of CASME II, four of SAMM.
+    "micro_au_casme2": (1, 2, 4, 7, 12, 14, 15, 17),
+    "micro_au_samm": (2, 4, 7, 12),
+}
 
 _TOKEN = re.compile(
     r"(?:AU)?[LRTB]?0*(?P<number>[1-9][0-9]?)[A-E]?(?P<static>\(k\))?(?P<unsure>\?)?", re.IGNORECASE
@@ -71,3 +86,52 @@ def _as_text(cell: object) -> str:
         return str(int(cell))
     text = str(cell).strip()
     return "" if text == "/" else text
+
+
+def numbers_of(units: str | Sequence[int]) -> tuple[int, ...]:
+    """Numbers of action units: of a set of `AU_SETS`, or as they are written, "1,2,4".
+
+    Raises:
+      DataError: no such set, nothing but a set or different numbers.
+    """
+    if isinstance(units, str) and units in AU_SETS:
+        return AU_SETS[units]
+    parts = units.split(",") if isinstance(units, str) else units
+    try:
+        chosen = tuple(int(part) for part in parts)
+    except ValueError:
+        raise DataError(unknown_name("set of action units", str(units), AU_SETS)) from None
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise DataError(f"Expected different numbers of action units, found {units!r}.")
+    return chosen
+
+
+def label_aus(
+    table: pd.DataFrame, units: str | Sequence[int], *, unsure_is_present: bool = False
+) -> np.ndarray:
+    """The label matrix of a table. Every clip has a row, also one that shows none of the units.
+
+    Args:
+      table: columns aus and, if unsure units are to count, aus_unsure: lists of numbers as text.
+      units: a key of `AU_SETS`, or the numbers of the units (see `numbers_of`).
+      unsure_is_present: whether a unit coded "12?" counts; the CD6ME benchmark counts it.
+
+    Returns:
+      i8[N, A], columns in the order of `units`.
+
+    Raises:
+      DataError: an unknown set, or a table without coded units.
+    """
+    columns = ["aus", "aus_unsure"] if unsure_is_present else ["aus"]
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"The table has no column {', '.join(missing)}: action units are not coded in it."
+            f" It has {', '.join(table.columns)}."
+        )
+    names = [str(unit) for unit in numbers_of(units)]
+    labels = np.zeros((len(table), len(names)), np.int8)
+    for row, coded in enumerate(zip(*(table[name] for name in columns), strict=True)):
+        present = {str(au) for part in coded for au in part}
+        labels[row] = [unit in present for unit in names]
+    return labels

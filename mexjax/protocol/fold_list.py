@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -140,36 +140,6 @@ def checked_folds(content: Any, *, source: str = "folds.json") -> dict[str, Any]
     if len(set(names)) < len(names):
         raise ProtocolError(f"{source}: fold names must differ, found {', '.join(names)}.")
     return content
-
-
-def folds_from_json(
-    content: Mapping[str, Any], table: pd.DataFrame, *, source: str = "folds.json"
-) -> list[Fold]:
-    """Folds of another run, for this table.
-
-    Args:
-      content: folds.json as `json.load` gives it.
-      table: sample table with the columns subject and clip.
-      source: file name for messages.
-
-    Raises:
-      ProtocolError: wrong form, a clip that the table does not have, or unsafe folds.
-    """
-    row_of = {clip: row for row, clip in enumerate(clip_ids(table))}
-    folds = []
-    for entry in checked_folds(content, source=source)["folds"]:
-        sides = []
-        for side in SIDES:
-            missing = [clip for clip in entry[side] if clip not in row_of]
-            if missing:
-                raise ProtocolError(
-                    f"{source}: {len(missing)} clips of fold {entry['name']!r} are not in the"
-                    f" table, the first is {missing[0]!r}. The folds belong to other data."
-                )
-            sides.append(np.sort(np.array([row_of[clip] for clip in entry[side]], np.int64)))
-        folds.append(Fold(entry["name"], *sides))
-    check_folds(folds, table, None)
-    return folds
 
 
 def _is_texts(value: Any) -> bool:

@@ -17,14 +17,13 @@ import numpy as np
 import pandas as pd
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.protocol.au_labels import label_aus, numbers_of
+from mexjax.protocol.action_units import label_aus, numbers_of
 from mexjax.protocol.classes import DROPPED, label_clips
 from mexjax.protocol.fold_list import (
     Fold,
     ProtocolError,
     check_folds,
     clip_ids,
-    folds_from_json,
     folds_to_json,
 )
 from mexjax.protocol.scoring import TASKS
@@ -36,7 +35,6 @@ __all__ = [
     "ProtocolError",
     "check_folds",
     "clip_ids",
-    "folds_from_json",
     "folds_to_json",
     "label_table",
     "make_folds",

@@ -1,1 +1,20 @@
-"""From the folder of a run to numbers, tables and figures, without JAX and without a model."""
+"""From the folder of a run to numbers, tables and figures, without JAX and without a model.
+
+`write.write_report(folder)` does it all; `compare` sets several runs side by side. The modules are
+imported one by one, because some bring matplotlib and pandas.
+"""
+
+__all__ = [
+    "command",
+    "compare",
+    "feature_figures",
+    "figures",
+    "files",
+    "results",
+    "stats",
+    "tables",
+    "text",
+    "unit_figures",
+    "write",
+    "zero_shot",
+]

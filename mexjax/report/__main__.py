@@ -1,8 +1,7 @@
 """`python -m mexjax.report`."""
 
-import sys
-
+from mexjax import cli
 from mexjax.report.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.entry_point(main)

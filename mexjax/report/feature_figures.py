@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, new_figure, set_title
+from mexjax.report.figures import INK, MUTED, ORANGE, new_figure, set_title
 
 # Distinguishable with the common colour vision deficiencies (Okabe and Ito 2008, and two more).
 _COLOURS = (
@@ -29,6 +29,7 @@ def attention_figure(
     units: Sequence[str],
     titles: Sequence[str],
     grid: int,
+    title: str,
 ) -> Figure:
     """Weights of the patches of each unit, over faces (Fig. 5).
 
@@ -40,10 +41,11 @@ def attention_figure(
       units: A names.
       titles: M texts.
       grid: patches a side.
+      title: one line; what the coloured frames mean is added.
     """
     rows, columns = tokens.shape[:2]
     figure, all_axes = new_figure(
-        1.25 * columns + 0.6, 1.45 * rows + 0.5, rows=rows, columns=columns
+        1.25 * columns + 0.6, 1.3 * rows + 0.7, rows=rows, columns=columns
     )
     image = None
     for i, axes in enumerate(all_axes):
@@ -77,6 +79,8 @@ def attention_figure(
     bar = figure.colorbar(image, ax=all_axes, fraction=0.02, pad=0.01)
     bar.set_label("weight of the patch", color=MUTED)
     bar.outline.set_visible(False)
+    text = f"{title}\norange frame: the clip shows the unit"
+    figure.suptitle(text, fontsize=11, color=INK, x=0.01, ha="left")
     return figure
 
 
@@ -85,8 +89,8 @@ def similarity_figure(
 ) -> Figure:
     """Held-out clips against the sentence that is right for each of them, unit by unit (Fig. 6).
 
-    Clips that do not show the unit come first. A unit that was learnt has two bright squares on the
-    diagonal and dark ones beside them.
+    Clips that do not show the unit come first. A unit that was learnt has two red squares on the
+    diagonal and blue ones beside them.
 
     Args:
       cosines: f[N,A,2], of clips with the negative and the positive sentence.
@@ -106,10 +110,14 @@ def similarity_figure(
         order = np.argsort(labels[:, unit], kind="stable")
         ordered = labels[order, unit].astype(int)
         matrix = cosines[order][:, unit][:, ordered]
-        image = axes.imshow(matrix, cmap="viridis", vmin=-1, vmax=1, interpolation="nearest")
+        image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         edge = len(ordered) - ordered.sum() - 0.5
-        axes.axhline(edge, color="white", linewidth=0.8)
-        axes.axvline(edge, color="white", linewidth=0.8)
+        axes.axhline(edge, color=INK, linewidth=0.8)
+        axes.axvline(edge, color=INK, linewidth=0.8)
+        if unit % columns == 0:
+            axes.set_ylabel("clips: absent, present", fontsize=8)
+        if unit + columns >= count:
+            axes.set_xlabel("sentences of these clips", fontsize=8)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(f"{units[unit]}, n={ordered.sum()}", fontsize=9, color=INK)
@@ -152,16 +160,16 @@ def feature_map_figure(
                 edgecolors=colour,
                 linewidths=0.9,
                 marker="o",
+                alpha=1.0 if is_shown else 0.4,  # most clips do not show a unit
+                zorder=3 if is_shown else 2,
             )
     handles = [
         Line2D([], [], linestyle="none", marker="o", color=_COLOURS[i % len(_COLOURS)], label=name)
         for i, name in enumerate(units)
     ]
     handles += [
-        Line2D([], [], linestyle="none", marker="o", color=BLUE, label="present"),
-        Line2D(
-            [], [], linestyle="none", marker="o", markerfacecolor="none", color=BLUE, label="absent"
-        ),
+        Line2D([], [], linestyle="none", marker="o", color=MUTED, label="present"),
+        Line2D([], [], linestyle="none", marker="o", fillstyle="none", color=MUTED, label="absent"),
     ]
     axes.legend(
         handles=handles, frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5)

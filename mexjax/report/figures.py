@@ -152,10 +152,11 @@ def _subject_bars(
         color=INK,
     )
     for x, entry in zip(at, subjects, strict=True):
+        is_low = max(last[x], entry["oracle"]["acc"]) <= 0.06  # the diamond is where the count was
         axes.annotate(
             f"{entry['n']}",
             (x, 0),
-            xytext=(0, 3),
+            xytext=(0, 10 if is_low else 3),
             textcoords="offset points",
             ha="center",
             color="white" if last[x] > 0.06 else INK,
@@ -175,7 +176,7 @@ def curves_figure(
     title: str,
     shown: Mapping[str, str] = CLASS_METRICS,
 ) -> Figure:
-    """Training loss by epoch, and held-out metrics at every evaluation.
+    """Training loss by epoch, and held-out metrics at every evaluation if there are several.
 
     Args:
       loss: f[F, epochs] mean training loss of every fold; nan where a fold has no such epoch.
@@ -185,7 +186,10 @@ def curves_figure(
       title: one line.
       shown: metric -> how it is called; two of them.
     """
-    figure, (left, right) = new_figure(10.4, 4.0, columns=2)
+    at = np.asarray(held_out["epoch"])
+    columns = 2 if len(at) > 1 else 1  # one evaluation is no curve
+    figure, all_axes = new_figure(5.2 * columns, 4.0, columns=columns)
+    left = all_axes[0]
     loss = np.asarray(loss, float)
     keep = np.isfinite(loss).any(axis=0)
     epochs = np.arange(1, loss.shape[1] + 1)[keep]
@@ -198,36 +202,50 @@ def curves_figure(
                 epochs, low, high, color=BLUE, alpha=0.18, linewidth=0, label="10 to 90 % of folds"
             )
         left.plot(epochs, mean, color=BLUE, linewidth=1.8, marker=marker, label="mean over folds")
-        left.legend(frameon=False, fontsize=8.5)
+        left.legend(
+            frameon=False, fontsize=8.5, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0)
+        )
+        left.set_xlim(0, 1.02 * epochs[-1])
     left.set_xlabel("epoch")
     left.set_ylabel("training loss")
     left.grid(axis="y", color=PALE, linewidth=0.8)
     left.set_axisbelow(True)
 
+    for axes in all_axes[1:]:
+        _evaluation_curves(axes, held_out, oracle, shown)
+    for axes in all_axes:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    set_title(left, title, pad=26)
+    return figure
+
+
+def _evaluation_curves(
+    axes: Axes,
+    held_out: Mapping[str, Any],
+    oracle: Mapping[str, float],
+    shown: Mapping[str, str],
+) -> None:
+    """The right panel of `curves_figure`."""
     at = np.asarray(held_out["epoch"])
     for (name, label), colour in zip(shown.items(), (BLUE, ORANGE), strict=True):
         values = np.array([np.nan if v is None else v for v in held_out[name]], float)
         marker = "o" if len(at) <= 30 else None
-        right.plot(at, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5)
-        right.plot(
+        axes.plot(at, values, color=colour, linewidth=1.6, marker=marker, markersize=3.5)
+        axes.plot(
             at[-1:], values[-1:], color=colour, linestyle="none", marker="o", label=f"{label}, last"
         )
-        right.axhline(
+        axes.axhline(
             oracle[name],
             color=colour,
             linewidth=1.2,
             linestyle=(0, (5, 4)),
             label=f"{label}, oracle",
         )
-    right.set_xlabel("epoch of the evaluation")
-    right.set_xlim(0, 1.02 * at[-1])
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    percent_axis(right, "held-out, pooled over folds")
-    right.legend(
-        frameon=False, fontsize=8.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
-    )
-    right.annotate(
+    axes.set_xlabel("epoch of the evaluation")
+    axes.set_xlim(0, 1.02 * at[-1])
+    percent_axis(axes, "held-out, pooled over folds")
+    axes.legend(frameon=False, fontsize=8.5, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.annotate(
         "oracle: best epoch of each fold on its test subject; not comparable",
         (0.99, 0.02),
         xycoords="axes fraction",
@@ -235,8 +253,6 @@ def curves_figure(
         fontsize=8,
         color=MUTED,
     )
-    set_title(left, title)
-    return figure
 
 
 def sheet_figure(

@@ -28,7 +28,6 @@ from mexjax.report.files import Run
 from mexjax.report.zero_shot import zero_shot_results
 
 SCHEMA_VERSION = 1
-ORACLE_NOTE = "best epoch on the test subjects; selected on the test subjects, not comparable"
 NOTES = {
     "last": "last evaluation; nothing was selected",
     "selected": "per fold the evaluation with the best {metric} on inner validation subjects",

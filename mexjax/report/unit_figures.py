@@ -51,6 +51,14 @@ def units_figure(last: Mapping[str, Any], oracle: Mapping[str, Any], title: str)
     axes.set_xticks(at, ticks, fontsize=8.5)
     axes.set_xlim(-0.6, len(names) - 0.4)
     percent_axis(axes, "F1, pooled over held-out clips")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, frameon=False, fontsize=8.5)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        *(handles[1:] + handles[:1], labels[1:] + labels[:1]),  # bars first
+        loc="lower right",
+        bbox_to_anchor=(1, 1.0),
+        ncols=3,
+        frameon=False,
+        fontsize=8.5,
+    )
     set_title(axes, title, pad=26)
     return figure

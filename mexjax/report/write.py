@@ -75,7 +75,7 @@ def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
         shown = figures.CLASS_METRICS
     if "loss" in run.curves:
         made["curves.png"] = (
-            "Training loss, and held-out metrics at every evaluation",
+            "Training loss, and held-out metrics at every evaluation if there are several",
             figures.curves_figure(run.curves["loss"], results["curves"], oracle, title, shown),
         )
     if run.features is not None:
@@ -125,6 +125,7 @@ def _feature_figures(run: Run, results: dict[str, Any], title: str) -> dict[str,
                 units,
                 run.clip[rows].tolist(),
                 grid,
+                title,
             ),
         )
     if "features" in kept:

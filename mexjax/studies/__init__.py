@@ -1,4 +1,17 @@
 """Analyses of datasets and of finished runs, one a module: `python -m mexjax.studies NAME`.
 
-Each module has `main(argv: list[str]) -> int`, which prints tables and writes files and pictures.
+The modules `ac4au_tables`, `au`, `keyframes` and `magnify` have `main(argv: list[str]) -> int`,
+which prints tables and writes files and pictures; the others are theirs.
 """
+
+__all__ = [
+    "ac4au_tables",
+    "annotated_clips",
+    "au",
+    "au_figures",
+    "au_statistics",
+    "command",
+    "keyframes",
+    "keyframes_figures",
+    "magnify",
+]

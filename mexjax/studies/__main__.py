@@ -1,8 +1,7 @@
 """`python -m mexjax.studies`."""
 
-import sys
-
+from mexjax import cli
 from mexjax.studies.command import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.entry_point(main)

@@ -1,7 +1,7 @@
 """The ablations and the sweep of gamma of AC4AU, in the form of the paper's tables.
 
-    python -m mexjax.studies ac4au_tables --out=runs/ac4au_tables
-        [--card=configs/ac4au.py[:variant]] [--tables ablation gamma controls]
+    mexjax study ac4au_tables --out=runs/ac4au_tables
+        [--card=ac4au[:variant]] [--tables ablation gamma controls]
         [--only "no FRD" ...] [--seeds 0 1] [--set key=value]
 
 Each row is a whole run in a folder of its own: a study that was stopped goes on where it was, and
@@ -12,11 +12,9 @@ how many subjects of held-out clips a linear probe knows from each part of the f
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,12 +25,13 @@ from rich.console import Console
 
 from mexjax import machine
 from mexjax.config import flat, load_config
-from mexjax.errors import ConfigError, DataError, MexjaxError, WorkdirError, unknown_name
+from mexjax.errors import ConfigError, DataError, WorkdirError, unknown_name
 from mexjax.files import atomic
 from mexjax.report import stats
 from mexjax.report.files import read_run
 from mexjax.report.results import to_json_value
 from mexjax.report.tables import markdown_table, percent, rich_table, table_console
+from mexjax.studies import options
 from mexjax.studies.au import read_features, subject_probes
 from mexjax.train import run as train
 
@@ -102,49 +101,32 @@ TABLES: dict[str, tuple[Row, ...]] = {
 }
 
 
-def main(argv: list[str]) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mexjax.studies ac4au_tables",
-        description=__doc__.split("\n\n")[0],
-        epilog="Each row and seed is a run: five minutes with the tiny preset on two cores.",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the tables")
-    parser.add_argument("--card", default="configs/ac4au.py", help="recipe card, with variant")
-    parser.add_argument("--tables", nargs="+", default=list(TABLES), help=", ".join(TABLES))
-    names = "; ".join(dict.fromkeys(row.name for rows in TABLES.values() for row in rows))
-    parser.add_argument("--only", nargs="+", default=[], help=f"rows, by name; all: {names}")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of each row (0)")
-    parser.add_argument("--set", nargs="*", default=[], help="overrides for every row, key=value")
-    options = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the study: tables on the terminal, runs and files in `--out`; returns the exit status."""
+    arguments = options.ac4au_tables().read(argv)
     console = table_console()
     machine.use_callers_memory()
     machine.use_compilation_cache()
-    try:
-        results = study(
-            options.out,
-            card=options.card,
-            tables=options.tables,
-            only=options.only,
-            seeds=options.seeds,
-            overrides=options.set,
-            console=console,
-        )
-    except MexjaxError as error:
-        errors = Console(stderr=True, highlight=False)
-        errors.print(f"Error: {error}", style="bold red", markup=False, soft_wrap=True)
-        return 2
+    results = study(
+        arguments.out,
+        card=arguments.card,
+        tables=arguments.tables,
+        only=arguments.only,
+        seeds=arguments.seeds,
+        overrides=arguments.set,
+        console=console,
+    )
     for name in results["tables"]:
         console.print(f"[bold]{name}[/]")
         console.print(rich_table(*table_rows(results, name)))
-    console.print(f"Written: {options.out}/tables.md", highlight=False, markup=False)
+    console.print(f"Written: {arguments.out}/tables.md", highlight=False, markup=False)
     return 0
 
 
 def study(
     out: Path,
     *,
-    card: str = "configs/ac4au.py",
+    card: str = "ac4au",
     tables: Sequence[str] = tuple(TABLES),
     only: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
@@ -282,7 +264,7 @@ def _command(
     words += ["--only", *only] if only else []
     words += ["--seeds", *map(str, seeds)]
     words += ["--set", *overrides] if overrides else []
-    return f"python -m mexjax.studies ac4au_tables --out=OUT {shlex.join(words)}"
+    return f"mexjax study ac4au_tables --out=OUT {shlex.join(words)}"
 
 
 def _value(config: ConfigDict, key: str) -> Any:
@@ -308,7 +290,3 @@ def table_rows(results: dict[str, Any], name: str) -> tuple[list[str], list[list
         cells += [percent(entry["paper"]), percent(probe["f_dc"]), percent(probe["f_ac"])]
         rows.append([title, *cells])
     return head, rows
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """Action units of a dataset, and what the features of a finished run know.
 
-    python -m mexjax.studies au --root=PREPARED [--units=cd6me]     from the manifest alone
-    python -m mexjax.studies au --run=RUN                           its dataset, and its features
+    mexjax study au --root=PREPARED [--units=cd6me]     from the manifest alone
+    mexjax study au --run=RUN                           its dataset, and its features
 
 Of a dataset: correlations of units as clustered heat maps and as a network, overall and for each
 dataset, and the length of clips. Of a run with `eval.keeps_features`: maps (t-SNE) of F_AC coloured
@@ -11,7 +11,6 @@ gates do. No model and no image is read. Figures 4, 6 and 7 of AC4AU show the sa
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -21,49 +20,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
-from rich.console import Console
 
 from mexjax.data.loading import load_table
 from mexjax.data.manifest import read_manifest
 from mexjax.data.records import MANIFEST
-from mexjax.errors import DataError, MexjaxError, WorkdirError
+from mexjax.errors import DataError, WorkdirError
 from mexjax.files import atomic
 from mexjax.models.ac4au.experts import gate_statistics
-from mexjax.protocol.au_labels import label_aus, numbers_of
+from mexjax.protocol.action_units import label_aus, numbers_of
 from mexjax.report.figures import save_figure
 from mexjax.report.files import Run, read_run
 from mexjax.report.results import to_json_value
 from mexjax.report.tables import markdown_table, percent, rich_table, table_console
-from mexjax.studies import au_figures, au_statistics
+from mexjax.studies import au_figures, au_statistics, options
 
 RESULTS, TEXT = "au_study.json", "au_study.md"
 
 
-def main(argv: list[str]) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mexjax.studies au", description=__doc__.split("\n\n")[0]
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, help="folder of a finished run of task au")
-    source.add_argument("--root", type=Path, help="folder that python -m mexjax.prepare wrote")
-    parser.add_argument("--units", default="cd6me", help="with --root: a set, or 1,2,4")
-    parser.add_argument("--out", type=Path, help="folder to write; default: below what is read")
-    parser.add_argument("--seed", type=int, default=0, help="of t-SNE and of the probe's split")
-    options = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the study: tables on the terminal, files in `--out`; returns the exit status."""
+    arguments = options.au().read(argv)
     console = table_console()
-    try:
-        results = study(
-            run=options.run,
-            root=options.root,
-            units=options.units,
-            out=options.out,
-            seed=options.seed,
-        )
-    except MexjaxError as error:
-        errors = Console(stderr=True, highlight=False)
-        errors.print(f"Error: {error}", style="bold red", markup=False, soft_wrap=True)
-        return 2
+    results = study(
+        run=arguments.run,
+        root=arguments.root,
+        units=arguments.units,
+        out=arguments.out,
+        seed=arguments.seed,
+    )
     for title, head, rows in tables(results):
         console.print(f"[bold]{title}[/]", highlight=False)
         console.print(rich_table(head, rows))

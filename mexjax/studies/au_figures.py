@@ -10,27 +10,31 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, new_figure, set_title
+from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, set_title
+from mexjax.report.tables import short_names
 from mexjax.studies.au_statistics import cluster_order
 
-MAX_COLOURS = 20  # of points; what is rarer is gray
+MAX_COLOURS = 10  # names of points that have colours; what is rarer is gray
 
 
 def correlation_figure(by_name: Mapping[str, np.ndarray], units: Sequence[str]) -> Figure:
     """Correlations of units as heat maps, the first clustered and the others in its order.
 
+    A unit that no clip shows has no correlation: its row and column are gray.
+
     Args:
       by_name: name of a set of clips -> f[A, A].
       units: A names.
     """
-    columns = min(3, len(by_name))
+    columns = 2 if len(by_name) in (2, 4) else min(3, len(by_name))
     rows = -(-len(by_name) // columns)
-    side = 1.1 + 0.3 * len(units)
+    side = 1.1 + 0.34 * len(units)
     figure, all_axes = new_figure(columns * side, rows * side + 0.4, rows=rows, columns=columns)
     order = cluster_order(next(iter(by_name.values())))
     names = [units[i] for i in order]
     for axes, (title, found) in zip(all_axes, by_name.items(), strict=False):
         shown = found[np.ix_(order, order)]
+        axes.set_facecolor(PALE)
         image = axes.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
         axes.set_yticks(range(len(names)), names, fontsize=7.5)
@@ -40,12 +44,13 @@ def correlation_figure(by_name: Mapping[str, np.ndarray], units: Sequence[str]) 
         for i, j in np.argwhere(np.abs(np.nan_to_num(shown)) >= 0.2):
             if i != j:
                 text = f"{shown[i, j]:.1f}".replace("0.", ".")
-                axes.text(j, i, text, ha="center", va="center", fontsize=6, color=INK)
+                colour = "white" if abs(shown[i, j]) > 0.6 else INK
+                axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
         set_title(axes, title)
     for axes in all_axes[len(by_name) :]:
         axes.set_axis_off()
     bar = figure.colorbar(image, ax=all_axes, fraction=0.025, pad=0.02)
-    bar.set_label("Pearson correlation over clips", color=MUTED)
+    bar.set_label("Pearson correlation over clips (gray: unit absent)", color=MUTED)
     bar.outline.set_visible(False)
     return figure
 
@@ -81,7 +86,7 @@ def network_figure(
     axes.set_ylim(-1.35, 1.35)
     axes.set_aspect("equal")
     axes.set_axis_off()
-    set_title(axes, f"orange: together, blue: not together (|r| of {least} and more)")
+    set_title(axes, f"orange: together, blue: not together (|r| from {least}); outside: clips")
     return figure
 
 
@@ -134,9 +139,10 @@ def _scatter(axes: Axes, places: np.ndarray, names: np.ndarray) -> None:
     frequent = known[np.argsort(-counts, kind="stable")][:MAX_COLOURS]
     is_rare = ~np.isin(names, frequent)
     axes.scatter(*places[is_rare].T, s=9, color="#d1d5db", linewidths=0)
-    colours = colormaps["tab20"](np.arange(MAX_COLOURS))
-    for name, colour in zip(frequent, colours, strict=False):
-        axes.scatter(*places[names == name].T, s=16, color=colour, linewidths=0, label=name)
+    colours = colormaps["tab10"](np.arange(MAX_COLOURS))
+    labels = short_names(frequent.tolist())
+    for name, label, colour in zip(frequent, labels, colours, strict=False):
+        axes.scatter(*places[names == name].T, s=16, color=colour, linewidths=0, label=label)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -155,7 +161,10 @@ def gates_figure(matrix: np.ndarray, load: np.ndarray, units: Sequence[str]) -> 
       units: A names.
     """
     figure, (axes,) = new_figure(2.4 + 0.42 * len(load), 1.9 + 0.36 * len(units))
-    image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=max(float(matrix.max()), 1e-6))
+    # White is the weight of an expert that is like all others.
+    even = 1 / len(load)
+    reach = max(float(np.abs(matrix - even).max()), 1e-6)
+    image = axes.imshow(matrix, cmap="RdBu_r", vmin=even - reach, vmax=even + reach)
     heads = [f"{k + 1}\n{100 * share:.0f}%" for k, share in enumerate(load)]
     axes.set_xticks(range(len(load)), heads, fontsize=8)
     axes.set_yticks(range(len(units)), units, fontsize=8.5)

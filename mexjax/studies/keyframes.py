@@ -9,57 +9,29 @@ error of the annotation and of every rule is told too.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
 
 from mexjax.data import keyframes
 from mexjax.data.keyframes import Rule
 from mexjax.errors import DataError
 from mexjax.files import atomic
+from mexjax.progress import ClipProgress
 from mexjax.report.tables import markdown_table, rich_table, table_console
 from mexjax.studies import keyframes_figures as figures
+from mexjax.studies import options
 from mexjax.studies.annotated_clips import AnnotatedClip, embedded_clips, prepared_clips
 
-LAMBDAS = (0.05, 0.1, 0.15, 0.2)  # of the paper's Figures 7 and 8
 KEYS = ("onset", "apex", "offset")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every option, with its meaning."""
-    options = argparse.ArgumentParser(
-        prog="python -m mexjax.studies keyframes",
-        description="Deviation of re-selected key frames from annotated ones, over lambda.",
-        allow_abbrev=False,
-    )
-    add = options.add_argument
-    add(
-        "--root",
-        action="append",
-        type=Path,
-        default=[],
-        help="folder that mexjax.prepare wrote; may be repeated. None: the embedded dataset",
-    )
-    add("--preset", default="keyframes", help="of the embedded dataset: default | keyframes")
-    add("--seed", type=int, default=0, help="of the embedded dataset")
-    add("--clips", type=_count, default=0, help="only so many clips of each dataset; 0: all")
-    add("--lambdas", type=_numbers, default=LAMBDAS, help="with commas, each from 0 to 1")
-    add("--window", choices=keyframes.WINDOWS, default="inward")
-    add("--difference", choices=keyframes.DIFFERENCES, default="signed")
-    add("--strips", type=int, default=4, help="film strips: clips that move most at one lambda")
-    add("--strip-lambda", type=float, default=0.1, help="lambda of the film strips")
-    add("--out", type=Path, default=Path("studies/keyframes"), help="folder to write")
-    return options
-
-
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the study: tables on the terminal; report.md, CSV files and pictures in `--out`."""
-    arguments = parser().parse_args(argv)
+    arguments = options.keyframes().read(argv)
     rules = [
         Rule(arguments.window, share, share, arguments.difference) for share in arguments.lambdas
     ]
@@ -73,12 +45,9 @@ def main(argv: Sequence[str]) -> int:
         total, clips = embedded_clips(arguments.preset, arguments.seed, arguments.clips, reach=most)
     arguments.out.mkdir(parents=True, exist_ok=True)
     console = table_console()
-    shown = track(
-        clips, "clips", total=total, console=console, transient=True,
-        disable=not console.is_terminal,
-    )  # fmt: skip
     strips = Strips(arguments.strips, strip_rule)
-    table = deviations(strips.watch(shown), rules)
+    with ClipProgress(console=console, is_kept=False) as progress:
+        table = deviations(strips.watch(counted(clips, total, progress)), rules)
     write(arguments.out / "clips.csv", table.to_csv(index=False))
     summary = summarise(table)
     write(arguments.out / "summary.csv", summary.to_csv(index=False))
@@ -97,6 +66,15 @@ def main(argv: Sequence[str]) -> int:
     write(arguments.out / "report.md", "\n".join(texts))
     console.print(f"Tables and pictures: {arguments.out / 'report.md'}")
     return 0
+
+
+def counted(
+    clips: Iterable[AnnotatedClip], total: int, progress: ClipProgress
+) -> Iterator[AnnotatedClip]:
+    """The same clips; each is counted when the next one is asked for."""
+    for done, clip in enumerate(clips, start=1):
+        yield clip
+        progress(done, total)
 
 
 def deviations(clips: Iterable[AnnotatedClip], rules: Sequence[Rule]) -> pd.DataFrame:
@@ -221,20 +199,3 @@ def write(path: Path, text: str) -> None:
     """Write a text file that appears whole."""
     with atomic(path) as file:
         file.write(text)
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(item) for item in text.split(",") if item.strip())
-    except ValueError:
-        values = ()
-    if not values or len(set(values)) != len(values):
-        # Not a ValueError, of which argparse would show the name of this function alone.
-        raise argparse.ArgumentTypeError(f"takes distinct numbers with commas, found {text!r}")
-    return tuple(sorted(values))
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"takes a whole number, 0 for all, found {text!r}")
-    return int(text)

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mexjax.data.synthetic.sheet import caption
+from mexjax.data.captions import caption
 from mexjax.files import atomic
 from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, save_figure
 from mexjax.studies.annotated_clips import AnnotatedClip
@@ -32,7 +32,7 @@ def draw(summary: pd.DataFrame, folder: Path) -> list[Path]:
       folder: to write to.
     """
     made = {
-        "deviation_percent": deviation_figure(summary, "percent", "D%, share of the clip"),
+        "deviation_percent": deviation_figure(summary, "percent", "mean deviation, % of the clip"),
         "deviation_ms": mean_figure(summary),
     }
     if "error_apex_ms" in summary:
@@ -54,6 +54,7 @@ def deviation_figure(summary: pd.DataFrame, unit: str, label: str) -> Figure:
             values = part[f"D_{key}_{unit}"]
             axes.plot(part["lambda"], values, color=colour, marker=marker, label=key)
         _finish(axes, str(dataset), label)
+        axes.set_xticks(_places(part))
     panels[0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -65,7 +66,8 @@ def mean_figure(summary: pd.DataFrame) -> Figure:
         summary.groupby("dataset", sort=False), MARKERS * len(summary), strict=False
     ):
         axes.plot(part["lambda"], part["D_mean_ms"], marker=marker, label=str(dataset))
-    _finish(axes, "deviation from the annotation", "mean Dms, milliseconds")
+    _finish(axes, "deviation from the annotation", "mean deviation of the three, ms")
+    axes.set_xticks(_places(summary))
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -78,7 +80,8 @@ def error_figure(summary: pd.DataFrame) -> Figure:
     for (key, colour), marker in zip(COLOURS.items(), MARKERS, strict=False):
         axes.plot(part["lambda"], part[f"error_{key}_ms"], color=colour, marker=marker, label=key)
         axes.axhline(part[f"annotated_error_{key}_ms"].iloc[0], color=colour, linestyle="--", lw=1)
-    _finish(axes, f"{dataset}: error (dashed: annotated)", "milliseconds")
+    _finish(axes, f"{dataset}: error (dashed: annotated)", "mean error, ms")
+    axes.set_xticks(_places(part))
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -127,6 +130,12 @@ def _enlarged(frame: np.ndarray) -> np.ndarray:
     return cv2.resize(
         np.ascontiguousarray(image), (STRIP_PX, STRIP_PX), interpolation=cv2.INTER_NEAREST
     )
+
+
+def _places(summary: pd.DataFrame) -> list[float]:
+    """Values of lambda that were computed, every second one where there are many."""
+    values = sorted(set(summary["lambda"]))
+    return values[:: 1 if len(values) <= 6 else 2]
 
 
 def _finish(axes: Axes, title: str, label: str) -> None:

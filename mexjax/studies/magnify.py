@@ -1,8 +1,8 @@
 """Motion magnification looked at: faces before and after, and the flow between them.
 
-    python -m mexjax.studies magnify                                  # embedded clips
-    python -m mexjax.studies magnify --root=prepared/casme2 --methods=phase,linear
-    python -m mexjax.studies magnify --methods=magnet --weights=magnet_epoch12_loss7.28e-02.pth
+    mexjax study magnify                                              # embedded clips
+    mexjax study magnify --root=prepared/casme2 --methods=phase,linear
+    mexjax study magnify --methods=magnet --weights=magnet_epoch12_loss7.28e-02.pth
 
 Each row is a clip: onset, apex, and for each method the apex magnified, how it differs from the
 onset, and the flow from the onset. On embedded clips, whose motion is known, a table says how far
@@ -11,11 +11,11 @@ each method moved the skin of what was asked for.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -23,51 +23,37 @@ from mexjax.data import synthetic
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.synthetic.clip_views import clip_frames
 from mexjax.data.view_frames import Magnifier, magnified, pair_places, with_channels
-from mexjax.errors import DataError, MexjaxError
+from mexjax.errors import DataError
 from mexjax.ops.flow import dense_flow, flow_image
-from mexjax.report.figures import INK, MUTED, new_figure, save_figure
+from mexjax.report.figures import INK, new_figure, save_figure
 from mexjax.report.tables import rich_table
+from mexjax.studies import options
 
 DIFFERENCE_GAIN = 3.0  # of the pictures of differences
+PICTURE = "magnify.png"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mexjax.studies magnify", description=(__doc__ or "").split("\n\n")[0]
-    )
-    parser.add_argument("--root", type=Path, help="prepared folder; none: embedded clips")
-    parser.add_argument("--methods", default="linear,phase", help="linear, phase, magnet; commas")
-    parser.add_argument("--factor", type=float, default=3.0, help="total displacement")
-    parser.add_argument("--weights", default="", help="checkpoint of magnet")
-    parser.add_argument("--gain", default="port", help="of magnet: port or official")
-    parser.add_argument("--clips", type=int, default=4, help="rows of the picture")
-    parser.add_argument("--size-px", type=int, default=224, help="of embedded clips")
-    parser.add_argument("--amplitude", type=float, default=0.5, help="motion of embedded clips")
-    parser.add_argument("--out", type=Path, default=Path("magnify.png"))
-    options = parser.parse_args(argv)
+    """Run the study: the picture is `magnify.png` in `--out`; returns the exit status."""
+    arguments = options.magnify().read(argv)
     console = Console()
-    try:
-        hows = [
-            Magnifier(name, options.factor, options.weights * (name == "magnet"), options.gain)
-            for name in options.methods.split(",")
-        ]
-        if options.root:
-            clips, flows = _prepared(options.root, options.clips), None
-        else:
-            clips, flows = _embedded(options.clips, options.size_px, options.amplitude)
-        pairs = [_pair(clip) for clip in clips]
-        moved = [[magnified(a, b[None], how)[0] for how in hows] for a, b in pairs]
-        figure = magnify_figure([clip.id for clip in clips], pairs, moved, hows)
-        save_figure(figure, options.out)
-        if flows is not None:
-            table = _displacements(pairs, moved, flows, hows)
-            console.print(rich_table(*table))
-        console.print(f"Written: {options.out}", highlight=False, markup=False)
-    except MexjaxError as error:
-        errors = Console(stderr=True, highlight=False)
-        errors.print(f"Error: {error}", style="bold red", markup=False, soft_wrap=True)
-        return 2
+    hows = [
+        Magnifier(name, arguments.factor, arguments.weights * (name == "magnet"), arguments.gain)
+        for name in arguments.methods.split(",")
+    ]
+    if arguments.root:
+        clips, flows = _prepared(arguments.root, arguments.clips), None
+    else:
+        clips, flows = _embedded(arguments.clips, arguments.size_px, arguments.amplitude)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    pairs = [_pair(clip) for clip in clips]
+    moved = [[magnified(a, b[None], how)[0] for how in hows] for a, b in pairs]
+    figure = magnify_figure([clip.id for clip in clips], pairs, moved, hows)
+    save_figure(figure, arguments.out / PICTURE)
+    if flows is not None:
+        table = _displacements(pairs, moved, flows, hows)
+        console.print(rich_table(*table))
+    console.print(f"Written: {arguments.out / PICTURE}", highlight=False, markup=False)
     return 0
 
 
@@ -113,12 +99,16 @@ def magnify_figure(
       pairs: onset and apex u8[H,W,1] of each clip.
       moved: for each clip the apex magnified by each method, u8[H,W,1].
       hows: the methods.
+
+    The wheel in the first picture of flow shows the colours of the directions, from no motion in
+    its centre to the largest motion of a row at its edge.
     """
-    heads = ["onset", "apex", "apex - onset", "flow"]
+    heads = ["onset", "apex", "apex\n- onset", "apex\nflow"]
     for how in hows:
-        heads += [f"{how.method} x{how.factor:g}", "- onset", "flow"]
+        name = f"{how.method} x{how.factor:g}"
+        heads += [name, f"{name}\n- onset", f"{name}\nflow"]
     figure, all_axes = new_figure(
-        1.35 * len(heads) + 0.4, 1.5 * len(pairs) + 0.5, rows=len(pairs), columns=len(heads)
+        1.35 * len(heads) + 0.4, 1.42 * len(pairs) + 0.6, rows=len(pairs), columns=len(heads)
     )
     for row, (onset, apex) in enumerate(pairs):
         # One scale for all flows of a row, so that larger is seen as larger.
@@ -140,8 +130,19 @@ def magnify_figure(
             if row == 0:
                 axes.set_title(heads[column], fontsize=8.5, color=INK)
             if column == 0:
-                axes.set_ylabel(names[row], fontsize=7, color=MUTED)
+                axes.set_ylabel(names[row], fontsize=8.5, color=INK)
+    _draw_wheel(all_axes[3])
     return figure
+
+
+def _draw_wheel(axes: Axes) -> None:
+    """The colours of the directions of flow, in the corner of a picture of it."""
+    y, x = np.mgrid[-1:1:61j, -1:1:61j]
+    colours = flow_image(np.stack([x, y], axis=-1).astype(np.float32), style="hsv", scale_px=1.0)
+    disc = np.dstack([colours, (np.hypot(x, y) <= 1).astype(np.float32)])
+    wheel = axes.inset_axes((0.72, 0.02, 0.26, 0.26))
+    wheel.imshow(disc)
+    wheel.set_axis_off()
 
 
 def _displacements(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from mexjax.models.paper import Paper
 from mexjax.ops import flow_frames
 from mexjax.train import augment
 
 Data = Mapping[str, Any]
+Batch = dict[str, jax.Array]
 
 
 def gather(data: Data, idx: jax.Array, *, train: bool = False) -> jax.Array:
@@ -22,43 +24,76 @@ def gather(data: Data, idx: jax.Array, *, train: bool = False) -> jax.Array:
     return clips[idx].astype(jnp.float32) / 255.0
 
 
-def has_flow(config: ConfigDict) -> bool:
-    """Whether flow follows the key frames of a clip (`mexjax.ops.flow_frames`)."""
-    return config.model.get("feature", "difference") == "flow"
-
-
-def network_batch(
-    config: ConfigDict,
-    paper: ModuleType,
-    data: Data,
-    frames: jax.Array,
-    idx: jax.Array,
-    scale: jax.Array | None = None,
-) -> dict[str, jax.Array]:
-    """What the network takes of frames f32[B,T,H,W,C] and of the other views of their clips.
-
-    Args:
-      config: the whole configuration.
-      paper: the file of the model.
-      data: the dataset, see `mexjax.data.dataset.Dataset.on_host`.
-      frames: in [0, 1], augmented or cropped.
-      idx: i[B], their rows in the dataset.
-      scale: f32[2], mean and maximum of a split, see `mexjax.train.augment.normalise`.
-    """
-    images = frames[:, : flow_frames.NUM_IMAGES] if has_flow(config) else frames
-    clip = augment.normalise(images, config.data.center, scale=scale)
-    if has_flow(config):  # which is not an image
-        clip = jnp.concatenate([clip, frames[:, flow_frames.NUM_IMAGES :]], axis=1)
-    return paper.inputs(clip, config.model) | clip_entries(data.get("views", {}), idx)
-
-
-def clip_entries(arrays: Mapping[str, jax.Array], idx: jax.Array) -> dict[str, jax.Array]:
+def entries(arrays: Mapping[str, jax.Array], idx: jax.Array) -> Batch:
     """The rows idx i[B] of arrays [N, ...]."""
     return {name: array[idx] for name, array in arrays.items()}
 
 
-def prepared_batch(data: Data, idx: jax.Array) -> dict[str, jax.Array]:
-    """What the network takes of the clips idx i[B] where its frozen part was computed before."""
+def is_prepared(data: Data) -> bool:
+    """True if the frozen part of the network was computed before (`mexjax.train.frozen`)."""
+    return "per_clip" in data.get("frozen", {})
+
+
+def prepared_batch(data: Data, idx: jax.Array) -> Batch:
+    """The input of the network for the clips idx i[B] whose frozen part was computed before."""
     shared = data["frozen"]
     arrays = data.get("views", {}) | shared["per_clip"]
-    return {**clip_entries(arrays, idx), **shared["constant"]}
+    return {**entries(arrays, idx), **shared["constant"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchMaker:
+    """Frames of clips to the input of one paper's network.
+
+    Attributes:
+      config: the whole configuration.
+      paper: the paper.
+      options: of the paper.
+    """
+
+    config: ConfigDict
+    paper: Paper
+    options: Any
+
+    @property
+    def has_flow(self) -> bool:
+        """True if flow follows the key frames of a clip (`mexjax.ops.flow_frames`)."""
+        return self.paper.follows_frames_with_flow(self.options)
+
+    def mirror(self, frames: jax.Array) -> jax.Array:
+        """The frames f32[B,T,H,W,C] of clips, flipped from left to right."""
+        return (flow_frames.mirror if self.has_flow else augment.mirror)(frames)
+
+    def plain_frames(self, data: Data, idx: jax.Array) -> jax.Array:
+        """The frames f32[B,T,H,W,C] of clips as evaluation sees them."""
+        return augment.center_crop(gather(data, idx), self.config.augment)
+
+    def augmented_frames(self, data: Data, idx: jax.Array, key: jax.Array) -> jax.Array:
+        """The frames f32[B,T,H,W,C] of clips as a training step sees them."""
+        mirror = flow_frames.mirror if self.has_flow else augment.mirror
+        num_images = flow_frames.NUM_IMAGES if self.has_flow else None
+        frames = gather(data, idx, train=True)
+        return augment.augment(frames, key, self.config.augment, mirror, num_images)
+
+    def batch(
+        self, data: Data, frames: jax.Array, idx: jax.Array, scale: jax.Array | None = None
+    ) -> Batch:
+        """The input of the network.
+
+        Args:
+          data: the dataset, see `mexjax.data.dataset.Dataset.on_host`.
+          frames: f32[B,T,H,W,C] in [0, 1], augmented or cropped.
+          idx: i[B], their rows in the dataset.
+          scale: f32[2], mean and maximum of a split, used if `data.split_scale` asks for it.
+        """
+        if self.config.data.split_scale == "none":
+            scale = None
+        images = frames[:, : flow_frames.NUM_IMAGES] if self.has_flow else frames
+        clip = augment.normalise(images, self.config.data.center, scale=scale)
+        if self.has_flow:  # which is not an image
+            clip = jnp.concatenate([clip, frames[:, flow_frames.NUM_IMAGES :]], axis=1)
+        return self.paper.inputs(clip, self.options) | entries(data.get("views", {}), idx)
+
+    def plain_batch(self, data: Data, idx: jax.Array) -> Batch:
+        """The input of the network for clips as evaluation sees them, without `scale`."""
+        return self.batch(data, self.plain_frames(data, idx), idx)

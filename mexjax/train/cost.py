@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import resource
 import sys
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import psutil
@@ -15,8 +14,6 @@ import psutil
 from mexjax.train import flops
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # Small groups keep a GPU busy; larger ones only lengthen compilation. A CPU is busy with one fold:
 # two in a program take as long as two programs, and compile longer.
@@ -53,10 +50,17 @@ class CompileCounter:
 
 
 class GroupSize(NamedTuple):
-    """How many folds one program takes on one device, and why."""
+    """How many folds one program takes on one device, and why.
+
+    Attributes:
+      per_device: folds.
+      reason: a sentence for perf.json and the log.
+      fits: False while nobody knows, or if the program needs too much memory.
+    """
 
     per_device: int
     reason: str
+    fits: bool = False
 
 
 def free_bytes(device: jax.Device) -> int:
@@ -82,53 +86,49 @@ def temporary_bytes(compiled: jax.stages.Compiled) -> int:
     return memory.temp_size_in_bytes if memory else 0
 
 
-def choose_group(
-    num_folds: int,
-    num_devices: int,
-    asked: int,
-    *,
-    is_single: bool,
-    build: Callable[[int], T],
-    train_program: Callable[[T], jax.stages.Compiled],
-) -> tuple[GroupSize, T]:
-    """Find how many folds a program takes per device, compiling as few candidates as possible.
+def first_group(num_folds: int, num_devices: int, asked: int, *, strategy: str) -> GroupSize:
+    """The largest group that is worth to be tried.
 
     Args:
       num_folds: folds of the run.
       num_devices: devices the strategy uses.
       asked: `folds.per_chunk`; 0 means from memory.
-      is_single: True for the strategy that runs one fold at a time.
-      build: compiles the programs for a given number of folds per device.
-      train_program: the training program among what `build` gave.
-
-    Returns:
-      The size with its reason, and what `build` gave for it.
+      strategy: `folds.strategy`; `loop` runs one fold at a time.
     """
-    device = jax.local_devices()[0]
     on_each = -(-num_folds // num_devices)
-    if is_single:
-        return GroupSize(1, "folds.strategy=loop runs one fold at a time"), build(1)
+    if strategy == "loop":
+        return GroupSize(1, "folds.strategy=loop runs one fold at a time", fits=True)
     if asked > 0:
-        size = min(asked, on_each)
-        return GroupSize(size, f"folds.per_chunk={asked}, {on_each} folds per device"), build(size)
-    largest = LARGEST_GROUP.get(device.platform, 8)
+        reason = f"folds.per_chunk={asked}, {on_each} folds per device"
+        return GroupSize(min(asked, on_each), reason, fits=True)
+    platform = jax.local_devices()[0].platform
+    largest = LARGEST_GROUP.get(platform, 8)
     # Equal groups: with 10 folds and at most 8, two groups of 5 and none of padding.
     size = -(-on_each // -(-on_each // largest))
+    return GroupSize(size, f"of {on_each} folds per {platform} device: no more than {largest} pays")
+
+
+def measured(size: GroupSize, train: jax.stages.Compiled, num_devices: int) -> GroupSize:
+    """The size with whether its compiled training program fits; one fold always does."""
+    if size.fits:
+        return size
+    device = jax.local_devices()[0]
     free = free_bytes(device)
-    while True:
-        built = build(size)
-        needed = needed_bytes(train_program(built)) * (
-            num_devices if device.platform == "cpu" else 1
-        )
-        fits = needed <= MEMORY_SHARE * free
-        text = (
-            f"{size} of {on_each} folds per {device.platform} device: no more than {largest} pays"
-            f" off there; the step needs {needed / 2**30:.2f} GiB of {free / 2**30:.1f} GiB free"
-        )
-        if fits or size == 1:
-            log.info("folds.per_chunk: %s", text)
-            return GroupSize(size, text), built
-        size = -(-size // 2)
+    # The devices of a CPU share its memory.
+    needed = needed_bytes(train) * (num_devices if device.platform == "cpu" else 1)
+    text = (
+        f"{size.per_device} {size.reason}"
+        f" off there; the step needs {needed / 2**30:.2f} GiB of {free / 2**30:.1f} GiB free"
+    )
+    fits = needed <= MEMORY_SHARE * free or size.per_device == 1
+    if fits:
+        log.info("folds.per_chunk: %s", text)
+    return GroupSize(size.per_device, text if fits else size.reason, fits)
+
+
+def smaller(size: GroupSize) -> GroupSize:
+    """A group of half the size."""
+    return size._replace(per_device=-(-size.per_device // 2))
 
 
 def peak_bytes() -> int:
@@ -143,7 +143,7 @@ def peak_bytes() -> int:
 def utilisation(
     forward_flops: int, num_clips: float, seconds: float, dtype: str, num_devices: int
 ) -> dict[str, Any]:
-    """What a training run made of its devices.
+    """How far a training run used its devices.
 
     Args:
       forward_flops: of one clip, see `mexjax.train.flops`.

@@ -65,7 +65,7 @@ def make_programs(
     """Lift one fold's functions to a group.
 
     Args:
-      functions: see `step.make_fold_functions`.
+      functions: see `step.FoldFunctions`.
       strategy: `loop`, `vmap` or `shard`.
       example: the plan of one group (leading k) and the dataset; only shapes are read.
       epoch_steps: steps of an epoch; `logs` holds that many.
@@ -82,7 +82,8 @@ def make_programs(
     num_devices(strategy)
     plan, data = example
     mesh = Mesh(np.array(jax.local_devices()), ("folds",)) if strategy == "shard" else None
-    lift = _make_lift(strategy, mesh)
+    k = plan.fold_id.shape[0]
+    lift = _make_lift(k if mesh is None else k // mesh.size, mesh)
     init_folds = lift(functions.init, (True, False))
     train_folds = lift(functions.train, (True, False, True, False))
     evaluate = lift(functions.evaluate, (True, False, True, False))
@@ -91,7 +92,6 @@ def make_programs(
     position = jax.ShapeDtypeStruct((), jnp.int32)
     _, logs = jax.eval_shape(train_folds, shapes, position, plan, data)
     names = tuple(sorted(logs))
-    k = plan.fold_id.shape[0]
 
     def init(plan: FoldPlan, data: Arrays) -> Carry:
         return Carry(
@@ -100,24 +100,22 @@ def make_programs(
             logs=jnp.full((k, epoch_steps, len(names)), jnp.nan, jnp.float32),
         )
 
-    def one(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
+    def train(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
         states, logs = train_folds(carry.states, carry.position, plan, data)
         row = jnp.stack([logs[name].astype(jnp.float32) for name in names], axis=-1)  # (k, L)
         where = (0, carry.position % epoch_steps, 0)
         logs = jax.lax.dynamic_update_slice(carry.logs, row[:, None], where)
         return Carry(states=states, position=carry.position + 1, logs=logs)
 
-    def train(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
-        if steps_per_call == 1:
-            return one(carry, plan, data)
-        return jax.lax.fori_loop(0, steps_per_call, lambda _, c: one(c, plan, data), carry)
+    def train_several(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
+        return jax.lax.fori_loop(0, steps_per_call, lambda _, c: train(c, plan, data), carry)
 
     folded, shared = _shardings(mesh)
     carried = Carry(states=folded, position=shared, logs=folded)
     return Programs(
         init=jax.jit(init, in_shardings=(folded, shared), out_shardings=carried),
         train=jax.jit(
-            train,
+            train if steps_per_call == 1 else train_several,
             in_shardings=(carried, folded, shared),
             out_shardings=carried,
             donate_argnums=0,
@@ -132,11 +130,18 @@ def make_programs(
 
 
 def _make_lift(
-    strategy: str, mesh: Mesh | None
+    num_folds: int, mesh: Mesh | None
 ) -> Callable[[Callable[..., Any], tuple[bool, ...]], Callable[..., Any]]:
-    """How a function of one fold becomes one of a group; the flags say which arguments have F."""
+    """How a function of one fold becomes one of a group; the flags say which arguments have F.
 
-    def as_loop(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
+    Args:
+      num_folds: on one device.
+      mesh: of all devices; None: one device.
+    """
+
+    def alone(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
+        # An axis of one fold is not without cost: XLA computes some arrays once with it and once
+        # without.
         def lifted(*args: Any) -> Any:
             single = [
                 jax.tree.map(lambda x: x[0], arg) if has else arg
@@ -146,31 +151,24 @@ def _make_lift(
 
         return lifted
 
-    def as_vmap(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
-        mapped = jax.vmap(function, in_axes=tuple(0 if has else None for has in has_folds))
-        alone = as_loop(function, has_folds)
+    def together(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
+        if num_folds == 1:
+            return alone(function, has_folds)
+        return jax.vmap(function, in_axes=tuple(0 if has else None for has in has_folds))
 
-        def lifted(*args: Any) -> Any:
-            # An axis of one fold is not without cost: XLA computes some arrays once with it and
-            # once without.
-            folded = [arg for arg, has in zip(args, has_folds, strict=True) if has]
-            return (alone if len(jax.tree.leaves(folded)[0]) == 1 else mapped)(*args)
-
-        return lifted
-
-    def as_shard(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
+    def sharded(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
         # shard_map, not sharded arrays under jit: the partitioner answers a grouped convolution
         # with all-gathers, and here no fold ever needs another device's data.
         specs = tuple(PartitionSpec("folds") if has else PartitionSpec() for has in has_folds)
         return jax.shard_map(
-            as_vmap(function, has_folds),
+            together(function, has_folds),
             mesh=mesh,
             in_specs=specs,
             out_specs=PartitionSpec("folds"),
             check_vma=False,
         )
 
-    return {"loop": as_loop, "vmap": as_vmap, "shard": as_shard}[strategy]
+    return together if mesh is None else sharded
 
 
 def _shardings(mesh: Mesh | None) -> tuple[Any, Any]:

@@ -1,19 +1,18 @@
 """Networks whose first part is frozen: what it makes of the data is computed once, for all folds.
 
-A paper says with `start(model_config)` which weights it starts from, with
-`start_statistics(model_config)` which batch statistics, and with `is_frozen(path, model_config)`
-which of its parameters stay as they are. Its module has `frozen_part(batch)`, what the
-frozen part makes of clips, and `frozen_constants()`, what it makes of what no clip changes: entries
-that stand for those of the batch they are computed from. Without augmentation they depend on the
-clip alone, so they are a view of the dataset like any other: computed once, on the device, shared
-by all folds, whose programs then hold the trainable part only.
+A paper says with `Paper.start` which weights it starts from, with `Paper.start_statistics` which
+batch statistics, and with `Paper.is_frozen` which of its parameters stay as they are. Its module
+has `frozen_part(batch)`, which maps clips through the frozen part, and `frozen_constants()`, the
+part that depends on no clip: entries that stand for those of the batch they are computed from.
+Without augmentation they depend on the clip alone, so they are a view of the dataset like any
+other: computed once, on the device, shared by all folds, whose programs then hold the trainable
+part only.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -23,22 +22,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax.errors import ConfigError
-from mexjax.train import augment
-from mexjax.train.batches import Data, gather, network_batch
+from mexjax.models.paper import Paper, ParamPath
+from mexjax.train.batches import BatchMaker, Data
 
 log = logging.getLogger(__name__)
 
 Tree = Mapping[str, Any]
-Path = tuple[str, ...]
 BATCH = 16  # clips at a time, in computing what is shared
 
 
-def split(params: Tree, paper: ModuleType, model_config: ConfigDict) -> tuple[Tree, Tree]:
+def split(params: Tree, paper: Paper, options: Any) -> tuple[Tree, Tree]:
     """The parameters that are trained, and those that are kept, as two trees."""
-    if not hasattr(paper, "is_frozen"):
-        return params, {}
     flat = flax.traverse_util.flatten_dict(params)
-    kept = {path: leaf for path, leaf in flat.items() if paper.is_frozen(path, model_config)}
+    kept = {path: leaf for path, leaf in flat.items() if paper.is_frozen(path, options)}
     trained = {path: leaf for path, leaf in flat.items() if path not in kept}
     return flax.traverse_util.unflatten_dict(trained), flax.traverse_util.unflatten_dict(kept)
 
@@ -73,16 +69,14 @@ def is_cached(config: ConfigDict, kept: Tree) -> bool:
 
 
 def shared_arrays(
-    config: ConfigDict,
-    paper: ModuleType,
+    batches: BatchMaker,
     module: nn.Module,
     data: Data,
 ) -> dict[str, Any]:
-    """What all folds of a study share beside the dataset.
+    """Arrays that all folds of a study share beside the dataset.
 
     Args:
-      config: the whole configuration.
-      paper: the file of the model.
+      batches: makes the batches of the paper.
       module: the network.
       data: N clips, see `mexjax.data.dataset.Dataset.on_host`.
 
@@ -95,17 +89,11 @@ def shared_arrays(
     Raises:
       ConfigError: parameters that are kept but that nothing gives.
     """
-    if not hasattr(paper, "start"):
+    config, paper, options = batches.config, batches.paper, batches.options
+    start = paper.start(options)
+    if not start and type(paper).is_frozen is Paper.is_frozen:
         return {}
-    start = paper.start(config.model)
-
-    def frames_of(rows: np.ndarray) -> jax.Array:
-        return augment.center_crop(gather(data, rows), config.augment)
-
-    def batch_of(rows: np.ndarray) -> dict[str, jax.Array]:
-        return network_batch(config, paper, data, frames_of(rows), rows)
-
-    example = batch_of(np.zeros(2, np.int32))
+    example = batches.plain_batch(data, np.zeros(2, np.int32))
 
     def init(batch: Mapping[str, jax.Array]) -> Tree:
         key = jax.random.key(config.seed, impl="threefry2x32")
@@ -114,21 +102,22 @@ def shared_arrays(
 
     shapes = jax.eval_shape(init, example)
     _check_shapes(shapes, start)
-    _, kept_shapes = split(shapes, paper, config.model)
+    _, kept_shapes = split(shapes, paper, options)
     if not kept_shapes and not start:
         return {}
     missing = set(_flat(kept_shapes)) - set(_flat(start))
-    if missing and not paper.may_draw_frozen(config.model):
+    if missing and not paper.may_draw_frozen(options):
         raise ConfigError(
             f"{len(missing)} parameters are kept as they are and the weights lack them:"
             f" {', '.join('/'.join(path) for path in sorted(missing)[:4])} ..."
         )
     drawn = jax.jit(lambda batch: _only(init(batch), missing))(example) if missing else {}
     given = _only(merge(jax.device_get(drawn), start), set(_flat(shapes)))
-    trained, kept = split(given, paper, config.model)
+    trained, kept = split(given, paper, options)
     shared: dict[str, Any] = {"kept": kept, "start": trained}
-    if hasattr(paper, "start_statistics"):
-        shared["start_statistics"] = paper.start_statistics(config.model)
+    statistics = paper.start_statistics(options)
+    if statistics:
+        shared["start_statistics"] = statistics
     if not is_cached(config, kept) or "train_clips" in data:  # other frames in training
         return shared
     variables = jax.device_put({"params": kept})
@@ -138,8 +127,9 @@ def shared_arrays(
     for begin in range(0, num_clips, BATCH):
         # Whole batches: one program.
         rows = np.minimum(np.arange(begin, begin + BATCH), num_clips - 1)
-        made = first(variables, batch_of(rows)) | paper.targets(frames_of(rows), config.model)
-        parts.append(jax.device_get(made))
+        outputs = first(variables, batches.plain_batch(data, rows))
+        outputs |= paper.targets(batches.plain_frames(data, rows), options)
+        parts.append(jax.device_get(outputs))
     shared["per_clip"] = {
         name: np.concatenate([part[name] for part in parts])[:num_clips] for name in parts[0]
     }
@@ -148,11 +138,11 @@ def shared_arrays(
     return shared
 
 
-def _flat(tree: Tree) -> dict[Path, Any]:
+def _flat(tree: Tree) -> dict[ParamPath, Any]:
     return flax.traverse_util.flatten_dict(tree)
 
 
-def _only(tree: Tree, paths: set[Path]) -> dict[str, Any]:
+def _only(tree: Tree, paths: set[ParamPath]) -> dict[str, Any]:
     return flax.traverse_util.unflatten_dict(
         {path: leaf for path, leaf in _flat(tree).items() if path in paths}
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,41 +17,12 @@ from mexjax.machine import StopRequest
 from mexjax.progress import TrainProgress
 from mexjax.train import cost
 from mexjax.train.checkpoint import GroupCheckpoints
-from mexjax.train.fold_axis import Carry, Programs
+from mexjax.train.fold_axis import Carry
+from mexjax.train.plan import pad_folds, take_folds
+from mexjax.train.programs import Compiled, num_params
 from mexjax.train.step import Arrays, FoldPlan
-
-
-class Compiled(NamedTuple):
-    """The three compiled programs of a group and what they were made from."""
-
-    programs: Programs
-    init: jax.stages.Compiled
-    train: jax.stages.Compiled
-    evaluate: jax.stages.Compiled
-    carry_shape: Carry
-    eval_shape: dict[str, jax.ShapeDtypeStruct]
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """When things happen, in epochs and steps of the plan.
-
-    Between checkpoints lie at least `checkpoint_every` epochs (0: only a stop saves) and
-    `checkpoint_seconds` seconds.
-    """
-
-    num_epochs: int
-    epoch_steps: int
-    steps_per_call: int
-    eval_every: int
-    checkpoint_every: int
-    checkpoint_seconds: float
-
-    @property
-    def eval_epochs(self) -> list[int]:
-        """Epochs trained at each evaluation; the last epoch is always one."""
-        every = max(self.eval_every, 1)
-        return sorted({*range(every, self.num_epochs + 1, every), self.num_epochs})
+from mexjax.train.study import Schedule, Study
+from mexjax.train.workdir import Workdir
 
 
 @dataclasses.dataclass
@@ -69,6 +42,70 @@ class History:
     def tree(self) -> dict[str, np.ndarray]:
         """As a tree of arrays."""
         return dataclasses.asdict(self)
+
+
+def train_group(
+    study: Study,
+    folder: Workdir,
+    compiled: Compiled,
+    data: Arrays,
+    index: int,
+    progress: TrainProgress,
+    stop: StopRequest,
+) -> np.ndarray:
+    """Train one group of folds unless it is recorded, and record it.
+
+    Args:
+      study: the run.
+      folder: of the run.
+      compiled: the programs of a group.
+      data: from `mexjax.train.programs.device_data`, on the device.
+      index: number of the group.
+      progress: is told of every epoch.
+      stop: is asked after every step.
+
+    Returns:
+      f64[3], seconds of training and of evaluation, and clips trained on; zeros if recorded.
+    """
+    width = compiled.num_folds
+    rows = slice(index * width, (index + 1) * width)
+    layout = take_folds(study.plan, rows)
+    if folder.load_group(index) is not None:
+        progress.skip(int(layout.valid.sum()))
+        return np.zeros(3)
+    names = [fold.name for fold in study.folds[rows]]
+    progress.enter_folds(rows.start, len(names), len(study.folds))
+    padded = pad_folds(layout, width)
+    with contextlib.closing(GroupCheckpoints(folder.checkpoint_folder(index))) as checkpoints:
+        trainer = GroupTrainer(
+            compiled, padded, data, study.schedule, names, checkpoints, progress, stop
+        )
+        outputs = trainer.run()
+    seconds = outputs.pop("seconds")
+    record = {name: array[: len(names)] for name, array in outputs.items()}
+    curves = record.pop("curves")
+    for i, name in enumerate(compiled.programs.log_names):
+        record[f"curve_{name}"] = curves[..., i]
+    record["num_params"] = np.full(len(names), num_params(study, compiled, data))
+    record["fold_id"] = layout.fold_id
+    record["seconds"] = np.tile(seconds / len(names), (len(names), 1))
+    folder.save_arrays(folder.group_file(index), record)
+    checkpoints.remove()
+    return seconds
+
+
+def check_resume(position: int, steps_per_call: int, folder: Path) -> None:
+    """Refuse a checkpoint that lies within a call of the training program.
+
+    Raises:
+      CheckpointError: it was written where a call has another number of steps.
+    """
+    if position % steps_per_call:
+        raise CheckpointError(
+            f"The checkpoint in {folder} was saved after step {position}, which lies within a call"
+            f" of {steps_per_call} steps here: it was written on another kind of device. Go on"
+            " there, or delete that folder to train these folds again; finished folds are kept."
+        )
 
 
 class GroupTrainer:
@@ -115,43 +152,47 @@ class GroupTrainer:
         """
         position, carry = self._start()
         machine.make_room(cost.temporary_bytes(self.compiled.train))
-        steps, calls = self.schedule.epoch_steps, self.schedule.steps_per_call
-        extras: dict[str, np.ndarray] = {}
-        began = time.perf_counter()
-        total = steps * self.schedule.num_epochs
         self.progress.skip(self._fold_steps(0, position))
-        epoch_start = position
-        saved_epoch, saved_at = position // steps, began
-        while position < total:
+        schedule, outputs = self.schedule, {}
+        epoch_start, saved_at = position, time.perf_counter()
+        saved_epoch = position // schedule.epoch_steps
+        began = saved_at
+        while position < schedule.num_steps:
             carry = self._call(position, carry)
-            position += calls
-            if self.stop and position % steps:
-                self._save(position, carry)
-                raise self._interrupted()
-            if position % steps:
+            position += schedule.steps_per_call
+            if position % schedule.epoch_steps:
+                if self.stop:
+                    raise self._interrupted(position, carry)
                 continue
-            epoch = position // steps
+            epoch = position // schedule.epoch_steps
             self._record_epoch(epoch, jax.device_get(carry.logs))
-            now = time.perf_counter()
-            own = slice(epoch_start, position)
-            valid = self.host_plan.valid[:, own, None]
-            clips = int((self.host_plan.weight[:, own] * valid).sum())
-            self.history.seconds += (now - began, 0.0, clips)
+            trained = time.perf_counter()
+            clips = self._num_clips(epoch_start, position)
+            self.history.seconds += (trained - began, 0.0, clips)
             self._show(epoch, epoch_start, position, clips)
-            if epoch in self.schedule.eval_epochs:
-                extras = self._evaluate(epoch, carry)
-                self.history.seconds[1] += time.perf_counter() - now
-            is_due = (
-                0 < self.schedule.checkpoint_every <= epoch - saved_epoch
-                and time.perf_counter() - saved_at >= self.schedule.checkpoint_seconds
-            )
-            if position < total and (is_due or self.stop):
-                self._save(position, carry)
-                saved_epoch, saved_at = epoch, time.perf_counter()
-            if position < total and self.stop:
-                raise self._interrupted()
+            if epoch in schedule.eval_epochs:
+                outputs = self._evaluate(epoch, carry)
+                self.history.seconds[1] += time.perf_counter() - trained
+            if position < schedule.num_steps:
+                if self.stop:
+                    raise self._interrupted(position, carry)
+                if self._is_due(epoch - saved_epoch, time.perf_counter() - saved_at):
+                    self._save(position, carry)
+                    saved_epoch, saved_at = epoch, time.perf_counter()
             began, epoch_start = time.perf_counter(), position
-        return self.history.tree() | {f"extra_{name}": array for name, array in extras.items()}
+        return self.history.tree() | {f"extra_{name}": array for name, array in outputs.items()}
+
+    def _is_due(self, epochs: int, seconds: float) -> bool:
+        """True if so many epochs and seconds after the last checkpoint the next one is due."""
+        schedule = self.schedule
+        is_late = seconds >= schedule.checkpoint_seconds
+        return 0 < schedule.checkpoint_every <= epochs and is_late
+
+    def _num_clips(self, start: int, end: int) -> int:
+        """Clips that the steps from `start` to `end` train on, over all folds."""
+        steps = slice(start, end)
+        valid = self.host_plan.valid[:, steps, None]
+        return int((self.host_plan.weight[:, steps] * valid).sum())
 
     def _call(self, position: int, carry: Carry) -> Carry:
         """One call of the training program, or none if no fold of the group has these steps."""
@@ -169,17 +210,11 @@ class GroupTrainer:
             logs=_placed(shape.logs, programs.folded),
         )
         like = {"carry": carry, "history": self.history.tree()}
-        found = self.checkpoints.restore(like)
-        if found is None:
+        restored = self.checkpoints.restore(like)
+        if restored is None:
             return 0, self.compiled.init(self.plan, self.data)
-        position, tree = found
-        if position % self.schedule.steps_per_call:
-            raise CheckpointError(
-                f"The checkpoint in {self.checkpoints.folder} was saved after step {position},"
-                f" which lies within a call of {self.schedule.steps_per_call} steps here: it was"
-                " written on another kind of device. Go on there, or delete that folder to train"
-                " these folds again; finished folds are kept."
-            )
+        position, tree = restored
+        check_resume(position, self.schedule.steps_per_call, self.checkpoints.folder)
         self.history = History(**{name: np.array(a) for name, a in tree["history"].items()})
         self.progress.say(f"resuming at step {position}")
         return position, tree["carry"]
@@ -188,10 +223,11 @@ class GroupTrainer:
         # The history goes on changing while orbax writes in the background.
         history = {name: array.copy() for name, array in self.history.tree().items()}
         self.checkpoints.save(position, {"carry": carry, "history": history})
-        if self.stop:
-            self.checkpoints.wait()
 
-    def _interrupted(self) -> Interrupted:
+    def _interrupted(self, position: int, carry: Carry) -> Interrupted:
+        """Save the state, and the error that says so."""
+        self._save(position, carry)
+        self.checkpoints.wait()
         name = self.stop.signal_name
         text = f"Stopped by {name}; the state is saved. Start the same command again to go on."
         return Interrupted(text, name)

@@ -7,23 +7,65 @@ step: it is computed in the step from the fold's own step, total and epoch lengt
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from mexjax.cpu.ordering import tree_after
 from mexjax.errors import ConfigError, unknown_name
 
+Tree = Any
 Rate = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Optimizer(NamedTuple):
-    """`update = -rate(step, total_steps, epoch_steps) * transform(gradient)`."""
+    """`update = -rate(step, total_steps, epoch_steps) * factor * transform(gradient)`."""
 
     transform: optax.GradientTransformation
     rate: Rate
+
+    def update_in_place(
+        self,
+        gradients: Tree,
+        params: Tree,
+        opt_state: Any,
+        time: tuple[jax.Array, jax.Array, jax.Array],
+        factors: Tree,
+        kept: Callable[[Any, Any], Any],
+    ) -> tuple[Tree, Any]:
+        """New parameters and moments, which take the place of the old ones on a CPU too.
+
+        XLA:CPU copies what is in that place, in front of a step, unless every use of it comes
+        first however the program is ordered. So the gradients, which are made of the parameters,
+        are complete before the first new parameter, and these before the new moments. The
+        parameters are still copied, which the new ones, and with L2 the new moments, are made of.
+
+        Args:
+          gradients: of the parameters.
+          params: before the update.
+          opt_state: state of `transform`, before the update.
+          time: step, total steps and steps of an epoch, i32[] each.
+          factors: of the learning rate, a float for each parameter.
+          kept: gives its second argument, the value before, in a step that changes nothing.
+        """
+        gradients = _after(gradients, gradients)
+        updates, _ = self.transform.update(gradients, opt_state, params)
+        rate = self.rate(*time)
+        updates = jax.tree.map(lambda update, factor: -rate * factor * update, updates, factors)
+        new_params = kept(optax.apply_updates(params, updates), params)
+        # Computed once more: the new moments take the place of the old ones, of which the updates
+        # are made.
+        old_state = _after(opt_state, new_params)
+        _, new_state = self.transform.update(gradients, old_state, params)
+        return new_params, new_state
+
+
+def _after(tree: Tree, other: Tree) -> Tree:
+    """`tree`, on a CPU not before `other`."""
+    return tree_after(tree, other) if jax.default_backend() == "cpu" else tree
 
 
 def make_optimizer(config: ConfigDict) -> Optimizer:

@@ -15,7 +15,7 @@ from mexjax.train.step import FoldPlan
 SPLIT_SCALES = ("none", "train", "per_split")
 
 
-def make_plan(
+def plan_batches(
     folds: Sequence[Fold], fold_ids: Sequence[int], clips: np.ndarray, config: ConfigDict
 ) -> FoldPlan:
     """Lay out batches for folds of unequal size so that one program can run them together.

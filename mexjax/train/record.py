@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from mexjax import machine
 from mexjax.data.dataset import Dataset
-from mexjax.models import get_model
 from mexjax.protocol import splits
 from mexjax.protocol.scoring import evaluation_scores
 from mexjax.protocol.splits import Fold
@@ -35,17 +33,17 @@ def read_rows(fold_ids: Sequence[int], folder: Workdir) -> Rows | None:
     return [rows[i] for i in fold_ids] if set(rows) >= set(fold_ids) else None
 
 
-def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, Any]) -> None:
+def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float) -> None:
     """Write `folds.json`, `predictions.npz`, `sheet.npz`, `features.npz` and, last, `run.json`.
 
     Args:
-      study: the run.
-      folder: where to.
-      rows: for each trained fold, in the order of the plan, what is recorded of it.
-      timing: `compile_s` and `total_s` of this process; the rest comes from `rows`.
+      study: the run, of which every fold is recorded in the folder.
+      folder: of the run.
+      compile_s: seconds this process spent before training.
+      total_s: seconds this process spent.
     """
     dataset, config = study.dataset, study.config
-    paper = get_model(config.model.name)
+    rows = read_rows(study.fold_ids, folder)
     # The files list folds in the protocol's order, whatever order they were trained in.
     order = np.argsort(study.fold_ids)
     folds = [study.folds[i] for i in order]
@@ -79,16 +77,16 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
             for row, fold in zip(rows, folds, strict=True)
         ]
         folder.save_arrays(folder.path / "sheet.npz", _sheet(study, where, np.concatenate(images)))
-    extras = {
+    outputs = {
         name.removeprefix("extra_"): np.concatenate(
             [row[name][: len(fold.test)] for row, fold in zip(rows, folds, strict=True)]
         )
         for name in rows[0]
         if name.startswith("extra_") and name != "extra_dynamic_image"
     }
-    found = paper.features(config, dataset, where, extras) if hasattr(paper, "features") else {}
-    if found:
-        folder.save_arrays(folder.path / "features.npz", found)
+    features = study.paper.features(config, dataset, where, outputs)
+    if features:
+        folder.save_arrays(folder.path / "features.npz", features)
     train_s, eval_s, clips = np.sum([row["seconds"] for row in rows], axis=0)
     folder.save_json(
         "run.json",
@@ -103,12 +101,12 @@ def write_record(study: Study, folder: Workdir, rows: Rows, timing: dict[str, An
             "classes": list(dataset.class_names),
             "seed": config.seed,
             "num_params": int(rows[0]["num_params"]),
-            "notices": paper.notices(config) if hasattr(paper, "notices") else [],
+            "notices": study.paper.notices(config),
             "timing": {
-                "compile_s": timing["compile_s"],
+                "compile_s": compile_s,
                 "train_s": float(train_s),
                 "eval_s": float(eval_s),
-                "total_s": timing["total_s"],
+                "total_s": total_s,
                 "clips_per_s": float(clips / max(train_s, 1e-9)),
             },
             "environment": machine.environment() | {"strategy": config.folds.strategy},
@@ -146,7 +144,7 @@ def _sheet(study: Study, where: np.ndarray, images: np.ndarray) -> dict[str, np.
     start = (clips.shape[2] - crop) // 2
     clips = clips[:, :, start : start + crop, start : start + crop]
     frames = jnp.asarray(clips, jnp.float32) / 255.0
-    target = get_model(config.model.name).targets(frames, config.model)["dynamic_image"]
+    target = study.paper.targets(frames, study.options)["dynamic_image"]
     titles = [f"{dataset.class_names[labels[i]]}, {dataset.clip_ids[where[i]]}" for i in chosen]
     return {
         "frames": clips.mean(axis=-1).astype(np.uint8),

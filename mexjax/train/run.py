@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
 import time
 from collections.abc import Iterator
@@ -19,19 +18,16 @@ from ml_collections import ConfigDict
 from mexjax import machine
 from mexjax.config import check_values
 from mexjax.errors import OutOfMemoryError
-from mexjax.models import get_model
 from mexjax.ops import conv
 from mexjax.progress import TrainProgress
 from mexjax.report.write import write_report
-from mexjax.train import cost, fold_axis, plan
-from mexjax.train.checkpoint import GroupCheckpoints
-from mexjax.train.group import Compiled, GroupTrainer
+from mexjax.train import cost
+from mexjax.train.group import train_group
+from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
 from mexjax.train.record import has_record, read_rows, write_record
 from mexjax.train.step import Arrays
-from mexjax.train.study import Study, clip_flops, compile_group, device_data, make_study
+from mexjax.train.study import Study, make_study
 from mexjax.train.workdir import Workdir
-
-log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,26 +67,38 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     start = time.perf_counter()
     check_values(config)
     folder = Workdir.open(workdir, config, is_overwritten=overwrite)
-    with machine.stop_on_signals() as stop, conv.use_lowering(config.conv):
-        was_finished = has_record(folder)
-        if not was_finished:
-            study = make_study(config)
-            rows, timing = read_rows(study.fold_ids, folder), {"compile_s": 0.0}
-            if rows is None:
-                with _memory_errors_explained(config):
-                    timing = _train_groups(study, folder, stop)
-                rows = read_rows(study.fold_ids, folder)
-            timing["total_s"] = time.perf_counter() - start
-            write_record(study, folder, rows, timing)
+    was_finished = has_record(folder)
+    if not was_finished:
+        with machine.stop_on_signals() as stop, conv.use_lowering(config.conv):
+            study = make_study(config)  # clips, folds, network, order of samples
+            compile_s = 0.0
+            if read_rows(study.fold_ids, folder) is None:
+                with _watch(study) as (progress, counter):
+                    data = device_data(study)
+                    work = clip_flops(study, data)
+                    progress.start_compiling(work, is_cpu=jax.default_backend() == "cpu")
+                    begun_with = folder.group_size(study.num_devices)
+                    compiled = compile_programs(
+                        study, data, per_device=begun_with or config.folds.per_chunk
+                    )
+                    compile_s = time.perf_counter() - start
+                    _train(study, folder, compiled, data, work, (progress, counter, stop))
+            write_record(study, folder, compile_s, time.perf_counter() - start)
     results = write_report(folder.path)
     predictions = pd.read_csv(folder.path / "predictions.csv")
     return RunResult(results, predictions, folder.path, was_finished)
 
 
 @contextlib.contextmanager
-def _memory_errors_explained(config: ConfigDict) -> Iterator[None]:
+def _watch(study: Study) -> Iterator[tuple[TrainProgress, cost.CompileCounter]]:
+    """Show progress, count compilations, and explain it if the device has too little memory."""
+    config = study.config
     try:
-        yield
+        with (
+            cost.CompileCounter() as counter,
+            TrainProgress(int(study.plan.valid.sum()), is_shown=config.has_progress) as progress,
+        ):
+            yield progress, counter
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -102,110 +110,39 @@ def _memory_errors_explained(config: ConfigDict) -> Iterator[None]:
         ) from error
 
 
-def _train_groups(study: Study, folder: Workdir, stop: machine.StopRequest) -> dict[str, Any]:
-    config, strategy = study.config, study.config.folds.strategy
-    devices = fold_axis.num_devices(strategy)
-    total = int(study.plan.valid.sum())
-    with (
-        cost.CompileCounter() as counter,
-        TrainProgress(total, is_shown=config.has_progress) as progress,
-    ):
-        progress.say("compiling")
-        compile_start = time.perf_counter()
-        host = device_data(study)
-        size, compiled = cost.choose_group(
-            len(study.fold_ids),
-            devices,
-            folder.group_size(devices) or config.folds.per_chunk,
-            is_single=strategy == "loop",
-            build=lambda per_device: compile_group(study, host, per_device),
-            train_program=lambda built: built.train,
-        )
-        # A resumed run must cut its folds into the same groups, however much memory is free then.
-        folder.save_group_size(size.per_device, devices)
-        machine.settle_memory()
-        timing = {"compile_s": time.perf_counter() - compile_start}
-        num_compiled, width = counter.count, size.per_device * devices
-        data = jax.device_put(host, compiled.programs.shared)
-        progress.restart_clock()
-        spent = np.zeros(3)  # seconds of training and of evaluation, clips trained on
-        for index in range(math.ceil(len(study.fold_ids) / width)):
-            spent += _run_group(study, folder, compiled, data, (index, width), progress, stop)
-        late = counter.count - num_compiled
-    folder.save_json(
-        "perf.json",
-        {
-            "group": size._asdict(),
-            "num_devices": devices,
-            "strategy": strategy,
-            "steps_per_call": study.schedule.steps_per_call,
-            "num_compilations": num_compiled,
-            "num_compilations_while_training": late,
-            "train_program": cost.cost(compiled.train),
-            "evaluate_program": cost.cost(compiled.evaluate),
-            "peak_bytes": cost.peak_bytes(),
-            **cost.utilisation(clip_flops(study, host), spent[2], spent[0], config.dtype, devices),
-            **timing,
-        },
-    )
-    return timing
-
-
-def _run_group(
+def _train(
     study: Study,
     folder: Workdir,
     compiled: Compiled,
-    data: Arrays,
-    place: tuple[int, int],
-    progress: TrainProgress,
-    stop: machine.StopRequest,
-) -> np.ndarray:
-    """Train group `index` of `width` folds unless it is recorded, and record it.
-
-    Returns:
-      f64[3], seconds of training and of evaluation, and clips trained on; zeros if recorded.
-    """
-    index, width = place
-    rows = slice(index * width, (index + 1) * width)
-    own = plan.take_folds(study.plan, rows)
-    if folder.load_group(index) is not None:
-        progress.skip(int(own.valid.sum()))
-        return np.zeros(3)
-    names = [fold.name for fold in study.folds[rows]]
-    checkpoints = GroupCheckpoints(folder.checkpoint_folder(index))
-    try:
-        trainer = GroupTrainer(
-            compiled,
-            plan.pad_folds(own, width),
-            data,
-            study.schedule,
-            names,
-            checkpoints,
-            progress,
-            stop,
-        )
-        finished = trainer.run()
-    finally:
-        checkpoints.close()
-    spent = finished.pop("seconds")
-    seconds = np.tile(spent / len(names), (len(names), 1))
-    recorded = {name: array[: len(names)] for name, array in finished.items()}
-    curves = recorded.pop("curves")
-    for i, name in enumerate(compiled.programs.log_names):
-        recorded[f"curve_{name}"] = curves[..., i]
-    unused = getattr(get_model(study.config.model.name), "TRAINING_ONLY", ())
-    params = compiled.carry_shape.states.params
-    params = {name: part for name, part in params.items() if name not in unused}
-    num_params = count_params(params) // width + count_params(
-        data.get("frozen", {}).get("kept", {})
+    host: Arrays,
+    work: int,
+    watch: tuple[TrainProgress, cost.CompileCounter, machine.StopRequest],
+) -> None:
+    """Train and record every group of folds, and write what it cost to perf.json."""
+    progress, counter, stop = watch
+    # A resumed run must cut its folds into the same groups, however much memory is free then.
+    folder.save_group_size(compiled.size.per_device, study.num_devices)
+    machine.settle_memory()
+    num_compiled = counter.count
+    data = jax.device_put(host, compiled.programs.shared)
+    progress.restart_clock()
+    spent = np.zeros(3)  # seconds of training and of evaluation, clips trained on
+    for index in range(math.ceil(len(study.fold_ids) / compiled.num_folds)):
+        spent += train_group(study, folder, compiled, data, index, progress, stop)
+    train_s, _, num_clips = spent
+    config, devices = study.config, study.num_devices
+    folder.save_json(
+        "perf.json",
+        {
+            "group": {"per_device": compiled.size.per_device, "reason": compiled.size.reason},
+            "num_devices": devices,
+            "strategy": config.folds.strategy,
+            "steps_per_call": study.schedule.steps_per_call,
+            "num_compilations": num_compiled,
+            "num_compilations_while_training": counter.count - num_compiled,
+            "train_program": cost.cost(compiled.train),
+            "evaluate_program": cost.cost(compiled.evaluate),
+            "peak_bytes": cost.peak_bytes(),
+            **cost.utilisation(work, num_clips, train_s, config.dtype, devices),
+        },
     )
-    recorded["num_params"] = np.full(len(names), num_params)
-    recorded |= {"fold_id": own.fold_id, "seconds": seconds}
-    folder.save_arrays(folder.group_file(index), recorded)
-    checkpoints.remove()
-    return spent
-
-
-def count_params(params: Any) -> int:
-    """Number of scalars in a tree of arrays or of their shapes."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,35 +1,36 @@
 """One fold: how its state is made, advanced by one update, and evaluated.
 
-Pure functions of one fold's arrays. They know one model and one batch; they read no file and
-have no fold axis: `folds.py` adds it outside.
+Pure functions of one fold's arrays. They know one model and one batch; they read no file and have
+no fold axis, which `fold_axis.py` adds outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from ml_collections import ConfigDict
 
-from mexjax.cpu.ordering import tree_after
-from mexjax.ops import flow_frames
-from mexjax.train import augment, frozen
-from mexjax.train.batches import gather, has_flow, network_batch, prepared_batch
+from mexjax.models.paper import Paper
+from mexjax.train import frozen
+from mexjax.train.batches import Batch, BatchMaker, is_prepared, prepared_batch
 from mexjax.train.optim import Optimizer
 
 Arrays = Mapping[str, Any]
+Logs = dict[str, jax.Array]
+# Purposes of the random streams of a fold.
+_INIT, _TRAIN = 0, 1
 
 
 @struct.dataclass
 class FoldPlan:
-    """What one fold trains on and is scored on. Stacked over folds it has a leading F.
+    """The samples that one fold trains on and is scored on; stacked over folds with a leading F.
 
     Attributes:
       fold_id: i32[], number of the fold in the whole protocol: names its random streams.
@@ -41,7 +42,7 @@ class FoldPlan:
       epoch_steps: i32[], valid steps of one epoch.
       scale: f32[2, 2], (mean, maximum) of the training and of the evaluated split.
       eval_idx: i32[J, M], rows of the dataset in each evaluation batch (padding repeats a row).
-      extras: what the paper's `fold_arrays` gives of the fold, entries of its training batches.
+      extras: the paper's `fold_arrays` of the fold, entries of its training batches.
     """
 
     fold_id: jax.Array
@@ -66,69 +67,42 @@ class FoldState:
     step: jax.Array  # i32[], updates made: invalid steps do not count
 
 
-class FoldFunctions(NamedTuple):
-    """The three pure functions of one fold."""
+@dataclasses.dataclass(frozen=True)
+class FoldFunctions:
+    """The three pure functions of one fold: `init`, `train` and `evaluate`.
 
-    init: Callable[[FoldPlan, Arrays], FoldState]
-    train: Callable[
-        [FoldState, jax.Array, FoldPlan, Arrays], tuple[FoldState, dict[str, jax.Array]]
-    ]
-    evaluate: Callable[[FoldState, jax.Array, FoldPlan, Arrays], dict[str, jax.Array]]
+    Their argument `data` is the dataset on the device and, of networks that keep some of their
+    parameters, what `mexjax.train.frozen.shared_arrays` gives as `frozen`.
 
-
-def make_fold_functions(
-    config: ConfigDict,
-    module: nn.Module,
-    paper: ModuleType,
-    optimizer: Optimizer,
-    *,
-    has_invalid_steps: bool,
-) -> FoldFunctions:
-    """Bind model, loss and optimizer into the three functions of one fold.
-
-    Args:
+    Attributes:
       config: the whole configuration.
-      module: the linen module `paper.make` gave.
-      paper: the file of the model, for its `inputs`, `targets`, `loss` and
-        `predictions`.
+      paper: the paper.
+      options: of the paper.
+      module: the network.
       optimizer: see `mexjax.train.optim`.
       has_invalid_steps: whether any fold of the run has steps it must sit out. Without them the
         guard, which rereads the whole state, is left out of the program.
-
-    Returns:
-      `init(plan, data)`, `train(state, position, plan, data)` and
-      `evaluate(state, j, plan, data)`; `data` is the dataset on the device and, of networks that
-      keep some of their parameters, what `mexjax.train.frozen.shared_arrays` gives as `frozen`;
-      `position` is the number of the step in the plan and `j` that of the evaluation batch.
     """
-    is_split_scaled = config.data.split_scale != "none"
-    mirror = flow_frames.mirror if has_flow(config) else augment.mirror
-    num_images = flow_frames.NUM_IMAGES if has_flow(config) else None
-    freezes = bool(config.model.get("freeze_bn_after_epoch_1", False))
 
-    def fold_key(plan: FoldPlan, purpose: int) -> jax.Array:
-        # threefry: the stream of a fold is the same alone and in any group of folds.
-        root = jax.random.key(plan.seed, impl="threefry2x32")
-        return jax.random.fold_in(jax.random.fold_in(root, purpose), plan.fold_id)
+    config: ConfigDict
+    paper: Paper
+    options: Any
+    module: nn.Module
+    optimizer: Optimizer
+    has_invalid_steps: bool
 
-    def seen(data: Arrays, frames: jax.Array, idx: jax.Array, scale: jax.Array) -> dict:
-        own = scale if is_split_scaled else None
-        return network_batch(config, paper, data, frames, idx, own)
+    @property
+    def batches(self) -> BatchMaker:
+        """Makes the batches of this paper."""
+        return BatchMaker(self.config, self.paper, self.options)
 
-    def whole(params: Any, data: Arrays) -> Any:
-        return frozen.merge(params, data["frozen"]["kept"]) if "frozen" in data else params
-
-    def is_prepared(data: Arrays) -> bool:
-        return "per_clip" in data.get("frozen", {})
-
-    def init(plan: FoldPlan, data: Arrays) -> FoldState:
-        idx = jnp.zeros((2,), jnp.int32)
-        frames = augment.center_crop(gather(data, idx), config.augment)
-        batch = network_batch(config, paper, data, frames, idx) | plan.extras
-        keys = jax.random.split(fold_key(plan, 0), 3)
+    def init(self, plan: FoldPlan, data: Arrays) -> FoldState:
+        """The state before the first update."""
+        batch = self.batches.plain_batch(data, jnp.zeros((2,), jnp.int32)) | plan.extras
+        keys = jax.random.split(_fold_key(plan, _INIT), 3)
         rngs = dict(zip(("params", "drop_path", "dropout"), keys, strict=True))
-        variables = module.init(rngs, batch, train=False)
-        params, _ = frozen.split(variables["params"], paper, config.model)
+        variables = self.module.init(rngs, batch, train=False)
+        params, _ = frozen.split(variables["params"], self.paper, self.options)
         if "frozen" in data:
             params = frozen.started(params, data["frozen"]["start"])
         statistics = variables.get("batch_stats", {})
@@ -136,22 +110,101 @@ def make_fold_functions(
         return FoldState(
             params=params,
             batch_stats=frozen.started(statistics, given),
-            opt_state=optimizer.transform.init(params),
+            opt_state=self.optimizer.transform.init(params),
             step=jnp.zeros((), jnp.int32),
         )
 
-    def loss_fn(
-        params: Any, batch_stats: Any, batch: dict[str, jax.Array], key: jax.Array, data: Arrays
-    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+    def train(
+        self, state: FoldState, position: jax.Array, plan: FoldPlan, data: Arrays
+    ) -> tuple[FoldState, Logs]:
+        """One update.
+
+        Args:
+          state: before it.
+          position: i32[], number of the step in the plan.
+          plan: of the fold.
+          data: see the class.
+
+        Returns:
+          The state after it, and the logged values; in a step that the fold does not have, the
+          same state and NaN.
+        """
+        idx, weight, valid = plan.idx[position], plan.weight[position], plan.valid[position]
+        # By the fold's own step, not its place in the plan, which depends on longer folds.
+        key_augment, key_model = jax.random.split(
+            jax.random.fold_in(_fold_key(plan, _TRAIN), state.step)
+        )
+        batch = self._training_batch(data, idx, key_augment, plan)
+        batch |= {"weight": weight, **plan.extras}
+        if self.paper.freezes_norms(self.options):
+            batch["is_frozen"] = state.step >= plan.epoch_steps
+        loss = jax.checkpoint(self._loss) if self.config.train.is_remat else self._loss
+        (_, (logs, statistics)), gradients = jax.value_and_grad(loss, has_aux=True)(
+            state.params, state.batch_stats, batch, key_model, data
+        )
+
+        def kept(after: Any, before: Any) -> Any:
+            """`after`, but `before` in a step that the fold does not have."""
+            if not self.has_invalid_steps:
+                return after
+            return jax.tree.map(lambda a, b: jnp.where(valid, a, b), after, before)
+
+        time = (state.step, plan.total_steps, plan.epoch_steps)
+        params, opt_state = self.optimizer.update_in_place(
+            gradients, state.params, state.opt_state, time, self._rate_factors(gradients), kept
+        )
+        after = FoldState(
+            params=params,
+            batch_stats=kept(statistics, state.batch_stats),
+            opt_state=kept(opt_state, state.opt_state),
+            step=kept(state.step + 1, state.step),
+        )
+        if self.has_invalid_steps:
+            logs = jax.tree.map(lambda value: jnp.where(valid, value, jnp.nan), logs)
+        return after, logs
+
+    def evaluate(
+        self, state: FoldState, j: jax.Array, plan: FoldPlan, data: Arrays
+    ) -> dict[str, jax.Array]:
+        """The paper's predictions for evaluation batch j i32[]."""
+        idx = plan.eval_idx[j]
+        if is_prepared(data):
+            return self._predict(state, prepared_batch(data, idx), data)
+        frames = self.batches.plain_frames(data, idx)
+        batch = self.batches.batch(data, frames, idx, plan.scale[1])
+        outputs = self._predict(state, batch, data)
+        if self.config.eval.is_flip_averaged:
+            flipped = self.batches.mirror(frames)
+            batch = self.batches.batch(data, flipped, idx, plan.scale[1])
+            mirrored = self._predict(state, batch, data)
+            outputs["logits"] = (outputs["logits"] + mirrored["logits"]) / 2
+        return outputs
+
+    def _training_batch(
+        self, data: Arrays, idx: jax.Array, key: jax.Array, plan: FoldPlan
+    ) -> Batch:
+        """The augmented clips idx i[B], with targets, labels and subjects."""
+        if is_prepared(data):
+            batch = prepared_batch(data, idx)
+        else:
+            frames = self.batches.augmented_frames(data, idx, key)
+            batch = self.batches.batch(data, frames, idx, plan.scale[0])
+            batch |= self.paper.targets(frames, self.options)
+        return batch | {"label": data["labels"][idx], "subject": data["subjects"][idx]}
+
+    def _loss(
+        self, params: Any, batch_stats: Any, batch: Batch, key: jax.Array, data: Arrays
+    ) -> tuple[jax.Array, tuple[Logs, Any]]:
+        """The mean loss of a batch, and its logged parts with the new batch statistics."""
         keys = jax.random.split(key)
-        outputs, updated = module.apply(
-            {"params": whole(params, data), "batch_stats": batch_stats},
+        outputs, updated = self.module.apply(
+            {"params": _whole(params, data), "batch_stats": batch_stats},
             batch,
             train=True,
             mutable=["batch_stats"],
             rngs={"drop_path": keys[0], "dropout": keys[1]},
         )
-        per_sample, logs = paper.loss(outputs, batch, config.model)
+        per_sample, parts = self.paper.loss(outputs, batch, self.options)
         weight = batch["weight"]
         total = jnp.maximum(weight.sum(), 1.0)
 
@@ -160,100 +213,30 @@ def make_fold_functions(
             return jnp.where(weight > 0, weight * values, 0.0).sum() / total
 
         loss = mean(per_sample)
-        logs = {"loss": loss} | {name: mean(values) for name, values in logs.items()}
+        logs = {"loss": loss} | {name: mean(values) for name, values in parts.items()}
         return loss, (logs, updated.get("batch_stats", {}))
 
-    if config.train.is_remat:
-        loss_fn = jax.checkpoint(loss_fn)
+    def _predict(self, state: FoldState, batch: Batch, data: Arrays) -> dict[str, jax.Array]:
+        params = _whole(state.params, data)
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        outputs = self.paper.predictions(self.module.apply(variables, batch, train=False))
+        left_out = () if self.config.eval.keeps_features else self.paper.on_request
+        return {name: value for name, value in outputs.items() if name not in left_out}
 
-    def train(
-        state: FoldState, position: jax.Array, plan: FoldPlan, data: Arrays
-    ) -> tuple[FoldState, dict[str, jax.Array]]:
-        idx, weight, valid = plan.idx[position], plan.weight[position], plan.valid[position]
-        key_augment, key_model = jax.random.split(
-            # By the fold's own step, not its place in the plan, which depends on longer folds.
-            jax.random.fold_in(fold_key(plan, 1), state.step)
+    def _rate_factors(self, params: Any) -> Any:
+        """The factor of the learning rate at each leaf of a tree like that of the parameters."""
+        flat = flax.traverse_util.flatten_dict(params)
+        return flax.traverse_util.unflatten_dict(
+            {path: self.paper.rate_factor(path, self.options) for path in flat}
         )
-        if is_prepared(data):
-            batch = prepared_batch(data, idx)
-        else:
-            frames = gather(data, idx, train=True)
-            frames = augment.augment(frames, key_augment, config.augment, mirror, num_images)
-            batch = seen(data, frames, idx, plan.scale[0]) | paper.targets(frames, config.model)
-        batch |= {
-            "label": data["labels"][idx],
-            "subject": data["subjects"][idx],
-            "weight": weight,
-            **plan.extras,
-        }
-        if freezes:
-            batch["is_frozen"] = state.step >= plan.epoch_steps
-        (_, (logs, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.batch_stats, batch, key_model, data
-        )
-        grads = _after(grads, grads)
-        updates, _ = optimizer.transform.update(grads, state.opt_state, state.params)
-        rate = optimizer.rate(state.step, plan.total_steps, plan.epoch_steps)
-        factors = _rate_factors(updates, paper, config.model)
-        updates = jax.tree.map(lambda update, factor: -rate * factor * update, updates, factors)
-
-        def kept(after: Any, before: Any) -> Any:
-            """`after`, but `before` in a step that the fold does not have."""
-            if not has_invalid_steps:
-                return after
-            return jax.tree.map(lambda a, b: jnp.where(valid, a, b), after, before)
-
-        params = kept(optax.apply_updates(state.params, updates), state.params)
-        # Once more: the new moments take the place of the old ones, which the updates are made of.
-        old = _after(state.opt_state, params)
-        _, opt_state = optimizer.transform.update(grads, old, state.params)
-        new = FoldState(
-            params=params,
-            batch_stats=kept(batch_stats, state.batch_stats),
-            opt_state=kept(opt_state, state.opt_state),
-            step=kept(state.step + 1, state.step),
-        )
-        if has_invalid_steps:
-            logs = jax.tree.map(lambda value: jnp.where(valid, value, jnp.nan), logs)
-        return new, logs
-
-    def evaluate(
-        state: FoldState, j: jax.Array, plan: FoldPlan, data: Arrays
-    ) -> dict[str, jax.Array]:
-        idx = plan.eval_idx[j]
-        variables = {"params": whole(state.params, data), "batch_stats": state.batch_stats}
-
-        def predict(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            found = paper.predictions(module.apply(variables, batch, train=False))
-            left_out = () if config.eval.keeps_features else getattr(paper, "ON_REQUEST", ())
-            return {name: value for name, value in found.items() if name not in left_out}
-
-        if is_prepared(data):
-            return predict(prepared_batch(data, idx))
-        frames = augment.center_crop(gather(data, idx), config.augment)
-        found = predict(seen(data, frames, idx, plan.scale[1]))
-        if config.eval.is_flip_averaged:
-            mirrored = predict(seen(data, mirror(frames), idx, plan.scale[1]))
-            found["logits"] = (found["logits"] + mirrored["logits"]) / 2
-        return found
-
-    return FoldFunctions(init, train, evaluate)
 
 
-def _after(tree: Any, other: Any) -> Any:
-    """`tree`, on a CPU not before `other`.
-
-    The new state takes the place of the old one. XLA:CPU copies what is in that place, in front of
-    a step, unless every use of it comes first however the program is ordered. So the gradients,
-    which are made of the parameters, are complete before the first new parameter, and these before
-    the new moments. The parameters are still copied, which the new ones, and with L2 the new
-    moments, are made of.
-    """
-    return tree_after(tree, other) if jax.default_backend() == "cpu" else tree
+def _fold_key(plan: FoldPlan, purpose: int) -> jax.Array:
+    # threefry: the stream of a fold is the same alone and in any group of folds.
+    root = jax.random.key(plan.seed, impl="threefry2x32")
+    return jax.random.fold_in(jax.random.fold_in(root, purpose), plan.fold_id)
 
 
-def _rate_factors(tree: Any, paper: ModuleType, model_config: ConfigDict) -> Any:
-    """What the learning rate is multiplied with at each leaf of a tree of parameters."""
-    factor = getattr(paper, "rate_factor", lambda path, model_config: 1.0)
-    flat = flax.traverse_util.flatten_dict(tree)
-    return flax.traverse_util.unflatten_dict({path: factor(path, model_config) for path in flat})
+def _whole(params: Any, data: Arrays) -> Any:
+    """All parameters of the network: the trained ones, and those that are kept."""
+    return frozen.merge(params, data["frozen"]["kept"]) if "frozen" in data else params

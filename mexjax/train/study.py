@@ -1,4 +1,4 @@
-"""A study laid out and compiled: data, folds and plan, and the programs of a group of folds."""
+"""A study: the data, folds, network, order of samples and schedule of one run."""
 
 from __future__ import annotations
 
@@ -8,29 +8,69 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax.data import dataset as arrays
+from mexjax.data.dataset import Dataset, Takes
+from mexjax.data.loading import load
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.models import get_model
-from mexjax.ops import conv
+from mexjax.models.paper import Paper
 from mexjax.protocol import splits
+from mexjax.protocol.action_units import numbers_of
 from mexjax.protocol.splits import Fold
-from mexjax.train import augment, flops, fold_axis, frozen, plan
-from mexjax.train.batches import gather, network_batch, prepared_batch
-from mexjax.train.fold_axis import Programs
-from mexjax.train.group import Compiled, Schedule
-from mexjax.train.optim import make_optimizer
-from mexjax.train.step import Arrays, FoldPlan, make_fold_functions
+from mexjax.train import fold_axis, plan
+from mexjax.train.batches import BatchMaker
+from mexjax.train.step import FoldPlan
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When things happen, in epochs and steps of the plan.
+
+    Between checkpoints lie at least `checkpoint_every` epochs (0: only a stop saves) and
+    `checkpoint_seconds` seconds.
+    """
+
+    num_epochs: int
+    epoch_steps: int
+    steps_per_call: int
+    eval_every: int
+    checkpoint_every: int
+    checkpoint_seconds: float
+
+    @property
+    def eval_epochs(self) -> list[int]:
+        """Epochs trained at each evaluation; the last epoch is always one."""
+        every = max(self.eval_every, 1)
+        return sorted({*range(every, self.num_epochs + 1, every), self.num_epochs})
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole plan."""
+        return self.epoch_steps * self.num_epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """The parts of one run: data, folds, plan and when things happen."""
+    """The parts of one run.
+
+    Attributes:
+      config: the whole configuration.
+      paper: the system that is trained.
+      options: of the paper.
+      module: its network.
+      dataset: all clips.
+      all_folds: every fold of the protocol.
+      fold_ids: numbers of the folds that this run trains, longest first.
+      plan: their order of samples.
+      schedule: when what happens.
+    """
 
     config: ConfigDict
-    dataset: arrays.Dataset
+    paper: Paper
+    options: Any
+    module: nn.Module
+    dataset: Dataset
     all_folds: list[Fold]
     fold_ids: list[int]
     plan: FoldPlan
@@ -38,130 +78,71 @@ class Study:
 
     @property
     def folds(self) -> list[Fold]:
-        """The folds this run trains."""
+        """The folds this run trains, in the order of the plan."""
         return [self.all_folds[i] for i in self.fold_ids]
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that the strategy uses."""
+        return fold_axis.num_devices(self.config.folds.strategy)
+
+    @property
+    def batches(self) -> BatchMaker:
+        """Makes the batches of the paper."""
+        return BatchMaker(self.config, self.paper, self.options)
 
 
 def make_study(config: ConfigDict) -> Study:
     """Load the data and lay out folds and batches; nothing is compiled."""
-    dataset = arrays.load(config)
+    paper = get_model(config.model.name)
+    options = paper.options(config.model, config.dtype)
+    dataset = load_dataset(config, paper, options)
     # Several labels a clip: every clip is used, and no class can be missing from a fold.
     labels = dataset.labels if dataset.task == "emotion" else None
     all_folds = splits.make_folds(dataset.table, labels, config.protocol, seed=config.seed)
-    fold_ids = _select(all_folds, config.folds.only)
-    chosen = [all_folds[i] for i in fold_ids]
-    schedule = Schedule(
-        num_epochs=plan.num_epochs(chosen, config),
-        epoch_steps=plan.steps_per_epoch(chosen, config),
-        steps_per_call=_steps_per_call(config, plan.steps_per_epoch(chosen, config)),
-        eval_every=config.eval.every_epochs,
-        checkpoint_every=config.checkpoint.every_epochs,
-        checkpoint_seconds=config.checkpoint.min_seconds,
-    )
     # Longest folds first: groups of like folds have the fewest steps to sit out.
+    fold_ids = _select(all_folds, config.folds.only)
     fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))
-    chosen = [all_folds[i] for i in fold_ids]
-    seen = dataset.clips if dataset.train_clips is None else dataset.train_clips
-    layout = plan.make_plan(chosen, fold_ids, seen, config)
-    paper = get_model(config.model.name)
-    if hasattr(paper, "fold_arrays"):
-        layout = layout.replace(extras=paper.fold_arrays(dataset, chosen, config.model))
-    return Study(config, dataset, all_folds, fold_ids, layout, schedule)
-
-
-def compile_group(study: Study, data: Arrays, per_device: int) -> Compiled:
-    """Compile the programs of one group shape."""
-    with conv.use_lowering(study.config.conv):
-        return _compile(*_make_programs(study, data, per_device))
-
-
-def _compile(programs: Programs, shapes: tuple[FoldPlan, Arrays]) -> Compiled:
-    folds, arrays_shape = shapes
-    batch = jax.ShapeDtypeStruct((), np.int32)
-    carry = jax.eval_shape(programs.init, folds, arrays_shape)
-    evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays_shape)
-    return Compiled(
-        programs=programs,
-        init=programs.init.lower(folds, arrays_shape).compile(),
-        train=programs.train.lower(carry, folds, arrays_shape).compile(),
-        evaluate=evaluate.compile(),
-        carry_shape=carry,
-        eval_shape=dict(evaluate.out_info),
+    folds = [all_folds[i] for i in fold_ids]
+    clips = dataset.clips if dataset.train_clips is None else dataset.train_clips
+    layout = plan.plan_batches(folds, fold_ids, clips, config)
+    return Study(
+        config=config,
+        paper=paper,
+        options=options,
+        module=paper.network(options, dataset.class_names),
+        dataset=dataset,
+        all_folds=all_folds,
+        fold_ids=fold_ids,
+        plan=layout.replace(extras=paper.fold_arrays(dataset, folds, options)),
+        schedule=_make_schedule(folds, config),
     )
 
 
-def trace_step(study: Study, data: Arrays) -> jax.stages.Traced:
-    """Trace the training program of a group of one fold; nothing is compiled."""
-    with conv.use_lowering(study.config.conv):
-        programs, (folds, arrays_shape) = _make_programs(study, data, 1)
-        carry = jax.eval_shape(programs.init, folds, arrays_shape)
-        return programs.train.trace(carry, folds, arrays_shape)
-
-
-def _make_programs(
-    study: Study, data: Arrays, per_device: int
-) -> tuple[Programs, tuple[FoldPlan, Arrays]]:
-    """The jitted programs of one group shape, and the shapes of their plan and data."""
-    config = study.config
-    paper, module = get_model(config.model.name), make_module(study)
-    strategy = config.folds.strategy
-    size = per_device * fold_axis.num_devices(strategy)
-    first = plan.pad_folds(plan.take_folds(study.plan, slice(0, size)), size)
-    has_invalid = not study.plan.valid.all() or len(study.fold_ids) % size > 0
-    functions = make_fold_functions(
-        config, module, paper, make_optimizer(config.train), has_invalid_steps=has_invalid
-    )
-    shape = jax.eval_shape(lambda x: x, (first, data))
-    programs = fold_axis.make_programs(
-        functions,
-        strategy,
-        example=shape,
-        epoch_steps=study.schedule.epoch_steps,
-        steps_per_call=study.schedule.steps_per_call,
-    )
-    return programs, shape
-
-
-def make_module(study: Study) -> nn.Module:
-    """The network the configuration of a study names."""
-    config = study.config
-    model = dict(config.model.items()) | {"dtype": config.dtype}
-    paper = get_model(config.model.name)
-    others = paper.of_protocol(config.protocol) if hasattr(paper, "of_protocol") else {}
-    return paper.make(model, num_classes=len(study.dataset.class_names), **others)
-
-
-def device_data(study: Study) -> dict[str, Any]:
-    """What goes to the device: the dataset and, of networks that keep some of their parameters,
-    those and what the frozen part makes of the clips (`frozen`, see `mexjax.train.frozen`)."""
-    data = study.dataset.on_host()
-    paper = get_model(study.config.model.name)
-    shared = frozen.shared_arrays(study.config, paper, make_module(study), data)
-    return data | ({"frozen": shared} if shared else {})
-
-
-def clip_flops(study: Study, data: Arrays) -> int:
-    """Operations of the network's forward pass for one clip, without what was computed before.
+def load_dataset(config: ConfigDict, paper: Paper | None = None, options: Any = None) -> Dataset:
+    """The dataset of a configuration as its paper takes it.
 
     Args:
-      study: the run.
-      data: from `device_data`.
+      config: the whole configuration.
+      paper: the paper; None: the one the configuration names.
+      options: of the paper; None: those of the configuration.
+
+    Raises:
+      ConfigError, DataError: see `mexjax.data.loading.load`.
     """
-    config = study.config
-    paper, module = get_model(config.model.name), make_module(study)
-    row = np.zeros(1, np.int32)
-
-    def forward(data: Arrays) -> dict[str, jax.Array]:
-        if "per_clip" in data.get("frozen", {}):
-            batch = prepared_batch(data, row)
-        else:
-            frames = augment.center_crop(gather(data, row), config.augment)
-            batch = network_batch(config, paper, data, frames, row)
-        variables = module.init(jax.random.key(0), batch, train=False)
-        return module.apply(variables, batch, train=False)
-
-    # Initialisation is a forward pass too.
-    return flops.forward_flops(forward, data) // 2
+    paper = paper or get_model(config.model.name)
+    options = options or paper.options(config.model, config.dtype)
+    units = numbers_of(config.protocol.units) if config.protocol.task == "au" else ()
+    takes = Takes(
+        model=paper.name,
+        views=paper.views,
+        tasks=paper.tasks,
+        clip_views=paper.clip_views(options, units),
+        has_flow=paper.follows_frames_with_flow(options),
+    )
+    dataset = load(config, takes)
+    arrays = paper.clip_arrays(dataset.labels, options, units)
+    return dataclasses.replace(dataset, views=dataset.views | arrays)
 
 
 def _select(folds: Sequence[Fold], only: Sequence[str]) -> list[int]:
@@ -172,9 +153,24 @@ def _select(folds: Sequence[Fold], only: Sequence[str]) -> list[int]:
     return [i for i, name in enumerate(names) if not only or name in only]
 
 
+def _make_schedule(folds: Sequence[Fold], config: ConfigDict) -> Schedule:
+    epoch_steps = plan.steps_per_epoch(folds, config)
+    return Schedule(
+        num_epochs=plan.num_epochs(folds, config),
+        epoch_steps=epoch_steps,
+        steps_per_call=_steps_per_call(config, epoch_steps),
+        eval_every=config.eval.every_epochs,
+        checkpoint_every=config.checkpoint.every_epochs,
+        checkpoint_seconds=config.checkpoint.min_seconds,
+    )
+
+
 def _steps_per_call(config: ConfigDict, epoch_steps: int) -> int:
-    """One step a call on the CPU, where a convolution's gradient inside a loop is many times
-    slower; a whole epoch elsewhere, where every call costs a launch."""
+    """Steps of one call of the training program.
+
+    One on the CPU, where a convolution's gradient inside a loop is many times slower; a whole epoch
+    elsewhere, where every call costs a launch.
+    """
     if config.train.steps_per_call > 0:
         return config.train.steps_per_call
     return 1 if jax.default_backend() == "cpu" else epoch_steps

@@ -10,7 +10,8 @@ import pytest
 from small import BLOCKS, ROOT, small_config
 
 from mexjax.ops.conv import choice as conv_choice
-from mexjax.train.study import make_study, trace_step
+from mexjax.train.programs import trace_step
+from mexjax.train.study import make_study
 
 BENCHMARKS = ROOT / "benchmarks"
 

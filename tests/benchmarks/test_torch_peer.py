@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import jit, make_loss_and_grads, rule_variables, state_of
+from papers import keys_of, network_of, targets_of
 from st_helpers import FRAMES, make_step, small_batch, variables_of
 from st_helpers import SMALL as SMALL_UNIT
 
 from mexjax.interop import common
 from mexjax.models import get_model
-from mexjax.models.fdp import network as fdp
 from mexjax.models.fdp import weights as interop
 from mexjax.models.gamdss import weights as gamdss_weights
 from mexjax.models.spatio_temporal import unit as st_unit_keys
@@ -54,13 +54,13 @@ CASES = {
     [name if name == "tiny" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_the_peer_is_the_same_network(name: str):
-    config = fdp.resolve(CASES[name])
-    module = fdp.make(config, num_classes=5)
+    config = keys_of("fdp", CASES[name])
+    module = network_of("fdp", config, 5)
     shapes = interop.variable_shapes(module)
     variables = rule_variables(shapes)
     rng = np.random.default_rng(0)
     frames = rng.random((2, 8, 64, 64, 1), np.float32)
-    target = np.array(fdp.targets(frames, config)["dynamic_image"])
+    target = np.array(targets_of("fdp", frames, config)["dynamic_image"])
     label = np.array([1, 3], np.int32)
     batch = {"clip": (frames - 0.5) / 0.5, "label": label, "dynamic_image": target}
     batch["weight"] = np.ones(2, np.float32)

@@ -14,8 +14,9 @@ from small import small_config
 from mexjax.cpu.ordering import again_after, room_after, tree_after, zeros_after
 from mexjax.ops.conv import choice as conv_choice
 from mexjax.ops.conv import conv2d
-from mexjax.train import step
-from mexjax.train.study import Study, device_data, make_study, trace_step
+from mexjax.train import optim
+from mexjax.train.programs import device_data, trace_step
+from mexjax.train.study import Study, make_study
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, jnp.nan, jnp.inf, -jnp.inf])
@@ -87,7 +88,7 @@ def test_a_step_copies_no_moments(monkeypatch):
     study = make_study(small_config(train__weight_decay=0.0, train__batch_size=4))
     assert not study.plan.valid.all()  # else the guard is left out
     ordered = copied_numbers(study)
-    monkeypatch.setattr(step, "_after", lambda tree, other: tree)
+    monkeypatch.setattr(optim, "_after", lambda tree, other: tree)
     # The parameters may still be copied.
     assert ordered < 0.6 * copied_numbers(study)
 

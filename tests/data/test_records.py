@@ -1,4 +1,4 @@
-"""Records: what is written is read, at random and as a stream; what is damaged is told."""
+"""Records: what is written is read; what is damaged is told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import json
 import struct
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -203,88 +202,3 @@ def test_a_shard_without_its_failed_clips(tmp_path):
     same(records.load_clip(tmp_path, make_row(clip, shard=shard.name)), clip)
     assert not shards.write_shard(shard, [Failure("casme2/01/EP09", "broken")], PARAMETERS)["clips"]
     assert not list((tmp_path / "frames").iterdir())
-
-
-def frames_and_onset(clip: ClipFrames) -> dict:
-    return {"clip": clip.frames, "onset": np.int32(clip.onset)}
-
-
-def drain(iterator) -> list[dict]:
-    batches = [jax.tree.map(np.asarray, batch) for batch in iterator]
-    iterator.close()
-    return batches
-
-
-def start(prepared, **changes):
-    root, _, manifest = prepared
-    options = {"batch_size": 2, "seed": 3, "num_epochs": 2, "transform": frames_and_onset}
-    return records.stream(root, manifest, **(options | changes))
-
-
-def test_a_stream_shows_every_clip_once_an_epoch(prepared):
-    _, clips, _ = prepared
-    first = start(prepared)
-    batch = next(first)
-    assert isinstance(batch["clip"], jax.Array) and batch["clip"].shape == (2, 5, 24, 24, 1)
-    first.close()
-    batches = drain(start(prepared))
-    assert len(batches) == 11
-    seen = np.concatenate([batch["index"] for batch in batches])
-    assert sorted(seen[:11]) == sorted(seen[11:]) == list(range(11))
-    assert list(seen[:11]) != list(seen[11:]) and list(seen[:11]) != list(range(11))
-    for batch in batches:
-        for place, index in enumerate(batch["index"]):
-            np.testing.assert_array_equal(batch["clip"][place], clips[index].frames)
-            assert batch["onset"][place] == clips[index].onset
-    again = drain(start(prepared, num_threads=1))
-    assert all((a["index"] == b["index"]).all() for a, b in zip(batches, again, strict=True))
-    other = drain(start(prepared, seed=4))
-    assert any((a["index"] != b["index"]).any() for a, b in zip(batches, other, strict=True))
-
-
-def test_processes_share_an_epoch_out(prepared):
-    shares = [drain(start(prepared, shard_index=i, num_shards=3, batch_size=1)) for i in range(3)]
-    assert {len(share) for share in shares} == {7}  # 22 samples: 7 a process, the last one left
-    # Together, in the order in which they are consumed, they are the stream of one process.
-    together = [int(share[step]["index"][0]) for step in range(7) for share in shares]
-    alone = [int(batch["index"][0]) for batch in drain(start(prepared, batch_size=1))]
-    assert together == alone[:21]
-
-
-def test_a_stream_goes_on_from_its_state(prepared):
-    stream = start(prepared)
-    for _ in range(3):
-        next(stream)
-    state = json.loads(json.dumps(stream.get_state()))  # it can be kept in a checkpoint
-    rest = [np.asarray(batch["index"]) for batch in stream]
-    stream.close()
-    fresh = start(prepared)
-    fresh.set_state(state)
-    again = [np.asarray(batch["index"]) for batch in fresh]
-    fresh.close()
-    assert len(rest) == 8
-    np.testing.assert_array_equal(rest, again)
-
-
-def test_a_stream_puts_batches_where_it_is_told(prepared):
-    device = jax.local_devices()[1]
-    stream = start(prepared, device=device)
-    assert next(stream)["clip"].devices() == {device}
-    stream.close()
-
-
-def test_streams_that_cannot_be(prepared, tmp_path):
-    root, clips, manifest = prepared
-    with pytest.raises(DataError, match="A batch of 30 clips was asked for; process 0 of 1 has 22"):
-        start(prepared, batch_size=30)
-    with pytest.raises(DataError, match="no rows"):
-        records.stream(root, manifest[:0], transform=frames_and_onset, batch_size=1, seed=0)
-    damaged = write(tmp_path, clips[:3])
-    path = tmp_path / damaged["shard"][0]
-    path.write_bytes(path.read_bytes()[:-70_000] + bytes(70_000))
-    stream = records.stream(
-        tmp_path, damaged, transform=frames_and_onset, batch_size=1, seed=0, num_epochs=1
-    )
-    with pytest.raises(DataError, match="is damaged"):
-        drain(stream)
-    stream.close()

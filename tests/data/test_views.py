@@ -13,19 +13,13 @@ import pandas as pd
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from mexjax.data import records, synthetic, view_cache, view_frames
+from mexjax.data import keyframes, records, synthetic, view_cache, view_frames
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.landmark_tokens import AU_LANDMARKS, landmark_tokens, point_tokens
-from mexjax.data.views import (
-    VIEWS,
-    compute_view,
-    dynamic_image,
-    flow,
-    flow_image,
-    uniform,
-)
+from mexjax.data.view_frames import Magnifier
+from mexjax.data.views import VIEWS, compute_view, flow_image, key_frames, uniform
 from mexjax.errors import ConfigError, DataError
-from mexjax.ops.rank_pooling import rank_pooling_weights
+from mexjax.ops.flow import dense_flow
 from mexjax.prepare.face_geometry import template_in_crop
 
 SIZE = 64
@@ -86,9 +80,6 @@ def counting(length: int = 20, **changes) -> ClipFrames:
 SHAPES = {
     "uniform": (np.uint8, (8, 32, 32, 3)),
     "key_frames": (np.uint8, (3, 32, 32, 3)),
-    "difference": (np.int16, (32, 32, 3)),
-    "dynamic_image": (np.float32, (32, 32)),
-    "flow": (np.float32, (32, 32, 2)),
     "flow_image": (np.float32, (32, 32, 3)),
     "landmark_tokens": (np.int32, (8, 6)),
 }
@@ -133,16 +124,6 @@ def test_key_frames_take_the_nearest_stored_frame():
     assert (made[:, 0, 0, 0] // 2 * 2 + 50).tolist() == [54, 66, 86]
 
 
-def test_difference_keeps_its_sign():
-    clip = counting(onset=2, apex=10, offset=19)
-    rise = VIEWS["difference"](clip, size_px=48, is_color=False)
-    fall = VIEWS["difference"](clip, part="fall", size_px=48)
-    assert rise.shape == (48, 48, 1) and fall.shape == (48, 48, 3)
-    assert (rise == 16).all() and (fall == -18).all()
-    with pytest.raises(ConfigError, match="Unknown part of a clip 'rising'"):
-        VIEWS["difference"](clip, part="rising")
-
-
 def test_an_annotation_outside_what_is_stored_is_an_error():
     with pytest.raises(
         DataError, match=r"set/01/a: no stored frame .* 30 to offset 40; .* 0 to 19"
@@ -150,48 +131,38 @@ def test_an_annotation_outside_what_is_stored_is_an_error():
         uniform(counting(onset=30, apex=35, offset=40))
 
 
-@pytest.mark.parametrize("is_quantized", [False, True])
-def test_dynamic_image_is_the_weighted_sum_of_the_sampled_frames(is_quantized: bool, clips):
-    made = dynamic_image(clips[1], rule="linspace", size_px=SIZE, is_quantized=is_quantized)
-    frames = uniform(clips[1], size_px=SIZE, is_color=False)[..., 0] / 255
-    pooled = np.tensordot(rank_pooling_weights(8), frames, axes=1)
-    expected = (pooled - pooled.min()) / np.ptp(pooled)
-    if is_quantized:
-        np.testing.assert_allclose(made * 255, np.round(made * 255), atol=1e-3)
-        assert made.max() == 1 and made.min() == 0
-        np.testing.assert_allclose(made, expected, atol=1.01 / 255)
-    else:
-        np.testing.assert_allclose(made, expected, atol=1e-5)
-
-
-def test_flow_channels_and_direction(clips):
-    clip = clips[1]
-    made = flow(clip, channels=("magnitude", "u", "v", "strain"), size_px=SIZE)
-    assert made.shape == (SIZE, SIZE, 4)
-    np.testing.assert_allclose(made[..., 0], np.hypot(made[..., 1], made[..., 2]), rtol=1e-6)
-    assert made[..., 3].min() >= 0 and made[..., 3].max() > 0
-    shifted = np.roll(clip.frames[:1], 2, axis=2)
+@pytest.mark.parametrize("part", ["rise", "fall"])
+@pytest.mark.parametrize("size_px", [SIZE, 32])
+def test_flow_image_has_the_direction_and_the_size_of_the_motion(part: str, size_px: int, clips):
+    clip, shift = clips[1], 0.25
+    first = clip.frames[0]
+    move = np.array([[1, 0, shift], [0, 1, 0]])
+    shifted = cv2.warpAffine(first, move, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
     two = ClipFrames(
         **vars(clip)
-        | {"frames": np.concatenate([clip.frames[:1], shifted, clip.frames[:1]])}
+        | {"frames": np.stack([first, shifted, first])}
         | {"numbers": np.array([clip.onset, clip.apex, clip.offset])}
     )
-    for part in ("rise", "fall"):
-        field = flow(two, part=part, method="farneback", size_px=SIZE)
-        np.testing.assert_allclose(np.median(field, axis=(0, 1)), [2, 0], atol=0.2)
-        half = flow(two, part=part, method="farneback", size_px=32)
-        np.testing.assert_allclose(np.median(half, axis=(0, 1)), [1, 0], atol=0.1)
-    with pytest.raises(ConfigError, match="Unknown flow channel 'w'"):
-        flow(clip, channels=("u", "w"))
+    options = {"is_scale_fixed": True, "size_px": size_px, "magnifier": Magnifier()}
+    image = flow_image(two, part=part, method="farneback", **options)
+    # In a smaller view the flow is smaller, and so is what fills the range.
+    right = 0.5 + 0.5 * shift / (4 / 3 * SIZE / 224)
+    np.testing.assert_allclose(np.median(image[..., :2], axis=(0, 1)), [right, 0.5], atol=0.08)
+    with pytest.raises(ConfigError, match="Unknown part of a clip 'rising'"):
+        flow_image(clip, part="rising")
 
 
 def test_flow_image_with_a_fixed_scale_follows_factor_and_size(clips):
-    options = {"size_px": SIZE, "magnify": "none"}
-    field = flow(clips[1], size_px=SIZE)
-    made = flow_image(clips[1], is_scale_fixed=True, **options)
+    clip = clips[1]
+    onset, apex = (luma(clip.frames[i]) for i in view_frames.key_places(clip)[:2])
+    field = dense_flow(onset, apex)
+    made = flow_image(clip, is_scale_fixed=True, size_px=SIZE, magnifier=Magnifier())
     scale = 4 / 3 * SIZE / 224
     np.testing.assert_allclose(made[..., :2], 0.5 + 0.5 * np.clip(field / scale, -1, 1), atol=1e-5)
-    own = flow_image(clips[1], **options)
+    scaled = Magnifier("flow_scale", factor=2.0)
+    again = flow_image(clip, is_scale_fixed=True, size_px=SIZE, magnifier=scaled)
+    np.testing.assert_allclose(again, made, atol=1e-5)  # flow and scale are both doubled
+    own = flow_image(clip, size_px=SIZE, magnifier=Magnifier())
     assert np.abs(own - made).max() > 0.05
 
 
@@ -205,15 +176,15 @@ def test_magnification_moves_the_apex_and_nothing_else(method: str, clips):
     assert 1.3 < further < 3.2
     same = VIEWS["key_frames"](clip, size_px=SIZE, magnify=method, factor=1.0)
     np.testing.assert_array_equal(same, plain)
-    frames = uniform(clip, num_frames=3, size_px=SIZE, magnify=method)
+    frames = uniform(clip, num_frames=3, size_px=SIZE, magnifier=Magnifier(method))
     np.testing.assert_array_equal(frames[0], plain[0])
 
 
 def test_bad_magnification_is_described(clips):
     with pytest.raises(ConfigError, match=r"Unknown magnification 'phases'\. Did you mean 'phase'"):
-        uniform(clips[0], magnify="phases")
+        VIEWS["uniform"](clips[0], magnify="phases")
     with pytest.raises(ConfigError, match="must be positive, found 0"):
-        uniform(clips[0], magnify="linear", factor=0.0)
+        VIEWS["uniform"](clips[0], magnify="linear", factor=0.0)
 
 
 # --- landmark tokens ----------------------------------------------------------------------------
@@ -257,9 +228,10 @@ def test_tokens_are_of_the_landmarks_nearest_to_the_apex():
 
 
 def test_parameters_are_completed_and_checked():
-    complete = VIEWS["flow"].complete({"factor": 2, "channels": ["u"]})
-    assert complete["factor"] == 2.0 and complete["channels"] == ("u",)
-    assert complete["method"] == "dis"
+    complete = VIEWS["landmark_tokens"].complete({"aus": [1, 2]})
+    assert complete["aus"] == (1, 2)
+    assert VIEWS["flow_image"].complete({"factor": 2})["factor"] == 2.0
+    assert VIEWS["flow_image"].complete({"method": "tvl1"})["magnify"] == "phase"
     with pytest.raises(ConfigError, match="parameter of the view uniform 'size'"):
         VIEWS["uniform"].complete({"size": 64})
     for wrong in ({"size_px": "64"}, {"size_px": True}, {"is_color": 1}, {"num_frames": 8.0}):
@@ -267,6 +239,47 @@ def test_parameters_are_completed_and_checked():
             VIEWS["uniform"].complete(wrong)
     with pytest.raises(ConfigError, match="size_px must be 1 to 2048, found 0"):
         uniform(counting(), size_px=0)
+
+
+# Names and defaults decide the folder of a view: another spelling would compute all views anew.
+MAGNIFIER = {"magnify": "none", "factor": 3.0, "weights": "", "gain": "port"}
+PARAMETERS = {
+    "uniform": {
+        **{"num_frames": 8, "rule": "linspace", "offset": 0.5, "short": "replicate"},
+        **{"size_px": 112, "is_color": True},
+        **MAGNIFIER,
+    },
+    "key_frames": {
+        **{"choice": "annotated", "window": "inward", "lambda_rise": 0.1, "lambda_fall": 0.1},
+        **{"difference": "signed", "size_px": 224, "is_color": True},
+        **MAGNIFIER,
+    },
+    "flow_image": {
+        **{"part": "rise", "method": "dis", "style": "magnitude", "is_scale_fixed": False},
+        **{"size_px": 224},
+        **MAGNIFIER,
+        "magnify": "phase",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_views_are_known_by_plain_parameters(name: str):
+    assert VIEWS[name].complete({}) == PARAMETERS[name]
+
+
+def test_plain_parameters_are_a_magnifier_and_a_rule(clips):
+    rule = keyframes.Rule("eq2", 0.3, 0.2, "uint8_wrap")
+    moved = Magnifier("linear", 2.0)
+    plain = VIEWS["key_frames"](
+        clips[1],
+        **{"choice": "reselected", "size_px": SIZE, "magnify": "linear", "factor": 2.0},
+        **vars(rule),
+    )
+    objects = key_frames(clips[1], choice="reselected", size_px=SIZE, rule=rule, magnifier=moved)
+    np.testing.assert_array_equal(plain, objects)
+    with pytest.raises(ConfigError, match="Unknown window of key frames 'eq3'"):
+        VIEWS["key_frames"].bind({"window": "eq3"})
 
 
 # --- the cache ----------------------------------------------------------------------------------
@@ -327,11 +340,11 @@ def test_a_view_is_computed_once_and_mapped(prepared, clips, monkeypatch):
 
 def test_threads_change_nothing(prepared):
     root, manifest = prepared
-    one = compute_view(root, manifest, "flow", {"size_px": 48}, num_workers=1)
+    one = compute_view(root, manifest, "flow_image", {"size_px": 48}, num_workers=1)
     one = np.array(one)
-    (file,) = root.glob("views/flow-*/data.npy")
+    (file,) = root.glob("views/flow_image-*/data.npy")
     file.unlink()
-    three = compute_view(root, manifest, "flow", {"size_px": 48}, num_workers=3)
+    three = compute_view(root, manifest, "flow_image", {"size_px": 48}, num_workers=3)
     np.testing.assert_array_equal(one, three)
 
 
@@ -369,8 +382,10 @@ def test_a_failing_clip_is_named_and_leaves_no_file(prepared):
     with pytest.raises(DataError, match=f"Clip {second}: no stored"):
         compute_view(root, wrong, "uniform", {"size_px": 16})
     assert not list(root.glob("views/*/*.npy")) and not list(root.glob("views/*/.*"))
-    with pytest.raises(DataError, match=r"View flow of clip synthetic/.*at least 32 px"):
-        view_cache.cached(root, manifest, "flow", {}, lambda row: view_too_small(), num_workers=1)
+    with pytest.raises(DataError, match=r"View flow_image of clip synthetic/.*at least 32 px"):
+        view_cache.cached(
+            root, manifest, "flow_image", {}, lambda row: view_too_small(), num_workers=1
+        )
     with pytest.raises(ConfigError, match="Did you mean 'uniform'"):
         compute_view(root, manifest, "uniforms", {})
     with pytest.raises(DataError, match="no rows"):
@@ -380,7 +395,8 @@ def test_a_failing_clip_is_named_and_leaves_no_file(prepared):
 
 
 def view_too_small() -> np.ndarray:
-    return flow(counting(frames=np.zeros((20, 16, 16, 1), np.uint8)))
+    clip = counting(frames=np.zeros((20, 16, 16, 1), np.uint8))
+    return flow_image(clip, magnifier=Magnifier())
 
 
 def test_clips_of_other_sizes_are_told_apart(prepared):

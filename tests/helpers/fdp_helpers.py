@@ -6,6 +6,7 @@ import functools
 
 import jax
 import numpy as np
+from papers import loss_of
 from rule_weights import rule_array
 
 from mexjax.interop import common
@@ -42,7 +43,7 @@ def make_loss_and_grads(module: fdp.FDP, config: dict):
             train=True,
             mutable=["batch_stats"],
         )
-        per_clip, logs = fdp.loss(outputs, batch, config)
+        per_clip, logs = loss_of("fdp", outputs, batch, config)
         weight = batch["weight"]
 
         def mean(values):

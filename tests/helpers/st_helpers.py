@@ -103,7 +103,7 @@ def make_step(module: nn.Module, paper: ModuleType, *, is_captured: bool = False
             mutable=collections,
             capture_intermediates=is_captured,
         )
-        per_clip, logs = paper.loss(outputs, batch, module.config)
+        per_clip, logs = paper.loss(outputs, batch, module.options)
         weight = batch.get("weight", jnp.ones_like(per_clip))
 
         def mean(values):

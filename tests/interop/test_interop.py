@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from papers import network_of
 from rule_weights import rule_array, rule_state
 
+from mexjax import models as api
 from mexjax.errors import ConfigError, DataError
 from mexjax.interop import common
-from mexjax.models import weights as api
-from mexjax.models.fdp import network as fdp_model
 from mexjax.models.fdp import weights as fdp
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "fdp.json").read_text())
@@ -53,7 +53,7 @@ SMALL = {
 
 def small_state(kind: str) -> tuple[dict, dict]:
     config = SMALL[kind]
-    module = fdp_model.make(config, num_classes=3)
+    module = network_of("fdp", config, 3)
     entries = fdp.make_entries(fdp.variable_shapes(module))
     shapes = {n: s for e in entries for n, s in zip(e.names, e.shapes, strict=True)}
     return rule_state(shapes), {k: v for k, v in config.items() if k != "preset"}
@@ -65,7 +65,7 @@ def load_small(kind: str, source, **changes):
 
 
 def test_names_and_shapes_of_the_released_network():
-    module = fdp_model.make({"preset": "official"}, num_classes=5)
+    module = network_of("fdp", {"preset": "official"}, 5)
     entries = fdp.make_entries(fdp.variable_shapes(module))
     shapes = {n: s for e in entries for n, s in zip(e.names, e.shapes, strict=True)}
     counters = {n.replace("running_var", common.COUNTER): () for n in shapes if "running_var" in n}
@@ -109,7 +109,7 @@ def test_layouts_that_are_not_a_plain_transpose():
 
 def test_other_backbones_have_torchvision_and_timm_names():
     def names(**config):
-        module = fdp_model.make(config, num_classes=5)
+        module = network_of("fdp", config, 5)
         entries = fdp.make_entries(fdp.variable_shapes(module))
         found = {n: s for e in entries for n, s in zip(e.names, e.shapes, strict=True)}
         assert len(found) == sum(len(e.names) for e in entries)

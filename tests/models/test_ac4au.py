@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from papers import inputs_of, network_of, options_of
 
 from mexjax.errors import ConfigError
+from mexjax.models import get_model, to_torch
 from mexjax.models.ac4au import network as ac4au
 from mexjax.models.ac4au.token_encoder import TokenEncoder
-from mexjax.models.weights import to_torch
 from mexjax.nn.mobilefacenet import MobileFaceNet
 from mexjax.nn.mode import Mode
 
@@ -39,7 +40,7 @@ def clips(batch: int = 2, size: int = 32, seed: int = 0) -> jax.Array:
 
 
 def counts(config) -> dict[str, int]:
-    module = ac4au.make(config, num_classes=12)
+    module = network_of("ac4au", config, 12)
     batch = {"clip": jnp.zeros((1, 8, 112, 112, 3))}
     params = jax.eval_shape(lambda: module.init(RNGS, batch, train=False))["params"]
     return {
@@ -66,7 +67,7 @@ def test_parameters_of_the_paper_line_by_line():
 @pytest.fixture(scope="module")
 def small():
     """A small network with weights that no longer are those of the start, and its function."""
-    module = ac4au.make(SMALL, num_classes=12)
+    module = network_of("ac4au", SMALL, 12)
     variables = jit(lambda: module.init(RNGS, {"clip": clips()}, train=False))()
     # The start is special: zero gates, branches that end in zeros.
     keys = iter(jax.random.split(jax.random.key(1), 500))
@@ -110,7 +111,7 @@ def test_frame_order_is_seen_by_the_position_code_alone(small):
     clip = clips()
     plain, moved = (run(variables, {"clip": c})["logits"] for c in (clip, clip[:, order]))
     assert np.abs(plain - moved).max() > 1e-4
-    blind = ac4au.make(SMALL | {"has_temporal_position": False}, num_classes=12)
+    blind = network_of("ac4au", SMALL | {"has_temporal_position": False}, 12)
     run = jit(lambda v, batch: blind.apply(v, batch, train=False))
     plain, moved = (run(variables, {"clip": c})["logits"] for c in (clip, clip[:, order]))
     np.testing.assert_allclose(plain, moved, atol=1e-4)
@@ -132,13 +133,13 @@ def test_repeated_last_frames_may_be_left_out(small):
     config = SMALL | {"masks_repeated_frames": True}
     clip = clips()
     clip = clip.at[:, 5:].set(clip[:, 5:6])
-    batch = ac4au.inputs(clip, config)
+    batch = inputs_of("ac4au", clip, config)
     np.testing.assert_array_equal(batch["is_seen"], [[True] * 6 + [False] * 2] * 2)
-    still = ac4au.inputs(jnp.repeat(clip[:, :1], 8, axis=1), config)["is_seen"]
+    still = inputs_of("ac4au", jnp.repeat(clip[:, :1], 8, axis=1), config)["is_seen"]
     np.testing.assert_array_equal(still, [[True] + [False] * 7] * 2)
 
     # The decomposition would carry the repeated frames into all others.
-    module = ac4au.make(config | {"frd": "none"}, num_classes=12)
+    module = network_of("ac4au", config | {"frd": "none"}, 12)
     run = jit(lambda v, batch: module.apply(v, batch, train=False)["f"])
     one = run(variables, batch)
     two = run(variables, batch | {"clip": batch["clip"].at[:, 6:].add(0.5)})
@@ -147,8 +148,8 @@ def test_repeated_last_frames_may_be_left_out(small):
 
 def test_colours_in_the_order_of_the_weights():
     clip = clips()
-    np.testing.assert_array_equal(ac4au.inputs(clip, SMALL)["clip"], clip[..., ::-1])
-    rgb = ac4au.inputs(clip, SMALL | {"channel_order": "rgb"})["clip"]
+    np.testing.assert_array_equal(inputs_of("ac4au", clip, SMALL)["clip"], clip[..., ::-1])
+    rgb = inputs_of("ac4au", clip, SMALL | {"channel_order": "rgb"})["clip"]
     np.testing.assert_array_equal(rgb, clip)
 
 
@@ -165,7 +166,7 @@ def training_batch(num_subjects: int) -> dict[str, jax.Array]:
 
 
 def make_step(config):
-    module = ac4au.make(config, num_classes=12)
+    module = network_of("ac4au", config, 12)
 
     def step(params, stats, batch, key):
         def loss(params):
@@ -176,7 +177,7 @@ def make_step(config):
                 mutable=["batch_stats"],
                 rngs={"dropout": key},
             )
-            values, logs = ac4au.loss(outputs, batch, module.config)
+            values, logs = get_model("ac4au").loss(outputs, batch, module.options)
             logs = {name: value.mean() for name, value in logs.items()}
             return values.mean(), (logs, updated["batch_stats"])
 
@@ -230,7 +231,7 @@ def test_frozen_norms_keep_their_statistics():
     ],
 )
 def test_variants_give_probabilities(changes):
-    module = ac4au.make(SMALL | changes, num_classes=12)
+    module = network_of("ac4au", SMALL | changes, 12)
 
     @jit
     def run():
@@ -275,8 +276,6 @@ def test_what_is_missing_or_unknown_is_named():
         ({"frd_bands": (1,)}, "first and the last bin"),
     ):
         with pytest.raises(ConfigError, match=words):
-            ac4au.resolve(config)
+            options_of("ac4au", config)
     with pytest.raises(ConfigError, match="B,T,H,W,C"):
-        ac4au.make(SMALL, num_classes=2).init(
-            RNGS, {"clip": jnp.zeros((8, 32, 32, 3))}, train=False
-        )
+        network_of("ac4au", SMALL, 2).init(RNGS, {"clip": jnp.zeros((8, 32, 32, 3))}, train=False)

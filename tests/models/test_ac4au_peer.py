@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import jit
+from papers import keys_of, loss_of, network_of
 from rule_weights import rule_array
 
 from mexjax.interop import common
-from mexjax.models.ac4au import network as ac4au
 from mexjax.train.augment import LUMA
 
 torch = pytest.importorskip("torch", reason="the torch extra is not installed")
@@ -34,8 +34,8 @@ SMALL = {
 
 @pytest.mark.slow
 def test_the_peer_is_the_same_network():
-    config = ac4au.resolve(SMALL)
-    module = ac4au.make(config, num_classes=12)
+    config = keys_of("ac4au", SMALL)
+    module = network_of("ac4au", config, 12)
     rng = np.random.default_rng(0)
     batch = {
         "clip": jnp.asarray(rng.uniform(-1, 1, (3, 8, 32, 32, 3)), jnp.float32),
@@ -59,7 +59,10 @@ def test_the_peer_is_the_same_network():
                 train=True,
                 mutable=["batch_stats"],
             )
-            return ac4au.loss(outputs, batch, config)[0].mean(), (outputs, updated)
+            return loss_of("ac4au", outputs, batch, config)[0].mean(), (
+                outputs,
+                updated,
+            )
 
         (value, (outputs, updated)), grads = jax.value_and_grad(loss, has_aux=True)(
             variables["params"]
@@ -97,7 +100,7 @@ def test_the_peer_is_the_same_network():
 def test_the_peer_says_what_it_does_not_do():
     sizes = {"units": 12, "subjects": 4, "num_frames": 8, "channels": 3, "image_size": 32}
     with pytest.raises(SystemExit, match=r"model\.head='auser', found 'linear'"):
-        peer.AC4AU(ac4au.resolve(SMALL | {"head": "linear"}), **sizes)
+        peer.AC4AU(keys_of("ac4au", SMALL | {"head": "linear"}), **sizes)
 
 
 def test_clips_are_recoloured_and_turned_alike():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import assert_close_to_max, jit, make_loss_and_grads, rule_variables
+from papers import loss_of, network_of, options_of, targets_of
 
 from mexjax.errors import ConfigError
 from mexjax.models import get_model, list_models
@@ -37,7 +38,7 @@ SMALL = {
 
 @functools.cache
 def num_params(**config) -> dict[str, int]:
-    shapes = interop.variable_shapes(fdp.make(config, num_classes=5))["params"]
+    shapes = interop.variable_shapes(network_of("fdp", config, 5))["params"]
     parts = {k: sum(a.size for a in jax.tree.leaves(v)) for k, v in shapes.items()}
     return parts | {"total": sum(parts.values())}
 
@@ -92,14 +93,14 @@ def small_variables(module: fdp.FDP, seed: str = "") -> dict:
 def small():
     """A network with every part, its variables, its training step and a batch of three."""
     config = {**SMALL, "drop_path_rate": 0.0}
-    module = fdp.make(config, num_classes=3)
+    module = network_of("fdp", config, 3)
     rng = np.random.default_rng(0)
     frames = jnp.asarray(rng.random((3, 4, 16, 16, 1), dtype=np.float32))
     batch = {
         "clip": frames,
         "label": jnp.array([0, 2, 1]),
         "weight": jnp.ones(3),
-        **fdp.targets(frames, config),
+        **targets_of("fdp", frames, config),
     }
     variables = small_variables(module)
     return module, variables, jit(make_loss_and_grads(module, config)), batch
@@ -115,7 +116,7 @@ def test_outputs_and_their_shapes(small):
         "dynamic_image": (3, 8, 8),
         "rank_scores": (3, 4),
     }
-    assert set(fdp.predictions(outputs)) == {"logits", "dynamic_image"}
+    assert set(get_model("fdp").predictions(outputs)) == {"logits", "dynamic_image"}
     assert 0 < outputs["dynamic_image"].min() < outputs["dynamic_image"].max() < 1
 
 
@@ -158,7 +159,7 @@ def test_vmap_over_folds_equals_separate_calls(small):
 
 
 def test_per_frame_batch_norm_equals_calls_frame_by_frame():
-    config = fdp.resolve({**SMALL, "drop_path_rate": 0.0, "per_frame_batch_norm": True})
+    config = options_of("fdp", {**SMALL, "drop_path_rate": 0.0, "per_frame_batch_norm": True})
     network = fdp.FrameNetwork(config)
     clips = jnp.asarray(np.random.default_rng(1).random((3, 4, 16, 16, 1), dtype=np.float32))
     frames = clips.reshape(12, 16, 16, 1)
@@ -180,7 +181,7 @@ def test_per_frame_batch_norm_equals_calls_frame_by_frame():
 
 def test_stochastic_depth_is_drawn_per_frame_and_off_when_frozen():
     config = {**SMALL, "drop_path_rate": 0.5}
-    module = fdp.make(config, num_classes=3)
+    module = network_of("fdp", config, 3)
     still = jnp.ones((2, 4, 16, 16, 1)) * jnp.linspace(0, 1, 16)[:, None]
     batch = {"clip": still, "is_frozen": jnp.array(False)}
     variables = small_variables(module)
@@ -202,7 +203,7 @@ def test_volume_layouts():
     features = jnp.arange(2 * 8 * 4096.0).reshape(2, 8, 4096)
 
     def volume(layout: str) -> jax.Array:
-        return fdp.make({"volume_layout": layout}, num_classes=5)._volume(features)
+        return network_of("fdp", {"volume_layout": layout}, 5)._volume(features)
 
     b, h, w, d = 1, 19, 37, 5
     # The released reshape: row block h // 8 is the frame, the depth neighbouring features of it.
@@ -225,21 +226,25 @@ def test_volume_layouts():
 )
 def test_variants_build_and_lose_what_they_should(changes: dict, missing: str | None):
     config = {**SMALL, **changes}
-    module = fdp.make(config, num_classes=3)
+    module = network_of("fdp", config, 3)
     frames = jax.ShapeDtypeStruct((2, 4, 16, 16, 1), jnp.float32)
 
     def run(frames):
-        batch = {"clip": frames, "label": jnp.zeros(2, jnp.int32), **fdp.targets(frames, config)}
+        batch = {
+            "clip": frames,
+            "label": jnp.zeros(2, jnp.int32),
+            **targets_of("fdp", frames, config),
+        }
         outputs, _ = module.init_with_output(
             {"params": jax.random.key(0), "drop_path": jax.random.key(1)}, batch, train=True
         )
-        return outputs, *fdp.loss(outputs, batch, config)
+        return outputs, *loss_of("fdp", outputs, batch, config)
 
     outputs, per_clip, logs = jax.eval_shape(run, frames)
     assert missing not in outputs
     assert per_clip.shape == (2,)
     assert outputs["logits"].dtype == per_clip.dtype == jnp.float32
-    assert ("ce" in logs) == module.config["use_mer_head"]
+    assert ("ce" in logs) == module.options["use_mer_head"]
     assert ("mse" in logs) == ("dynamic_image" in outputs)
 
 
@@ -251,37 +256,37 @@ def test_losses_by_hand():
     }
     batch = {"label": jnp.array([0, 0]), "dynamic_image": jnp.array([0.5, 0.7])[:, None, None]}
     batch["dynamic_image"] = jnp.broadcast_to(batch["dynamic_image"], (2, 2, 2))
-    total, logs = fdp.loss(outputs, batch, {"preset": "paper"})
+    total, logs = loss_of("fdp", outputs, batch, {"preset": "paper"})
     np.testing.assert_allclose(logs["ce"], [np.log(2), np.log1p(np.exp(-10))], atol=1e-6)
     np.testing.assert_allclose(logs["mse"], [0, 0.04], atol=1e-7)
     np.testing.assert_allclose(logs["rank"], [0, 2], atol=1e-7)
     np.testing.assert_allclose(total, logs["ce"] + 100 * logs["mse"] + 0.1 * logs["rank"])
-    _, logs = fdp.loss(outputs, batch, {"preset": "paper", "rank_slope": 2.0})
+    _, logs = loss_of("fdp", outputs, batch, {"preset": "paper", "rank_slope": 2.0})
     np.testing.assert_allclose(logs["rank"], [3, 5], atol=1e-7)
 
 
 def test_targets_shrink_to_the_map_and_mix_colours():
     frames = jnp.asarray(np.random.default_rng(0).random((2, 4, 16, 16, 3), dtype=np.float32))
-    small = fdp.targets(frames, SMALL)["dynamic_image"]
+    small = targets_of("fdp", frames, SMALL)["dynamic_image"]
     assert small.shape == (2, 8, 8)
     gray = (frames @ jnp.array([0.299, 0.587, 0.114]))[..., None]
-    np.testing.assert_allclose(fdp.targets(gray, SMALL)["dynamic_image"], small, atol=1e-5)
-    odd = fdp.targets(gray, {**SMALL, "map_size_px": 12})["dynamic_image"]
+    np.testing.assert_allclose(targets_of("fdp", gray, SMALL)["dynamic_image"], small, atol=1e-5)
+    odd = targets_of("fdp", gray, {**SMALL, "map_size_px": 12})["dynamic_image"]
     assert odd.shape == (2, 12, 12)
-    assert fdp.targets(gray, {**SMALL, "dynamic_image_network": "none"}) == {}
+    assert targets_of("fdp", gray, {**SMALL, "dynamic_image_network": "none"}) == {}
 
 
 def test_configurations_that_cannot_be():
     with pytest.raises(ConfigError, match=r"preset of fdp 'papr'. Did you mean 'paper'\?"):
-        fdp.make({"preset": "papr"}, num_classes=5)
+        network_of("fdp", {"preset": "papr"}, 5)
     with pytest.raises(ConfigError, match=r"'lambda_dic'. Did you mean 'lambda_d'\?"):
-        fdp.make({"lambda_dic": 1.0}, num_classes=5)
+        network_of("fdp", {"lambda_dic": 1.0}, 5)
     with pytest.raises(ConfigError, match=r"model.volume_layout 'last'.*raw_reshape, time_last"):
-        fdp.make({"volume_layout": "last"}, num_classes=5)
+        network_of("fdp", {"volume_layout": "last"}, 5)
     with pytest.raises(ConfigError, match="one value a stage"):
-        fdp.make({"num_local": (1, 1)}, num_classes=5)
+        network_of("fdp", {"num_local": (1, 1)}, 5)
     with pytest.raises(ConfigError, match=r"clips \[B,T,H,W,C\]; found \(2, 64, 64, 1\)"):
-        fdp.make({}, num_classes=5).init(
+        network_of("fdp", {}, 5).init(
             jax.random.key(0), {"clip": jnp.ones((2, 64, 64, 1))}, train=False
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from fdp_helpers import assert_close_to_max, jit, make_loss_and_grads, rule_variables, state_of
+from papers import loss_of, network_of, options_of
 
 from mexjax.models.fdp import network as fdp
 from mexjax.models.fdp import weights as interop
@@ -72,7 +73,7 @@ def jit_direct(function):
 
 @pytest.fixture(scope="module")
 def official():
-    module = fdp.make(OFFICIAL, num_classes=5)
+    module = network_of("fdp", OFFICIAL, 5)
     return module, rule_variables(interop.variable_shapes(module))
 
 
@@ -92,7 +93,7 @@ def official_outputs(official):
     time_last = {**OFFICIAL, "volume_layout": "time_last", "use_rank_scorer": True}
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(b"rank_scorer.u")))
     scorer = rng.standard_normal(4096).astype(np.float32) / np.float32(64)
-    other = fdp.make(time_last, num_classes=5)
+    other = network_of("fdp", time_last, 5)
     with_scorer = {**variables, "params": {**variables["params"], "rank_scorer": scorer}}
 
     @jit_direct
@@ -175,7 +176,7 @@ def test_training_equals_the_released_network(official, official_step, mode, sec
 def test_rank_scores_and_time_last_volume(official_outputs):
     _, outputs = official_outputs
     assert_close_to_max(outputs["rank_scores"], GOLDEN["rank"]["scores"], 1e-5)
-    _, logs = fdp.loss(outputs, golden_batch(), {"preset": "paper"})
+    _, logs = loss_of("fdp", outputs, golden_batch(), {"preset": "paper"})
     assert float(logs["rank"].mean()) == pytest.approx(GOLDEN["rank"]["loss"], rel=1e-5)
     assert_close_to_max(outputs["logits"], GOLDEN["time_last"]["logits"], 1e-5)
     image = outputs["dynamic_image"]
@@ -220,7 +221,7 @@ def test_global_aggregator_equals_the_released_class(
 @pytest.mark.parametrize(("name", "num_global"), [("paperbb", 1), ("paperbb_noG", 0)])
 def test_frame_network_of_the_paper(name: str, num_global: int):
     config = {"preset": "paper", "num_global": (num_global,) * 4, "drop_path_rate": 0.0}
-    module = fdp.FrameNetwork(fdp.resolve(config))
+    module = fdp.FrameNetwork(options_of("fdp", config))
     x = jnp.asarray(golden_clips().reshape(16, 64, 64, 1))
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), x, Mode()))
     shapes = {collection: {"frame_network": tree} for collection, tree in shapes.items()}

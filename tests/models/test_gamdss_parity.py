@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from papers import network_of
 from st_helpers import (
     GOLDEN,
     NOISE,
@@ -36,7 +37,7 @@ def assert_logits(outputs: dict, wanted: dict) -> None:
 
 @pytest.mark.slow
 def test_equals_the_released_network():
-    module = gamdss.make({"preset": "official", "drop_path_rate": 0.0}, num_classes=5)
+    module = network_of("gamdss", {"preset": "official", "drop_path_rate": 0.0}, 5)
     variables = variables_of(interop.make_entries(st_unit.variable_shapes(module)))
     # One program: a traced flag chooses between running and batch statistics.
     step = jit(make_step(module, gamdss, is_captured=True))
@@ -78,7 +79,7 @@ def test_equals_the_released_network():
 
 
 def test_weights_have_the_released_names_and_shapes():
-    module = gamdss.make({"preset": "official"}, num_classes=5)
+    module = network_of("gamdss", {"preset": "official"}, 5)
     shapes = st_unit.variable_shapes(module)
     variables = variables_of(interop.make_entries(shapes))
     state = interop.to_torch(variables)

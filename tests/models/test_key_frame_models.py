@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from papers import network_of
 
 from mexjax.errors import ConfigError
 from mexjax.models import get_model
-from mexjax.models.tsfmicro import network as tsfmicro
 
 
 @pytest.mark.parametrize("name", ["tsfmicro", "gamdss"])
@@ -19,7 +19,7 @@ def test_tiny_learns(name: str):
     module = paper.make({"preset": "tiny"}, num_classes=3)
     rng = np.random.default_rng(0)
     clip = jnp.asarray(rng.standard_normal((6, 3, 64, 64, 1)), jnp.float32)
-    batch = {**paper.inputs(clip, module.config), "label": jnp.arange(6) % 3}
+    batch = {**paper.inputs(clip, module.options), "label": jnp.arange(6) % 3}
     keys = dict(
         zip(("params", "drop_path", "dropout"), jax.random.split(jax.random.key(0), 3), strict=True)
     )
@@ -35,7 +35,7 @@ def test_tiny_learns(name: str):
                 mutable=["batch_stats"],
                 rngs={"drop_path": key, "dropout": key},
             )
-            return paper.loss(outputs, batch, module.config)[0].mean(), updated["batch_stats"]
+            return paper.loss(outputs, batch, module.options)[0].mean(), updated["batch_stats"]
 
         (value, stats_), grads = jax.value_and_grad(loss, has_aux=True)(params)
         params = jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
@@ -52,8 +52,8 @@ def test_tiny_learns(name: str):
 
 
 def test_missing_frames_and_unknown_fusions_are_named():
-    module = tsfmicro.make({"preset": "tiny"}, num_classes=3)
+    module = network_of("tsfmicro", {"preset": "tiny"}, 3)
     with pytest.raises(ConfigError, match="onset and apex"):
         module.init(jax.random.key(0), {"onset": jnp.zeros((1, 64, 64, 1))}, train=False)
     with pytest.raises(ConfigError, match="late"):
-        tsfmicro.make({"preset": "tiny", "fusion": "lat"}, num_classes=3)
+        network_of("tsfmicro", {"preset": "tiny", "fusion": "lat"}, 3)

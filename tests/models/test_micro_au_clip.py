@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import jit
+from papers import network_of, options_of
 
 from mexjax.errors import ConfigError
 from mexjax.models import get_model
@@ -32,7 +33,7 @@ SMALL = {
 
 def make(**changes):
     config = SMALL | changes
-    return micro_au_clip.make(config, num_classes=len(UNITS), units=UNITS)
+    return network_of("micro_au_clip", config, units=UNITS)
 
 
 def make_batch(module, count: int = 6, seed: int = 0):
@@ -48,7 +49,7 @@ def make_batch(module, count: int = 6, seed: int = 0):
         "landmark_tokens": jnp.asarray(np.where(mask, places, -1), jnp.int32),
         "label": jnp.asarray(rng.integers(0, 2, (count, len(UNITS)))),
     }
-    if module.config["contrast"] == "global":
+    if module.options["contrast"] == "global":
         texts = module.texts
         ids = np.array(texts.units).reshape(len(UNITS), 2, -1)
         joined = prompts.joined_ids(ids, np.asarray(batch["label"]), comma=texts.comma)
@@ -87,10 +88,10 @@ def test_outputs(main):
     np.testing.assert_allclose(outputs["attention"].sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(outputs["share"].sum(-1), 1, rtol=1e-5)
     assert not np.asarray(outputs["attention"])[:, 2, 4:].any()  # unit 7 has four landmarks
-    losses, logs = micro_au_clip.loss(outputs, batch, module.config)
+    losses, logs = get_model("micro_au_clip").loss(outputs, batch, module.options)
     total = logs["ce"] + 0.6 * logs["contrast"] + logs["gd"]
     np.testing.assert_allclose(losses, total, rtol=1e-6)
-    assert set(micro_au_clip.predictions(outputs)) == set(outputs) - {
+    assert set(get_model("micro_au_clip").predictions(outputs)) == set(outputs) - {
         "is_even",
         "unit_logits",
         "text_cosines",
@@ -138,7 +139,7 @@ def test_padding_changes_nothing(main):
     }
 
     def mean(batch):
-        losses, _ = micro_au_clip.loss(run(variables, batch), batch, module.config)
+        losses, _ = get_model("micro_au_clip").loss(run(variables, batch), batch, module.options)
         return float(jnp.where(weight > 0, losses, 0).sum() / weight.sum())
 
     assert mean(mixed | {"weight": weight}) == pytest.approx(mean(batch | {"weight": weight}))
@@ -172,7 +173,7 @@ def test_every_variant_learns(name: str):
     def step(params):
         def loss(params):
             outputs = module.apply({"params": params}, batch, train=True)
-            return micro_au_clip.loss(outputs, batch, module.config)[0].mean()
+            return get_model("micro_au_clip").loss(outputs, batch, module.options)[0].mean()
 
         value, grads = jax.value_and_grad(loss)(params)
         return jax.tree.map(lambda p, g: p - 0.02 * g, params, grads), value, grads
@@ -220,7 +221,7 @@ def test_what_is_frozen_and_how_fast_the_rest_learns():
 
 def make_full(config):
     units = (1, 2, 4, 7, 12, 14, 15, 17)
-    return micro_au_clip.make(config, num_classes=8, units=units)
+    return network_of("micro_au_clip", config, units=units)
 
 
 def full_batch():
@@ -232,15 +233,15 @@ def full_batch():
 
 def test_presets_without_weights_say_what_they_need():
     with pytest.raises(ConfigError, match=r"--config\.model\.weights=model\.safetensors"):
-        micro_au_clip.resolve({"preset": "paper"})
+        options_of("micro_au_clip", {"preset": "paper"})
     with pytest.raises(ConfigError, match="trainable_from must be 0 to 2"):
         make(weights="random", trainable_from=3)
     with pytest.raises(ConfigError, match=r"'add_mpl'\. Did you mean 'add_mlp'"):
         make(fusion="add_mpl")
     with pytest.raises(ConfigError, match="numbers of 4 action units"):
-        micro_au_clip.make(SMALL, num_classes=4, units=(1, 2))
+        network_of("micro_au_clip", SMALL, units=(1, 2))
     with pytest.raises(ConfigError, match=r"found 2, 4, 7, 9"):
-        micro_au_clip.make(SMALL, num_classes=4, units=(2, 4, 7, 9))
+        network_of("micro_au_clip", SMALL, units=(2, 4, 7, 9))
     assert get_model("micro_au_clip") is micro_au_clip
 
 
@@ -257,7 +258,7 @@ def test_the_peer_is_the_same_network():
     def gradients(params):
         def loss(params):
             outputs = module.apply({"params": params}, batch, train=True)
-            return micro_au_clip.loss(outputs, batch, module.config)[0].mean()
+            return get_model("micro_au_clip").loss(outputs, batch, module.options)[0].mean()
 
         return jax.value_and_grad(loss)(params)
 
@@ -269,7 +270,7 @@ def test_the_peer_is_the_same_network():
     places = torch.from_numpy(np.array(batch["landmark_tokens"]).astype(np.int64))
     label = torch.from_numpy(np.array(batch["label"]).astype(np.int64))
     outputs = network(image, places)
-    total = peer.loss(outputs, label, module.config)
+    total = peer.loss(outputs, label, module.options)
     assert float(total.detach()) == pytest.approx(float(value), rel=1e-5)
     total.backward()
     theirs = {k: p.grad.numpy() for k, p in network.named_parameters() if p.grad is not None}

@@ -24,6 +24,7 @@ from backbone_helpers import (
     variable_shapes,
 )
 from flax.traverse_util import flatten_dict
+from papers import network_of
 from small import ROOT
 from st_helpers import assert_close_trees, jit, make_step
 
@@ -149,7 +150,7 @@ GIGA_FLOPS = {"resnet_shallow": 17.9, "convnext_tiny": 20.6}
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_published_sizes_in_gamdss(name: str):
-    module = gamdss.make({"preset": "official", "backbone": name}, num_classes=5)
+    module = network_of("gamdss", {"preset": "official", "backbone": name}, 5)
     batch = {frame: jnp.zeros((1, 224, 224, 3)) for frame in ("onset", "apex", "offset")}
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))
     params = shapes["params"]
@@ -167,7 +168,7 @@ def test_published_sizes_in_gamdss(name: str):
 def small_step(name: str, phases: str = "full"):
     """The small network, the compiled step and the shapes of its variables."""
     config = {"preset": "tiny", "backbone": name, "phases": phases, "inference": "rise"}
-    module = gamdss.make(config, num_classes=3)
+    module = network_of("gamdss", config, 3)
     batch = small_batch(0)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))
     return module, jit(make_step(module, gamdss)), {"batch_stats": {}, **shapes}
@@ -327,6 +328,6 @@ def test_the_resnet_of_fdp_ends_in_features():
 
 def test_other_backbones_are_named():
     with pytest.raises(ConfigError, match="vmamba_tiny"):
-        gamdss.make({"backbone": "vmamba"}, num_classes=3)
+        network_of("gamdss", {"backbone": "vmamba"}, 3)
     with pytest.raises(ConfigError, match="rmt"):
         mexjax.from_torch("gamdss", {}, config={"backbone": "swin_tiny"})

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from papers import network_of
 from scipy.special import erf
 from st_helpers import SMALL, jit, small_batch, variables_of
 
@@ -16,7 +17,6 @@ from mexjax.interop import common
 from mexjax.models.spatio_temporal import weights as st_unit
 from mexjax.models.spatio_temporal.place import PositionViT, resize_map
 from mexjax.models.spatio_temporal.unit import Head
-from mexjax.models.tsfmicro import network as tsfmicro
 from mexjax.models.tsfmicro.up_conv import upsample_conv
 from mexjax.nn.mode import Mode
 from mexjax.nn.rmt import RMT_T, ConvStem, Retention, RetentionBlock, RetentionStages
@@ -287,8 +287,8 @@ def test_head_normalises_over_positions_and_ignores_padding():
 
 
 def test_initial_weights_are_drawn_as_the_released_code_draws_them():
-    module = tsfmicro.make(
-        {"preset": "paper", "fusion": "t_to_s", "depths": (1, 1, 1, 1)}, num_classes=5
+    module = network_of(
+        "tsfmicro", {"preset": "paper", "fusion": "t_to_s", "depths": (1, 1, 1, 1)}, 5
     )
     batch = {"onset": jnp.zeros((1, 224, 224, 3)), "apex": jnp.zeros((1, 224, 224, 3))}
     params = jit(lambda: module.init(jax.random.key(0), batch, train=False))()["params"]
@@ -305,7 +305,7 @@ def test_initial_weights_are_drawn_as_the_released_code_draws_them():
 
 
 def test_small_unit_round_trips_through_torch_names():
-    module = tsfmicro.make(SMALL, num_classes=3)
+    module = network_of("tsfmicro", SMALL, 3)
     batch = small_batch()
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))
     entries = st_unit.make_entries(shapes)

@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from papers import network_of
 from small import ROOT
 from st_helpers import SMALL, jit
 
 import mexjax
 from mexjax.errors import ConfigError
-from mexjax.models.gamdss import network as gamdss
 from mexjax.ops import flow_frames
 from mexjax.train import augment
-from mexjax.train.study import make_study, trace_step
+from mexjax.train.programs import trace_step
+from mexjax.train.study import make_study
 
 CARD = ROOT / "configs" / "gamdss.py"
 SMALL_STUDY = {
@@ -99,8 +100,7 @@ def test_the_unit_sees_flow_in_the_place_of_the_difference():
         "flow_fall": frames["apex"] - frames["offset"],
     }
     by_difference, by_flow = (
-        gamdss.make({**SMALL, "feature": feature}, num_classes=3)
-        for feature in ("difference", "flow")
+        network_of("gamdss", {**SMALL, "feature": feature}, 3) for feature in ("difference", "flow")
     )
 
     @jit

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -232,6 +233,7 @@ def cut(data: bytes) -> bytes:
 def huge(_: bytes) -> bytes:
     png = bytearray(cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes())
     struct.pack_into(">II", png, 16, 50_000, 50_000)
+    struct.pack_into(">I", png, 29, zlib.crc32(png[12:29]))
     return bytes(png)
 
 

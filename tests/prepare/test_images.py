@@ -4,6 +4,7 @@ import dataclasses
 import struct
 import time
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from mexjax.errors import DataError
 from mexjax.prepare import images
+
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +110,7 @@ def huge(kind, side=50_000):
     data = bytearray(encode(picture(), kind))
     if kind == ".png":
         struct.pack_into(">II", data, 16, side, side)
+        struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
     elif kind == ".bmp":
         struct.pack_into("<ii", data, 18, side, side)
     else:
@@ -134,10 +138,27 @@ def test_absurd_size_is_refused_before_decoding(tmp_path, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [".png", ".bmp", ".jpg"])
+def test_the_largest_size_is_read_without_a_warning(kind):
+    side = images.MAX_SIDE_PX
+    assert images.image_size(huge(kind, side), Path("a")) == (side, side)
+    # Sizes from which Pillow itself warns, and from which it refuses, give our message.
+    for larger in (10_000, 16_000):
+        with pytest.raises(DataError, match=f"{larger} x {larger} px"):
+            images.image_size(huge(kind, larger), Path("a"))
+
+
+def test_a_png_header_that_was_changed_is_refused():
+    data = bytearray(encode(picture(), ".png"))
+    data[19] ^= 1  # the width; its checksum is the old one
+    with pytest.raises(DataError, match=r"The image a\.png has no whole header"):
+        images.image_size(bytes(data), Path("a.png"))
+
+
+@pytest.mark.parametrize("kind", [".png", ".bmp", ".jpg"])
 def test_size_zero_is_refused(tmp_path, kind):
     path = tmp_path / f"none{kind}"
     path.write_bytes(huge(kind, 0))
-    with pytest.raises(DataError, match="0 x 0 px"):
+    with pytest.raises(DataError, match=rf"none\{kind} has no whole header, or one without pixels"):
         images.read_frame(path, 0, is_color=True)
 
 
@@ -184,7 +205,7 @@ def test_what_is_no_image(tmp_path):
             images.read_frame(tmp_path / "d.jpg", 0, is_color=True)
 
 
-@given(st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"BM", images._PNG]), st.binary())
+@given(st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"BM", PNG]), st.binary())
 def test_any_header_gives_a_size_or_one_message(start, rest):
     try:
         height, width = images.image_size(start + rest, Path("frame.jpg"))

@@ -22,6 +22,7 @@ from small import ROOT
 
 from mexjax.data import records
 from mexjax.data.manifest import COLUMNS
+from mexjax.machine import num_cores
 from mexjax.prepare import cropping, images, pipeline
 from mexjax.prepare.cropping import Failure, Job, Settings
 from mexjax.prepare.faces import align, alignment, make_finder
@@ -135,7 +136,7 @@ def test_memory_does_not_grow_with_the_number_of_clips():
         time.sleep(0.005)
         ahead = max(ahead, made[0] - taken - 1)
     results.close()
-    assert 0 < ahead <= 2 * records.num_cores()
+    assert 0 < ahead <= 2 * num_cores()
 
 
 def test_colour_is_that_of_the_release(casme2, prepared, tmp_path):

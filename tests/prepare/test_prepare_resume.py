@@ -56,6 +56,29 @@ def test_a_finished_preparation_is_not_done_again(casme2, prepared, capsys):
     pd.testing.assert_frame_equal(manifest_of(prepared), table)
 
 
+def test_the_contact_sheet_is_drawn_once(casme2, prepared, tmp_path, monkeypatch):
+    out = tmp_path / "copy"
+    shutil.copytree(prepared, out)
+    drawn = []
+    draw = pipeline.contact_sheet
+    monkeypatch.setattr(
+        pipeline, "contact_sheet", lambda *given: drawn.append(given) or draw(*given)
+    )
+    sheet = out / "contact_sheet.png"
+    picture = sheet.read_bytes()
+    assert run(*arguments("casme2", casme2, out)) == 0
+    assert not drawn and sheet.read_bytes() == picture
+    sheet.unlink()
+    assert run(*arguments("casme2", casme2, out)) == 0
+    assert len(drawn) == 1 and sheet.read_bytes() == picture
+    # Another annotation is another picture.
+    table = pd.read_parquet(out / "manifest.parquet")
+    table.loc[0, "apex"] += 1
+    table.to_parquet(out / "manifest.parquet")
+    assert run(*arguments("casme2", casme2, out)) == 0
+    assert len(drawn) == 2
+
+
 @pytest.mark.parametrize("harm", ["flip", "cut", "no index", "bad index", "no shard"])
 def test_a_damaged_shard_alone_is_made_again(harm, casme2, prepared, tmp_path, capsys):
     out = tmp_path / "copy"

@@ -93,6 +93,7 @@ def test_curves(tmp_path):
 def test_curves_of_little(tmp_path, loss):
     held_out = {"epoch": [1], "acc": [0.4], "uf1": [0.3]}
     figure = figures.curves_figure(loss, held_out, {"acc": 0.4, "uf1": 0.3}, "")
+    assert len(figure.axes) == 1  # one evaluation is no curve
     assert pixels(figure, tmp_path).ndim == 3
 
 

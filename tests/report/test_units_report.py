@@ -15,7 +15,7 @@ from small import small_config
 from mexjax.data import dataset as arrays
 from mexjax.errors import ConfigError, DataError
 from mexjax.protocol import metrics, splits
-from mexjax.protocol.au_labels import numbers_of
+from mexjax.protocol.action_units import numbers_of
 from mexjax.protocol.scoring import evaluation_scores, predict_units
 from mexjax.report.compare import compare, print_comparison
 from mexjax.report.text import print_results

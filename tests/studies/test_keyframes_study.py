@@ -9,12 +9,13 @@ import pytest
 from protocol_helpers import BRIGHTNESS, clip_of
 
 from mexjax import load_config
-from mexjax.data import apex_spotting, dataset, keyframes, synthetic
+from mexjax.data import apex_spotting, keyframes, synthetic
 from mexjax.data.synthetic.dataset import chosen_frames
 from mexjax.errors import ConfigError
 from mexjax.studies import command as study
 from mexjax.studies import keyframes as subject
 from mexjax.studies.annotated_clips import AnnotatedClip
+from mexjax.train.study import load_dataset
 
 
 def test_deviation_of_the_worked_example():
@@ -90,9 +91,9 @@ def with_keys(config, **keys):
 
 
 def test_training_sees_the_new_key_frames_and_evaluation_the_annotated_ones(config):
-    plain = dataset.load(config)
-    both = dataset.load(with_keys(config, choice="reselected", lambda_rise=0.3))
-    everywhere = dataset.load(with_keys(config, choice="reselected", lambda_rise=0.3, splits="all"))
+    plain = load_dataset(config)
+    both = load_dataset(with_keys(config, choice="reselected", lambda_rise=0.3))
+    everywhere = load_dataset(with_keys(config, choice="reselected", lambda_rise=0.3, splits="all"))
     assert plain.train_clips is None and "train_clips" not in plain.on_host()
     np.testing.assert_array_equal(both.clips, plain.clips)
     np.testing.assert_array_equal(both.train_clips, everywhere.clips)
@@ -100,7 +101,7 @@ def test_training_sees_the_new_key_frames_and_evaluation_the_annotated_ones(conf
     assert (both.train_clips != both.clips).any()
     still = with_keys(config, choice="reselected")
     still.data.control = "static"
-    for clips in (dataset.load(still).clips, dataset.load(still).train_clips):
+    for clips in (load_dataset(still).clips, load_dataset(still).train_clips):
         assert (clips == clips[:, :1]).all()
     for keys, wanted in [
         ({"choice": "best"}, "reselected"),
@@ -108,7 +109,7 @@ def test_training_sees_the_new_key_frames_and_evaluation_the_annotated_ones(conf
         ({"choice": "reselected", "lambda_rise": 2.0}, "lambda_rise"),
     ]:
         with pytest.raises(ConfigError, match=wanted):
-            dataset.load(with_keys(config, **keys))
+            load_dataset(with_keys(config, **keys))
 
 
 def test_the_embedded_dataset_draws_only_what_a_rule_looks_at(config, monkeypatch):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
+from papers import network_of
 
-from mexjax.models.fdp import network as fdp
 from mexjax.ops import conv
 from mexjax.train import cost, flops
 
@@ -37,7 +37,7 @@ def test_a_product_in_a_while_loop_is_refused():
 @pytest.mark.parametrize("preset", ["tiny", "paper_14m", "official"])
 def test_counts_agree_with_xla(preset: str):
     """XLA also counts elementwise work, and leaves out taps that fall on the padding."""
-    module = fdp.make({"preset": preset}, num_classes=5)
+    module = network_of("fdp", {"preset": preset}, 5)
     clip = jax.ShapeDtypeStruct((1, 8, 64, 64, 1), jnp.float32)
     shapes = jax.eval_shape(
         lambda c: module.init(jax.random.key(0), {"clip": c}, train=False), clip

@@ -14,7 +14,8 @@ from small import BLOCKS, small_config
 from mexjax.errors import ConfigError
 from mexjax.protocol.splits import Fold
 from mexjax.train import cost, fold_axis, plan
-from mexjax.train.study import Compiled, Study, compile_group, make_study
+from mexjax.train.programs import Compiled, compile_programs
+from mexjax.train.study import Study, make_study
 
 UNEQUAL = (27, 9, 18)
 # A bias starts at zero: its scale is that of the weights it is added to. Where rounding moves one
@@ -48,11 +49,13 @@ def unequal_study(strategy: str, optimizer: str, rate: float) -> Study:
         for i, n in enumerate(UNEQUAL)
     ]
     ids = list(range(len(folds)))
-    layout = plan.make_plan(folds, ids, study.dataset.clips, config)
+    layout = plan.plan_batches(folds, ids, study.dataset.clips, config)
     schedule = dataclasses.replace(
         study.schedule, num_epochs=7, epoch_steps=plan.steps_per_epoch(folds, config)
     )
-    return Study(config, study.dataset, folds, ids, layout, schedule)
+    return dataclasses.replace(
+        study, config=config, all_folds=folds, fold_ids=ids, plan=layout, schedule=schedule
+    )
 
 
 @functools.cache
@@ -61,7 +64,7 @@ def compiled_group(
 ) -> tuple[Study, Compiled]:
     """The unequal folds, and the programs of a group of them."""
     study = unequal_study(strategy, optimizer, rate)
-    return study, compile_group(study, study.dataset.on_host(), per_device)
+    return study, compile_programs(study, study.dataset.on_host(), per_device=per_device)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,7 +148,7 @@ def test_bfloat16_trains_beside_float32():
         config = small_config(dtype=dtype, folds__strategy="loop", train__num_epochs=3)
         study = make_study(config)
         host = study.dataset.on_host()
-        compiled = compile_group(study, host, 1)
+        compiled = compile_programs(study, host, per_device=1)
         assert ("bf16" in compiled.train.as_text()) == (dtype == "bfloat16")
         own = jax.device_put(plan.take_folds(study.plan, slice(0, 1)))
         data = jax.device_put(host)
@@ -184,11 +187,11 @@ def test_a_short_fold_is_the_same_without_the_longer_ones():
     """Two epochs of fold 1 in a plan of its own: other places in the plan, the same training."""
     study = unequal_study("loop", *SGD)
     fold = study.folds[1]
-    layout = plan.make_plan([fold], [1], study.dataset.clips, study.config)
+    layout = plan.plan_batches([fold], [1], study.dataset.clips, study.config)
     schedule = dataclasses.replace(study.schedule, epoch_steps=2)
     own = dataclasses.replace(study, all_folds=[fold], fold_ids=[0], plan=layout, schedule=schedule)
     host = study.dataset.on_host()
-    compiled = compile_group(own, host, 1)
+    compiled = compile_programs(own, host, per_device=1)
     data = jax.device_put(host, compiled.programs.shared)
     folds = jax.device_put(layout, compiled.programs.folded)
     carry = compiled.init(folds, data)
@@ -289,7 +292,7 @@ def test_steps_per_call_must_divide_an_epoch():
     study = make_study(config)
     assert study.schedule.epoch_steps % 3
     with pytest.raises(ConfigError, match=r"steps_per_call=3 must divide the \d+ steps"):
-        compile_group(study, study.dataset.on_host(), 1)
+        compile_programs(study, study.dataset.on_host(), per_device=1)
 
 
 def test_unknown_strategy_lists_the_known():

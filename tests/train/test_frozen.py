@@ -18,12 +18,12 @@ from small import ROOT
 import mexjax
 from mexjax.errors import ConfigError
 from mexjax.interop import clip as clip_names
-from mexjax.models import get_model
 from mexjax.nn.clip import SIZES, Clip
 from mexjax.train import frozen, plan
 from mexjax.train.optim import make_optimizer
-from mexjax.train.step import FoldState, make_fold_functions
-from mexjax.train.study import compile_group, device_data, make_module, make_study
+from mexjax.train.programs import compile_programs, device_data
+from mexjax.train.step import FoldFunctions, FoldState
+from mexjax.train.study import make_study
 
 CARD = ROOT / "configs" / "micro_au_clip.py"
 SMALL = {
@@ -68,7 +68,7 @@ def trained(checkpoint: str, num_folds: int = FOLDS, **changes):
     config = mexjax.load_config(CARD, SMALL | {"model.weights": checkpoint} | named)
     study = make_study(config)
     host = device_data(study)
-    compiled = compile_group(study, host, num_folds)
+    compiled = compile_programs(study, host, per_device=num_folds)
     data = jax.device_put(host, compiled.programs.shared)
     own = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
     own = jax.device_put(own, compiled.programs.folded)
@@ -143,9 +143,9 @@ def test_towers_learn_at_their_own_rate(checkpoint: str):
         changes = {"model.tower_rate": rate, "train.momentum": 0.0}
         named = SMALL | {"model.weights": checkpoint} | changes
         config = mexjax.load_config(CARD, named)
-        module, paper = make_module(study), get_model("micro_au_clip")
         optimizer = make_optimizer(config.train)
-        functions = make_fold_functions(config, module, paper, optimizer, has_invalid_steps=False)
+        options = dataclasses.replace(study.options, tower_rate=rate)
+        functions = FoldFunctions(config, study.paper, options, study.module, optimizer, False)
         first = jax.tree.map(lambda x: x[0], start)
         state = FoldState(first, {}, optimizer.transform.init(first), np.int32(0))
         after, _ = jit(functions.train)(state, np.int32(0), own, host)
@@ -171,7 +171,7 @@ def test_weights_of_another_network_are_refused(checkpoint: str):
         device_data(make_study(mexjax.load_config(CARD, small)))
     with pytest.raises(ConfigError, match=r"trainable_from must be 0 to 2"):
         deep = SMALL | {"model.weights": checkpoint, "model.trainable_from": 9}
-        make_module(make_study(mexjax.load_config(CARD, deep)))
+        make_study(mexjax.load_config(CARD, deep))
 
 
 def test_nothing_is_shared_where_nothing_is_kept():

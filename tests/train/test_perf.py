@@ -15,27 +15,19 @@ from mexjax.train import cost
 GIB = 2**30
 
 
-def choose(monkeypatch, num_folds=26, num_devices=1, asked=0, free=100 * GIB, **options):
+def choose(monkeypatch, num_folds=26, num_devices=1, asked=0, free=100 * GIB, strategy="vmap"):
     """The size chosen when a program needs one GiB a fold, and the sizes that were compiled."""
     monkeypatch.setattr(cost, "LARGEST_GROUP", {"cpu": 8})
     monkeypatch.setattr(cost, "needed_bytes", lambda size: size * GIB)
     monkeypatch.setattr(cost, "free_bytes", lambda device: free)
-    built: list[int] = []
-
-    def build(size: int) -> int:
-        built.append(size)
-        return size
-
-    size, program = cost.choose_group(
-        num_folds,
-        num_devices,
-        asked,
-        is_single=options.get("is_single", False),
-        build=build,
-        train_program=lambda program: program,
-    )
-    assert program == size.per_device
-    return size, built
+    size = cost.first_group(num_folds, num_devices, asked, strategy=strategy)
+    built = []
+    while True:
+        built.append(size.per_device)
+        size = cost.measured(size, size.per_device, num_devices)
+        if size.fits:
+            return size, built
+        size = cost.smaller(size)
 
 
 def test_groups_are_equal_rather_than_full(monkeypatch):
@@ -62,7 +54,7 @@ def test_what_is_asked_for_is_done(monkeypatch):
     size, _ = choose(monkeypatch, asked=3, free=0)
     assert size.per_device == 3 and "folds.per_chunk=3" in size.reason
     assert choose(monkeypatch, num_folds=4, num_devices=2, asked=9)[0].per_device == 2
-    assert choose(monkeypatch, is_single=True)[0].per_device == 1
+    assert choose(monkeypatch, strategy="loop")[0].per_device == 1
 
 
 def test_compilations_are_counted_while_entered():

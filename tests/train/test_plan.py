@@ -22,7 +22,7 @@ def make_folds(sizes):
 def test_each_epoch_sees_each_sample_once():
     folds = make_folds([11, 23, 5])
     config = small_config(train__num_epochs=3, train__batch_size=4)
-    layout = plan.make_plan(folds, [0, 1, 2], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
+    layout = plan.plan_batches(folds, [0, 1, 2], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
     steps = plan.steps_per_epoch(folds, config)
     assert steps == 6 and layout.idx.shape == (3, 18, 4)
     for f, fold in enumerate(folds):
@@ -40,7 +40,7 @@ def test_each_epoch_sees_each_sample_once():
 def test_num_steps_gives_each_fold_that_many():
     folds = make_folds([11, 23, 5])
     config = small_config(train__num_epochs=0, train__num_steps=7, train__batch_size=4)
-    layout = plan.make_plan(folds, [0, 1, 2], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
+    layout = plan.plan_batches(folds, [0, 1, 2], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
     np.testing.assert_array_equal(layout.valid.sum(axis=1), [7, 7, 7])
     np.testing.assert_array_equal(layout.total_steps, [7, 7, 7])
     np.testing.assert_array_equal(layout.epoch_steps, [3, 6, 2])
@@ -50,8 +50,8 @@ def test_a_fold_has_the_same_order_alone_and_beside_others():
     folds = make_folds([11, 23, 5])
     config = small_config(train__batch_size=4)
     clips = np.zeros((30, 1, 1, 1, 1), np.uint8)
-    together = plan.make_plan(folds, [0, 1, 2], clips, config)
-    alone = plan.make_plan(folds[2:], [2], clips, config)
+    together = plan.plan_batches(folds, [0, 1, 2], clips, config)
+    alone = plan.plan_batches(folds[2:], [2], clips, config)
     own = alone.idx.shape[1] // 2
     for epoch in range(2):
         longer = together.idx[2, epoch * 6 : epoch * 6 + own]
@@ -61,7 +61,7 @@ def test_a_fold_has_the_same_order_alone_and_beside_others():
 def test_padding_folds_have_no_step():
     folds = make_folds([11, 5])
     config = small_config(train__batch_size=4)
-    layout = plan.make_plan(folds, [0, 1], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
+    layout = plan.plan_batches(folds, [0, 1], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
     padded = plan.pad_folds(layout, 4)
     assert padded.idx.shape[0] == 4
     assert not padded.valid[2:].any() and padded.valid[1].any()
@@ -70,7 +70,7 @@ def test_padding_folds_have_no_step():
 def test_eval_batches_cover_the_held_out_clips():
     folds = make_folds([11, 23, 5])
     config = small_config(eval__batch_size=3)
-    layout = plan.make_plan(folds, [0, 1, 2], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
+    layout = plan.plan_batches(folds, [0, 1, 2], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
     assert layout.eval_idx.shape == (3, 2, 3)
     for f, fold in enumerate(folds):
         held_out = layout.eval_idx[f].ravel()[: len(fold.test)]
@@ -82,7 +82,7 @@ def test_split_scale_uses_the_split_it_says(mode, expected):
     clips = np.random.default_rng(0).integers(0, 255, (30, 2, 4, 4, 1)).astype(np.uint8)
     (fold,) = make_folds([11])
     config = small_config(data__split_scale=mode)
-    layout = plan.make_plan([fold], [0], clips, config)
+    layout = plan.plan_batches([fold], [0], clips, config)
     for split, source in enumerate(expected):
         values = clips[(fold.train, fold.test)[source]].astype(np.float64) / 127.5 - 1
         wanted = [values.mean(), (values - values.mean()).max()]
@@ -93,4 +93,4 @@ def test_split_scale_uses_the_split_it_says(mode, expected):
 def test_length_must_be_given_once(given):
     config = small_config(train__num_epochs=given[0], train__num_steps=given[1])
     with pytest.raises(ConfigError, match=r"Give one of train\.num_epochs and"):
-        plan.make_plan(make_folds([5]), [0], np.zeros((30, 1, 1, 1, 1), np.uint8), config)
+        plan.plan_batches(make_folds([5]), [0], np.zeros((30, 1, 1, 1, 1), np.uint8), config)

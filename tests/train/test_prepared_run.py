@@ -14,12 +14,12 @@ from small import CARD, OVERRIDES, small_config
 
 import mexjax
 from mexjax import main
-from mexjax.data import dataset
 from mexjax.data.manifest import read_manifest, write_manifest
 from mexjax.errors import DataError, MexjaxError
 from mexjax.prepare.layouts import LAYOUTS
 from mexjax.train import plan
-from mexjax.train.study import Study, compile_group, make_study
+from mexjax.train.programs import compile_programs
+from mexjax.train.study import Study, load_dataset, make_study
 
 ROWS, HELD_OUT = 12, 8  # as many as any release here has: all are filled up to one shape
 # Most clips of 4DME show two emotions at once, and such clips are in no class.
@@ -60,7 +60,7 @@ def train_two_steps(study: Study) -> tuple[np.ndarray, np.ndarray]:
     own = plan.take_folds(study.plan, slice(0, 1))
     shapes = str(jax.tree.map(np.shape, (own, data)))
     if shapes not in _COMPILED:
-        _COMPILED[shapes] = compile_group(study, data, 1)
+        _COMPILED[shapes] = compile_programs(study, data, per_device=1)
     compiled = _COMPILED[shapes]
     own, data = jax.device_put((own, data))
     carry = compiled.init(own, data)
@@ -139,7 +139,7 @@ def test_the_recommended_command_runs(tmp_path, capsys):
     assert command[1:] == ["--config.data.name=prepared", f"--config.data.root={out}"]
     options = [f"--config.{k}={v}" for k, v in OVERRIDES.items() if k != "train.num_epochs"]
     options += ["--config.train.num_epochs=1", f"--workdir={tmp_path / 'run'}"]
-    assert main.main(["mexjax", f"--config={CARD}", *command[1:], *options]) == 0
+    assert main.main([f"--config={CARD}", *command[1:], *options]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert 0 <= results["metrics"]["last"]["acc"] <= 1
@@ -154,12 +154,12 @@ def test_prepared_is_listed():
 
 def test_loading_samples_and_scales(prepared):
     table = manifest_of(prepared)
-    wide = dataset.load(config_of(prepared))
+    wide = load_dataset(config_of(prepared))
     assert len(wide.clips) <= len(table) and wide.clips.dtype == np.uint8
     assert set(wide.table["dataset"]) == {"casme2", "smic"}
-    again = dataset.load(config_of(prepared))
+    again = load_dataset(config_of(prepared))
     np.testing.assert_array_equal(wide.clips, again.clips)
-    other = dataset.load(
+    other = load_dataset(
         config_of(prepared, data__num_frames=4, data__image_size_px=16, data__is_color=True)
     )
     assert other.clips.shape[1:] == (4, 16, 16, 3)
@@ -171,8 +171,8 @@ def test_loading_samples_and_scales(prepared):
 
 
 def test_datasets_are_chosen_by_name(prepared):
-    both = dataset.load(config_of(prepared))
-    one = dataset.load(config_of(prepared, data__datasets=("smic",)))
+    both = load_dataset(config_of(prepared))
+    one = load_dataset(config_of(prepared, data__datasets=("smic",)))
     assert set(one.table["dataset"]) == {"smic"} and len(one.clips) == NUM_CLIPS
     is_smic = (both.table["dataset"] == "smic").to_numpy()
     np.testing.assert_array_equal(one.clips, both.clips[is_smic])
@@ -180,10 +180,10 @@ def test_datasets_are_chosen_by_name(prepared):
 
 
 def test_controls_work_on_prepared_clips(prepared):
-    plain = dataset.load(config_of(prepared))
-    still = dataset.load(config_of(prepared, data__control="static"))
+    plain = load_dataset(config_of(prepared))
+    still = load_dataset(config_of(prepared, data__control="static"))
     assert (still.clips == plain.clips[:, :1]).all() and not (still.clips == plain.clips).all()
-    shuffled = dataset.load(config_of(prepared, data__control="shuffled_labels"))
+    shuffled = load_dataset(config_of(prepared, data__control="shuffled_labels"))
     assert sorted(shuffled.labels) == sorted(plain.labels)
 
 
@@ -207,18 +207,18 @@ def test_mistakes_end_in_one_message(prepared, tmp_path):
             node, leaf = key.split("__")
             config[node][leaf] = value
         with pytest.raises(MexjaxError, match=message) as caught:
-            dataset.load(config)
+            load_dataset(config)
         assert "\n" not in str(caught.value)
 
 
 def test_folders_that_were_not_prepared(prepared, tmp_path):
     (tmp_path / "preparation.json").write_text("{}")
     with pytest.raises(DataError, match=r"was not finished.*Run the same"):
-        dataset.load(config_of(tmp_path))
+        load_dataset(config_of(tmp_path))
     table = read_manifest(prepared / "manifest.parquet")
     write_manifest(table.drop(columns="shard"), tmp_path / "manifest.parquet")
     with pytest.raises(DataError, match=r"manifest.parquet lacks the columns shard"):
-        dataset.load(config_of(tmp_path))
+        load_dataset(config_of(tmp_path))
     write_manifest(table, tmp_path / "manifest.parquet")
     with pytest.raises(DataError, match=r"Run the preparation again"):
-        dataset.load(config_of(tmp_path))
+        load_dataset(config_of(tmp_path))

@@ -20,7 +20,6 @@ from small import CARD, OVERRIDES, ROOT, small_config
 
 import mexjax
 from mexjax import main
-from mexjax.data import dataset
 from mexjax.errors import (
     CheckpointError,
     ConfigError,
@@ -34,8 +33,8 @@ from mexjax.train import group
 from mexjax.train import run as train
 from mexjax.train import workdir as workdir_module
 from mexjax.train.checkpoint import GroupCheckpoints
-from mexjax.train.fold_axis import Carry
-from mexjax.train.study import make_study, trace_step
+from mexjax.train.programs import trace_step
+from mexjax.train.study import load_dataset, make_study
 from mexjax.train.workdir import Workdir
 
 FILES = "config.json folds.json predictions.npz predictions.csv results.json run.json perf.json"
@@ -113,10 +112,10 @@ def test_steps_that_no_fold_of_a_group_has_are_left_out(changes, steps, tmp_path
     )
     valid = make_study(config).plan.valid
     assert sorted(valid.sum(axis=1)) == steps and not valid.all()
-    compile_group, calls = train.compile_group, []
+    compile_programs, calls = train.compile_programs, []
 
-    def counting(*arguments):
-        compiled = compile_group(*arguments)
+    def counting(*arguments, **sizes):
+        compiled = compile_programs(*arguments, **sizes)
         step = compiled.train
 
         class Counted:
@@ -129,7 +128,7 @@ def test_steps_that_no_fold_of_a_group_has_are_left_out(changes, steps, tmp_path
 
         return compiled._replace(train=Counted())
 
-    monkeypatch.setattr(train, "compile_group", counting)
+    monkeypatch.setattr(train, "compile_programs", counting)
     short = mexjax.run(config, tmp_path / "short")
     assert len(calls) == valid.sum()
     calls.clear()
@@ -139,10 +138,10 @@ def test_steps_that_no_fold_of_a_group_has_are_left_out(changes, steps, tmp_path
     whole = mexjax.run(config, tmp_path / "whole")
     assert len(calls) == valid.size
     pd.testing.assert_frame_equal(short.predictions, whole.predictions, check_exact=True)
-    kept = [np.load(run.workdir / "predictions.npz") for run in (short, whole)]
-    for name in kept[0].files:
+    arrays = [np.load(run.workdir / "predictions.npz") for run in (short, whole)]
+    for name in arrays[0].files:
         if name != "seconds":
-            np.testing.assert_array_equal(*(found[name] for found in kept), err_msg=name)
+            np.testing.assert_array_equal(*(found[name] for found in arrays), err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -175,15 +174,9 @@ def test_checkpoints_are_some_epochs_and_some_time_apart(
 
 def test_a_checkpoint_within_a_call_is_refused(tmp_path):
     """Saved where a call was one step, read where it is four."""
-    trainer = object.__new__(group.GroupTrainer)
-    trainer.schedule = group.Schedule(2, 4, 4, 1, 1, 0.0)
-    carry = Carry(states={}, position={}, logs={})
-    programs = types.SimpleNamespace(folded=None, shared=None)
-    trainer.compiled = types.SimpleNamespace(programs=programs, carry_shape=carry)
-    trainer.history = group.History(*np.zeros((3, 1)))
-    trainer.checkpoints = types.SimpleNamespace(restore=lambda like: (5, like), folder=tmp_path)
+    group.check_resume(8, 4, tmp_path)
     with pytest.raises(CheckpointError, match=r"after step 5, which lies within a call of 4 steps"):
-        trainer._start()
+        group.check_resume(5, 4, tmp_path)
 
 
 class Killed(BaseException):
@@ -264,10 +257,10 @@ def test_a_stop_request_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     """SIGTERM between two steps: the state is saved there and the run goes on from there."""
     config = small_config(folds__only=("synthetic/02",))
     straight = mexjax.run(config, tmp_path / "straight")
-    compile_group = train.compile_group
+    compile_programs = train.compile_programs
 
-    def with_signal(*args):
-        compiled, calls = compile_group(*args), [0]
+    def with_signal(*args, **sizes):
+        compiled, calls = compile_programs(*args, **sizes), [0]
 
         def step(*arrays):
             calls[0] += 1
@@ -277,9 +270,9 @@ def test_a_stop_request_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 
         return compiled._replace(train=step)
 
-    monkeypatch.setattr(train, "compile_group", with_signal)
-    monkeypatch.setattr(train.perf, "needed_bytes", lambda program: 0)
-    monkeypatch.setattr(train.perf, "temporary_bytes", lambda program: 0)
+    monkeypatch.setattr(train, "compile_programs", with_signal)
+    monkeypatch.setattr(train.cost, "needed_bytes", lambda program: 0)
+    monkeypatch.setattr(train.cost, "temporary_bytes", lambda program: 0)
     with pytest.raises(Interrupted, match="Stopped by SIGTERM; the state is saved"):
         mexjax.run(config, tmp_path / "run")
     monkeypatch.undo()
@@ -353,10 +346,10 @@ def test_a_diverging_run_names_fold_epoch_and_step(tmp_path):
 
 def test_a_held_out_logit_that_is_not_finite(tmp_path, monkeypatch):
     """A clip that only evaluation sees can break where training does not."""
-    compile_group = train.compile_group
+    compile_programs = train.compile_programs
 
-    def with_nan(*args):
-        compiled = compile_group(*args)
+    def with_nan(*args, **sizes):
+        compiled = compile_programs(*args, **sizes)
 
         def evaluate(*arrays):
             found = compiled.evaluate(*arrays)
@@ -364,7 +357,7 @@ def test_a_held_out_logit_that_is_not_finite(tmp_path, monkeypatch):
 
         return compiled._replace(evaluate=evaluate)
 
-    monkeypatch.setattr(train, "compile_group", with_nan)
+    monkeypatch.setattr(train, "compile_programs", with_nan)
     monkeypatch.setattr(group.jax, "transfer_guard", lambda _: contextlib.nullcontext())
     config = small_config(folds__only=("synthetic/02",))
     message = "held-out prediction of fold synthetic/02 is not finite after epoch 1"
@@ -397,10 +390,10 @@ def test_a_run_with_corrupt_checkpoints_says_which_folder_to_delete(tmp_path, mo
 
 
 def test_a_device_without_memory_names_the_keys_to_lower(tmp_path, monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
-    monkeypatch.setattr(train, "compile_group", fails)
+    monkeypatch.setattr(train, "compile_programs", fails)
     with pytest.raises(
         OutOfMemoryError, match=r"Lower folds.per_chunk \(now 2.*batch_size \(now 8"
     ):
@@ -508,16 +501,16 @@ def test_unwritable_workdir(tmp_path):
 
 
 def test_the_command_reports_errors_and_status(tmp_path, capsys):
-    status = main.main(["mexjax", f"--config={CARD}", "--config.train.batchsize=3"])
+    status = main.main([f"--config={CARD}", "--config.train.batchsize=3"])
     assert status == 2
     assert "Did you mean 'train.batch_size'" in capsys.readouterr().err
-    assert main.main(["mexjax", f"--config={CARD}", "surplus"]) == 2
+    assert main.main([f"--config={CARD}", "surplus"]) == 2
     assert "surplus" in capsys.readouterr().err
 
 
 def test_the_command_reprints_a_finished_run(finished, capsys):
     options = [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
-    argv = ["mexjax", f"--config={CARD}", f"--workdir={finished.workdir}", *options]
+    argv = [f"--config={CARD}", f"--workdir={finished.workdir}", *options]
     assert main.main(argv) == 0
     output = capsys.readouterr().out
     assert "finished before" in output and "UF1" in output
@@ -525,8 +518,8 @@ def test_the_command_reprints_a_finished_run(finished, capsys):
 
 @pytest.mark.parametrize("control", ["static", "shuffled_labels"])
 def test_controls_change_the_data_they_say(control):
-    plain = dataset.load(small_config())
-    changed = dataset.load(small_config(data__control=control))
+    plain = load_dataset(small_config())
+    changed = load_dataset(small_config(data__control=control))
     if control == "static":
         assert (changed.clips == plain.clips[:, :1]).all()
         np.testing.assert_array_equal(changed.labels, plain.labels)

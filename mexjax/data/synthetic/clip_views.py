@@ -70,10 +70,11 @@ def compute_views(
     """
     plan = make_plan(config)
     total = len(plan.clips)
+    functions = {name: VIEWS[name].bind(params) for name, params in wanted.items()}
 
     def make(index: int) -> dict[str, np.ndarray]:
         clip = clip_frames(plan, index, size_px=size_px, is_still=is_still)
-        return {name: np.asarray(VIEWS[name](clip, **params)) for name, params in wanted.items()}
+        return {name: np.asarray(view(clip)) for name, view in functions.items()}
 
     made = []
     # Threads: the work is in numpy, OpenCV and XLA, which release the interpreter's lock.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from mexjax.data.captions import caption
 from mexjax.data.synthetic.config import SyntheticConfig
 from mexjax.data.synthetic.dataset import default_view
 from mexjax.data.synthetic.emotions import AUS, AuSet
@@ -78,14 +79,6 @@ KINDS: dict[str, Callable[[SyntheticConfig], np.ndarray]] = {
     "clips": clips,
     "aus": action_units,
 }
-
-
-def caption(image: np.ndarray, text: str) -> None:
-    """Write `text` at the top of u8[H, W, 3], in place, white on a dark edge."""
-    for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(
-            image, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, color, thickness, cv2.LINE_AA
-        )
 
 
 def save(image: np.ndarray, path: str) -> None:

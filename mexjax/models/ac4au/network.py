@@ -12,64 +12,30 @@ Presets: `paper`, pre-trained weights given; `scratch`, the same without; `tiny`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mexjax.errors import ConfigError
-from mexjax.models.ac4au import losses
 from mexjax.models.ac4au.experts import ExpertMixture, binary_outputs
 from mexjax.models.ac4au.frequency import frd
-from mexjax.models.ac4au.options import PRESETS, resolve
-from mexjax.models.ac4au.start import (
-    ON_REQUEST,
-    TRAINING_ONLY,
-    features,
-    fold_arrays,
-    rate_factor,
-    start,
-    start_statistics,
-)
+from mexjax.models.ac4au.options import Options
 from mexjax.models.ac4au.token_encoder import TokenEncoder
 from mexjax.nn.mobilefacenet import Bottleneck, MobileFaceNet, unit_length
 from mexjax.nn.mode import Mode
 from mexjax.ops.conv.lowerings import add
-
-__all__ = [
-    "AC4AU",
-    "ON_REQUEST",
-    "PRESETS",
-    "TASKS",
-    "TRAINING_ONLY",
-    "VIEWS",
-    "features",
-    "fold_arrays",
-    "inputs",
-    "loss",
-    "make",
-    "predictions",
-    "rate_factor",
-    "resolve",
-    "start",
-    "start_statistics",
-    "targets",
-]
-
-VIEWS = ("uniform",)
-TASKS = ("au",)
 
 
 class AC4AU(nn.Module):
     """The whole network.
 
     Attributes:
-      config: every key of a preset, from `resolve`.
+      options: of the paper.
       num_units: A.
     """
 
-    config: Mapping[str, Any]
+    options: Options
     num_units: int
 
     @nn.compact
@@ -90,7 +56,7 @@ class AC4AU(nn.Module):
         Raises:
           ConfigError: clips of another form.
         """
-        c = self.config
+        c = self.options
         clip = batch["clip"]
         if clip.ndim != 5:
             raise ConfigError(f"AC4AU expects clips [B,T,H,W,C]; found {clip.shape}.")
@@ -101,10 +67,10 @@ class AC4AU(nn.Module):
 
         f_dc, f_ac = frd(
             features,
-            mode="irfft" if c["frd"] == "none" else c["frd"],
-            bands=c["frd_bands"] or None,
+            mode="irfft" if c.frd == "none" else c.frd,
+            bands=c.frd_bands or None,
         )
-        changing = features if c["frd"] == "none" else f_ac
+        changing = features if c.frd == "none" else f_ac
         outputs = {"f_dc": f_dc, "f_ac": f_ac, "f": self._temporal(changing, batch, mode)}
         if "is_training_subject" in batch:
             shape = (batch["is_training_subject"].shape[0], f_dc.shape[-1])
@@ -114,17 +80,17 @@ class AC4AU(nn.Module):
 
     def _frames(self, frames: jax.Array, mode: Mode) -> jax.Array:
         """f[N,H,W,C] -> f32[N,D], before any normalisation of its length."""
-        c = self.config
-        dtype = jnp.dtype(c["dtype"])
-        norm_mode = Mode() if c["freeze_bn"] else mode
+        c = self.options
+        dtype = jnp.dtype(c.dtype)
+        norm_mode = Mode() if c.freeze_bn else mode
         encoder = TokenEncoder(
-            c["spatial_depth"],
-            c["spatial_heads"],
-            c["spatial_mlp_width"],
-            c["spatial_dropout_rate"],
-            c["spatial_style"],
-            has_position=c["has_spatial_position"],
-            starts_as_identity=c["spatial_style"] == "pre_norm",
+            c.spatial_depth,
+            c.spatial_heads,
+            c.spatial_mlp_width,
+            c.spatial_dropout_rate,
+            c.spatial_style,
+            has_position=c.has_spatial_position,
+            starts_as_identity=c.spatial_style == "pre_norm",
             dtype=dtype,
             name="spatial",
         )
@@ -133,18 +99,18 @@ class AC4AU(nn.Module):
             tokens = x.reshape(x.shape[0], -1, x.shape[-1])
             return encoder(tokens, mode).reshape(x.shape)
 
-        inserted = {c["insert_at"]: attend}
-        if c["tail"] == "residual":
+        inserted = {c.insert_at: attend}
+        if c.tail == "residual":
 
             def extend(x: jax.Array, _: Mode) -> jax.Array:
-                x = attend(x, _) if c["insert_at"] == "conv_5" else x
+                x = attend(x, _) if c.insert_at == "conv_5" else x
                 # Wide as the map itself, and without the activation of its second convolution.
                 block = Bottleneck(
                     x.shape[-1],
                     x.shape[-1],
                     has_skip=True,
                     is_second_linear=True,
-                    eps=c["bn_eps"],
+                    eps=c.bn_eps,
                     dtype=dtype,
                     name="residual",
                     parent=self,
@@ -153,11 +119,11 @@ class AC4AU(nn.Module):
 
             inserted["conv_5"] = extend
         backbone = MobileFaceNet(
-            c["emb_dim"],
-            c["width"],
-            c["backbone_divisor"],
-            c["backbone_depths"],
-            c["bn_eps"],
+            c.emb_dim,
+            c.width,
+            c.backbone_divisor,
+            c.backbone_depths,
+            c.bn_eps,
             dtype,
             name="backbone",
         )
@@ -165,17 +131,17 @@ class AC4AU(nn.Module):
 
     def _temporal(self, x: jax.Array, batch: Mapping[str, jax.Array], mode: Mode) -> jax.Array:
         """f32[B,T,D] -> f32[B,D], the mean over time of a transformer."""
-        c = self.config
+        c = self.options
         is_seen = batch.get("is_seen")
         encoder = TokenEncoder(
-            c["temporal_depth"],
-            c["temporal_heads"],
-            c["temporal_mlp_width"],
-            c["temporal_dropout_rate"],
-            c["temporal_style"],
-            has_position=c["has_temporal_position"],
-            has_last_norm=c["has_temporal_norm"],
-            dtype=jnp.dtype(c["dtype"]),
+            c.temporal_depth,
+            c.temporal_heads,
+            c.temporal_mlp_width,
+            c.temporal_dropout_rate,
+            c.temporal_style,
+            has_position=c.has_temporal_position,
+            has_last_norm=c.has_temporal_norm,
+            dtype=jnp.dtype(c.dtype),
             name="temporal",
         )
         x = encoder(x, mode, is_seen).astype(jnp.float32)
@@ -186,94 +152,21 @@ class AC4AU(nn.Module):
         return (weight[..., None] * x).sum(axis=1)
 
     def _units(self, f: jax.Array, mode: Mode) -> dict[str, jax.Array]:
-        c = self.config
-        dtype = jnp.dtype(c["dtype"])
-        if c["head"] == "linear":
+        c = self.options
+        dtype = jnp.dtype(c.dtype)
+        if c.head == "linear":
             return binary_outputs(nn.Dense(self.num_units, dtype=dtype, name="head")(f))
         head = ExpertMixture(
             self.num_units,
-            c["num_experts"],
-            c["expert"],
-            c["expert_width"],
-            c["expert_dropout_rate"],
-            c["mix"],
-            c["top_k"],
-            c["gate_diagonal_bias"],
-            has_gates=c["head"] == "auser",
+            c.num_experts,
+            c.expert,
+            c.expert_width,
+            c.expert_dropout_rate,
+            c.mix,
+            c.top_k,
+            c.gate_diagonal_bias,
+            has_gates=c.head == "auser",
             dtype=dtype,
             name="head",
         )
         return head(f, mode)
-
-
-def make(model_config: Mapping[str, Any], *, num_classes: int) -> AC4AU:
-    """The network of a configuration (see `resolve`) for `num_classes` action units."""
-    return AC4AU(resolve(model_config), num_classes)
-
-
-def inputs(clip: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The clip f[B,T,H,W,C], red, green, blue, in the backbone's order of colours.
-
-    With `masks_repeated_frames` also `is_seen` bool[B,T]: false from the second of equal last
-    frames on.
-    """
-    config = resolve(model_config)
-    found = {"clip": clip[..., ::-1] if config["channel_order"] == "bgr" else clip}
-    if config["masks_repeated_frames"]:
-        is_same = (clip[:, 1:] == clip[:, :-1]).all(axis=(2, 3, 4))
-        is_repeated = jnp.cumprod(is_same[:, ::-1], axis=1)[:, ::-1].astype(bool)
-        found["is_seen"] = jnp.pad(~is_repeated, ((0, 0), (1, 0)), constant_values=True)
-    return found
-
-
-def targets(frames: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Nothing: units and subjects are all the network is asked for."""
-    del frames, model_config
-    return {}
-
-
-def loss(
-    outputs: Mapping[str, jax.Array],
-    batch: Mapping[str, jax.Array],
-    model_config: Mapping[str, Any],
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """L = L_AU + gamma L_DC of each clip (equations 7 and 8), L_AU summed over the units.
-
-    Args:
-      outputs: of the network.
-      batch: `label` 0/1 i32[B,A], `unit_share` f32[A]; with a subject head `subject` i32[B] and
-        `is_training_subject` bool[S].
-      model_config: the model's configuration.
-
-    Returns:
-      f32[B], and its parts: `au`, and with a subject head `dc`, unweighted, and `subject_acc`.
-    """
-    c = resolve(model_config)
-    log_p, log_not_p = outputs["log_p"], outputs["log_not_p"]
-    if c["au_loss"] == "focal":
-        terms = losses.focal_terms(
-            log_p, log_not_p, batch["label"], batch["unit_share"], focus=c["focus"]
-        )
-    else:
-        terms = losses.cross_entropy_terms(log_p, log_not_p, batch["label"])
-    total = terms.sum(axis=-1)
-    logs = {"au": total}
-    if "subject_cosines" in outputs:
-        cosines, is_class = outputs["subject_cosines"], batch["is_training_subject"]
-        logs["dc"] = losses.angular_margin_loss(
-            cosines,
-            batch["subject"],
-            is_class,
-            scale=c["arc_scale"],
-            margin=c["arc_margin"],
-            mode=c["arc_mode"],
-        )
-        nearest = jnp.where(is_class, cosines, -2.0).argmax(axis=-1)
-        logs["subject_acc"] = (nearest == batch["subject"]).astype(jnp.float32)
-        total += c["gamma"] * logs["dc"]
-    return total, logs
-
-
-def predictions(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What is kept of a clip: logits f32[B,A], and `ON_REQUEST` where there are such."""
-    return {key: outputs[key] for key in ("logits", *ON_REQUEST) if key in outputs}

@@ -1,4 +1,4 @@
-"""Presets of AC4AU: every key with what it does, and what the paper leaves open.
+"""Presets of AC4AU: every option with its meaning, and what the paper leaves open.
 
 "The paper" is "Regulatory Focus Theory Induced Micro-Expression Analysis with Structured
 Representation Learning", ACM MM 2025. Its authors have released no code, so there is no preset
@@ -7,159 +7,124 @@ Representation Learning", ACM MM 2025. Its authors have released no code, so the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from typing import Literal
 
-from mexjax.errors import ConfigError, unknown_name
-from mexjax.models.ac4au.experts import EXPERTS, MIXES
-from mexjax.models.ac4au.frequency import MODES
-from mexjax.models.ac4au.losses import MARGIN_MODES
-from mexjax.models.ac4au.token_encoder import STYLES
+from mexjax.errors import ConfigError
 
-_PAPER: dict[str, Any] = {
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of AC4AU; the defaults are those of the text."""
+
     # Backbone: MobileFaceNet, pre-trained on faces. Which layout is not said; these are the sizes
     # of the one most derived code uses.
-    "width": 1,
-    "emb_dim": 512,
-    "bn_eps": 1e-5,
+    width: int = 1
+    emb_dim: int = 512
+    bn_eps: float = 1e-5
     # Divides all widths, and the bottlenecks of conv_3, conv_4, conv_5: smaller networks of ours.
-    "backbone_divisor": 1,
-    "backbone_depths": (4, 6, 2),
+    backbone_divisor: int = 1
+    backbone_depths: tuple[int, ...] = (4, 6, 2)
     # Whether the backbone starts from the weights in the file `pretrained` (any that
     # mexjax.from_torch("mobilefacenet", ...) reads). 22.3 against 40.5 points in Table 2.
-    "is_pretrained": True,
-    "pretrained": "",
+    is_pretrained: bool = True
+    pretrained: str = ""
     # Learning rate of the backbone over that of the rest.
-    "backbone_rate": 1.0,
+    backbone_rate: float = 1.0
     # Order of the colours that the backbone sees: bgr | rgb. The public weights of this layout
     # were trained on blue, green, red.
-    "channel_order": "bgr",
+    channel_order: Literal["bgr", "rgb"] = "bgr"
     # Batch norm of the backbone uses and keeps the statistics it has. Not in the text; the frames
     # of a clip are nearly the same, so that a batch of B clips counts as B, not 8 B.
-    "freeze_bn": False,
+    freeze_bn: bool = False
     # Spatial transformer: after conv_5 (7 x 7 tokens of 128) | conv_4 (14 x 14). Not given: the
     # rest of the backbone after conv_5 is what the text calls residual mapping, three
     # convolutions with batch norm and a PReLU after the first alone.
-    "insert_at": "conv_5",
+    insert_at: Literal["conv_4", "conv_5"] = "conv_5"
     # backbone: its own last three layers | residual: three more before them, added to the map.
-    "tail": "backbone",
+    tail: Literal["backbone", "residual"] = "backbone"
     # Heads as in the text; the other sizes are not given.
-    "spatial_depth": 1,
-    "spatial_heads": 4,
-    "spatial_mlp_width": 512,
+    spatial_depth: int = 1
+    spatial_heads: int = 4
+    spatial_mlp_width: int = 512
     # pre_norm starts as the identity, so that pre-trained layers see what they were trained on |
     # torch_default: as PyTorch's encoder layer is unless told otherwise.
-    "spatial_style": "pre_norm",
-    "spatial_dropout_rate": 0.1,
-    "has_spatial_position": True,
-    # Frequency decomposition over time: irfft | eq3, as printed | fft, as irfft by transforms |
+    spatial_style: Literal["pre_norm", "torch_default"] = "pre_norm"
+    spatial_dropout_rate: float = 0.1
+    has_spatial_position: bool = True
+    # Frequency decomposition over time: irfft | eq3, as printed |
     # none: what follows sees the features themselves (Table 2).
-    "frd": "irfft",
+    frd: Literal["irfft", "eq3", "none"] = "irfft"
     # Bins of the transform that are kept, first and last; (): all but 0.
-    "frd_bands": (),
+    frd_bands: tuple[int, ...] = ()
     # Temporal transformer. No size is given. Without positions it does not know the order of
     # frames, since the mean over time follows; the text mentions none.
-    "temporal_depth": 2,
-    "temporal_heads": 4,
-    "temporal_mlp_width": 1024,
-    "temporal_style": "pre_norm",
-    "temporal_dropout_rate": 0.1,
-    "has_temporal_position": True,
-    "has_temporal_norm": True,
+    temporal_depth: int = 2
+    temporal_heads: int = 4
+    temporal_mlp_width: int = 1024
+    temporal_style: Literal["pre_norm", "torch_default"] = "pre_norm"
+    temporal_dropout_rate: float = 0.1
+    has_temporal_position: bool = True
+    has_temporal_norm: bool = True
     # True: the repeated last frames of a clip shorter than the input are not attended to.
-    "masks_repeated_frames": False,
+    masks_repeated_frames: bool = False
     # auser: experts and gates | no_gate: expert k is unit k | linear: one layer (Table 2).
-    "head": "auser",
+    head: Literal["auser", "no_gate", "linear"] = "auser"
     # mlp | linear, and how wide. Not given.
-    "expert": "mlp",
-    "expert_width": 128,
-    "expert_dropout_rate": 0.1,
+    expert: Literal["mlp", "linear"] = "mlp"
+    expert_width: int = 128
+    expert_dropout_rate: float = 0.1
     # Experts; 0: as many as units, as in the paper.
-    "num_experts": 0,
+    num_experts: int = 0
     # prob: probabilities of experts are mixed, as equation 5 reads | logit: their logits are.
-    "mix": "prob",
+    mix: Literal["prob", "logit"] = "prob"
     # Each unit listens to its k heaviest experts; 0: to all, as in the paper.
-    "top_k": 0,
+    top_k: int = 0
     # Head start of expert k in the gate of unit k.
-    "gate_diagonal_bias": 0.0,
+    gate_diagonal_bias: float = 0.0
     # focal: equation 8 | bce: plain (Table 2). Both are summed over the units.
-    "au_loss": "focal",
-    "focus": 2.0,
+    au_loss: Literal["focal", "bce"] = "focal"
+    focus: float = 2.0
     # Share of clips with each unit, the weight of its absence: global, of all clips, the held-out
     # dataset included, as the paper does | train, of the training fold.
-    "alpha": "global",
+    alpha: Literal["global", "train"] = "global"
     # Weight of the subject loss (Table 3), its scale s, margin m (rad) and what happens past pi:
     # literal | monotone | easy (mexjax/models/ac4au/losses.py).
-    "gamma": 0.1,
-    "arc_scale": 32.0,
-    "arc_margin": 0.5,
-    "arc_mode": "monotone",
+    gamma: float = 0.1
+    arc_scale: float = 32.0
+    arc_margin: float = 0.5
+    arc_mode: Literal["literal", "monotone", "easy"] = "monotone"
     # What the network computes in; parameters, statistics, the subject head, experts' sums and
     # losses are float32.
-    "dtype": "float32",
-}
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": _PAPER,
-    "scratch": {**_PAPER, "is_pretrained": False},
+    def __post_init__(self) -> None:
+        if len(self.frd_bands) not in (0, 2):
+            raise ConfigError(
+                "model.frd_bands is the first and the last bin that are kept, or nothing; found"
+                f" {self.frd_bands}."
+            )
+
+
+PAPER = Options()
+PRESETS = {
+    "paper": PAPER,
+    "scratch": dataclasses.replace(PAPER, is_pretrained=False),
     # For clips of 64 x 64 on a laptop.
-    "tiny": {
-        **_PAPER,
-        "is_pretrained": False,
-        "backbone_divisor": 4,
-        "backbone_depths": (1, 1, 1),
-        "emb_dim": 128,
-        "spatial_mlp_width": 64,
-        "spatial_dropout_rate": 0.0,
-        "temporal_depth": 1,
-        "temporal_mlp_width": 128,
-        "temporal_dropout_rate": 0.1,
-        "expert_width": 32,
-        "alpha": "train",
+    "tiny": dataclasses.replace(
+        PAPER,
+        is_pretrained=False,
+        backbone_divisor=4,
+        backbone_depths=(1, 1, 1),
+        emb_dim=128,
+        spatial_mlp_width=64,
+        spatial_dropout_rate=0.0,
+        temporal_depth=1,
+        temporal_mlp_width=128,
+        temporal_dropout_rate=0.1,
+        expert_width=32,
+        alpha="train",
         # With 0.1 the subject loss, ten times as large at the start, has the few updates.
-        "gamma": 0.02,
-    },
+        gamma=0.02,
+    ),
 }
-
-_CHOICES = {
-    "channel_order": ("bgr", "rgb"),
-    "insert_at": ("conv_4", "conv_5"),
-    "tail": ("backbone", "residual"),
-    "spatial_style": STYLES,
-    "temporal_style": STYLES,
-    "frd": (*MODES, "none"),
-    "head": ("auser", "no_gate", "linear"),
-    "expert": EXPERTS,
-    "mix": MIXES,
-    "au_loss": ("focal", "bce"),
-    "alpha": ("global", "train"),
-    "arc_mode": MARGIN_MODES,
-    "dtype": ("float32", "bfloat16"),
-}
-
-
-def resolve(model_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key of the model: those given, the others from the preset they name (or `paper`).
-
-    Raises:
-      ConfigError: an unknown preset, key or choice.
-    """
-    given = dict(model_config.items())
-    given.pop("name", None)
-    preset = given.pop("preset", "paper")
-    if preset not in PRESETS:
-        raise ConfigError(unknown_name("preset of ac4au", preset, PRESETS))
-    for key in given:
-        if key not in _PAPER:
-            raise ConfigError(unknown_name("key of model ac4au", key, _PAPER))
-    config = {**PRESETS[preset], **given}
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    for key, choices in _CHOICES.items():
-        if config[key] not in choices:
-            raise ConfigError(unknown_name(f"model.{key}", config[key], choices))
-    if len(config["frd_bands"]) not in (0, 2):
-        raise ConfigError(
-            "model.frd_bands is the first and the last bin that are kept, or nothing; found"
-            f" {config['frd_bands']}."
-        )
-    return config

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mexjax.interop import common
-from mexjax.models.fdp import network as fdp
+from mexjax.models.fdp.network import FDP
+from mexjax.models.fdp.options import PRESETS
+from mexjax.models.options import read_options
 
 # Applied in order to the "/"-joined path of a module.
 _RENAMES = tuple(
@@ -125,7 +127,7 @@ def _entry(
 
 
 def variable_shapes(
-    module: fdp.FDP, *, channels: int = 1, image_size_px: int = 64, num_frames: int = 8
+    module: FDP, *, channels: int = 1, image_size_px: int = 64, num_frames: int = 8
 ) -> dict[str, Any]:
     """The variables of `module` as shapes; nothing is computed."""
     clip = jnp.zeros((1, num_frames, image_size_px, image_size_px, channels))
@@ -139,12 +141,12 @@ def from_torch(
     preset: str = "official",
     config: Mapping[str, Any] | None = None,
     image_size_px: int = 64,
-) -> tuple[fdp.FDP, dict[str, Any]]:
+) -> tuple[FDP, dict[str, Any]]:
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
       state: from `read_state`. Classes, frames and image channels are read off it.
-      preset: of `mexjax.models.fdp.network`.
+      preset: of `mexjax.models.fdp.options`.
       config: keys that differ from the preset.
       image_size_px: side of the frames; only a head that keeps places and positions need it.
 
@@ -156,9 +158,10 @@ def from_torch(
         return state[name].shape[axis] if name in state else otherwise
 
     num_classes = size_of("mer.fc2.weight", 0, 5)
-    module = fdp.make({"preset": preset, **(config or {})}, num_classes=num_classes)
+    options = read_options("fdp", PRESETS, {"preset": preset, **(config or {})})
+    module = FDP(options, num_classes)
     first = next((n for n in _FIRST_KERNELS if n in state), "")
-    pixels = module.config["stem_patch_px"] ** 2 if module.config["backbone"] == "lgf" else 1
+    pixels = options.stem_patch_px**2 if options.backbone == "lgf" else 1
     shapes = variable_shapes(
         module,
         channels=max(size_of(first, 1, pixels) // pixels, 1),

@@ -1,76 +1,56 @@
-"""Presets of GAMDSS: every key with what it does, and where the paper's text and code part.
+"""Presets of GAMDSS: every option with its meaning, and where the paper's text and code part.
 
-The keys of the unit are those of `mexjax.models.spatio_temporal.unit.UNIT`. "The code" is the
+The keys of the unit are those of `UnitOptions`. "The code" is the
 released GAMDSS, version 1.0.1. Which frames are onset, apex and offset is a
 matter of the data, not of the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from typing import Literal
 
-from mexjax.models.gamdss.backbones import BACKBONES, SIZES
-from mexjax.models.spatio_temporal import unit as st_unit
+from mexjax.models.spatio_temporal.options import TINY_UNIT, UnitOptions
 
 PHASES = {"full": ("rise", "fall"), "rise": ("rise",), "fall": ("fall",)}
 
-_PAPER: dict[str, Any] = {
-    **st_unit.UNIT,
+
+@dataclasses.dataclass(frozen=True)
+class Options(UnitOptions):
+    """Options of GAMDSS; the defaults are those of the text."""
+
     # What sees the difference of two frames: rmt, the retention network that the keys above
     # describe | one of `mexjax.models.gamdss.backbones`, which have a head of their own and to
     # whose map the transformer's is fitted. Beside them the keys from stem_channels to
-    # map_size_px and
-    # head_width say nothing.
-    "backbone": "rmt",
+    # map_size_px and head_width say nothing.
+    backbone: Literal[
+        "rmt", "resnet_shallow", "resnet18", "convnext_tiny", "swin_tiny", "vmamba_tiny"
+    ] = "rmt"
     # Of those others: published, the network of that name | small, for frames of 64 pixels.
-    "backbone_size": "published",
+    backbone_size: Literal["published", "small"] = "published"
     # Stochastic depth of the last block of ConvNeXt, Swin and VMamba. The released ConvNeXt has
     # none; their own papers train with 0.1 and 0.2.
-    "backbone_drop_path_rate": 0.0,
+    backbone_drop_path_rate: float = 0.0
     # What the backbone sees of a phase: difference of its frames | flow (u, v and magnitude, see
     # `mexjax.ops.flow_frames`; the text names it and no more).
-    "feature": "difference",
+    feature: Literal["difference", "flow"] = "difference"
     # full: rise and fall, one after the other through the same unit | rise: the difference of
     # apex and onset alone | fall: of apex and offset alone.
-    "phases": "full",
+    phases: Literal["full", "rise", "fall"] = "full"
     # The frame whose places the unit sees beside the fall: apex (the code) | onset | offset. The
     # text says "onset or offset". Beside the rise it is the onset.
-    "fall_place_frame": "apex",
+    fall_place_frame: Literal["apex", "onset", "offset"] = "apex"
     # Weight of the cross-entropy of the fall; that of the rise is 1 (Eq. 12).
-    "lambda_fall": 1.0,
+    lambda_fall: float = 1.0
     # Of full: rise, its logits alone (the code) | mean: of the probabilities of both.
-    "inference": "rise",
-}
+    inference: Literal["rise", "mean"] = "rise"
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": _PAPER,
+
+PAPER = Options()
+PRESETS = {
+    "paper": PAPER,
     # The network of the text is that of the code: what the text leaves open was taken from there.
-    "official": dict(_PAPER),
-    # For frames of 64x64.
-    "tiny": {
-        **_PAPER,
-        **st_unit.TINY_UNIT,
-        "backbone_size": "small",
-        # Two looks at one expression: small networks err apart.
-        "inference": "mean",
-    },
+    "official": PAPER,
+    # For frames of 64x64. Two looks at one expression: small networks err apart.
+    "tiny": dataclasses.replace(PAPER, **TINY_UNIT, backbone_size="small", inference="mean"),
 }
-
-_CHOICES = {
-    "backbone": ("rmt", *BACKBONES),
-    "backbone_size": SIZES,
-    "feature": ("difference", "flow"),
-    "phases": tuple(PHASES),
-    "fall_place_frame": ("apex", "onset", "offset"),
-    "inference": ("rise", "mean"),
-}
-
-
-def resolve(model_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key of the model: those given, the others from the preset they name (or `paper`).
-
-    Raises:
-      ConfigError: an unknown preset, key or choice, or stages that do not match in number.
-    """
-    return st_unit.resolve(model_config, PRESETS, _CHOICES, "gamdss")

@@ -7,7 +7,9 @@ from typing import Any
 
 from mexjax.errors import ConfigError
 from mexjax.interop import common
-from mexjax.models.gamdss import network as gamdss
+from mexjax.models.gamdss.network import GAMDSS
+from mexjax.models.gamdss.options import PRESETS, Options
+from mexjax.models.options import read_options
 from mexjax.models.spatio_temporal import weights as st_unit
 
 
@@ -16,15 +18,15 @@ def make_entries(variables: Mapping[str, Any]) -> list[common.Entry]:
     return st_unit.make_entries(variables)
 
 
-def _keys(preset: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The resolved configuration, of a network that there are released weights' names for."""
-    keys = gamdss.resolve({"preset": preset, **(config or {})})
-    if keys["backbone"] != "rmt":
+def _options(preset: str, config: Mapping[str, Any] | None) -> Options:
+    """The options, of a network that there are released weights' names for."""
+    options = read_options("gamdss", PRESETS, {"preset": preset, **(config or {})})
+    if options.backbone != "rmt":
         raise ConfigError(
             f"The names of GAMDSS's weights in PyTorch are those of backbone 'rmt'; found"
-            f" {keys['backbone']!r}, which the released code cannot run. Save checkpoints instead."
+            f" {options.backbone!r}, which the released code cannot run. Save checkpoints instead."
         )
-    return keys
+    return options
 
 
 def from_torch(
@@ -32,28 +34,28 @@ def from_torch(
     *,
     preset: str = "official",
     config: Mapping[str, Any] | None = None,
-) -> tuple[gamdss.GAMDSS, dict[str, Any]]:
+) -> tuple[GAMDSS, dict[str, Any]]:
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
       state: from `read_state`. Classes and image channels are read off it. Tensors that the
         released class never reads, and its buffers of angles and decays, are ignored.
-      preset: of `mexjax.models.gamdss.network`.
+      preset: of `mexjax.models.gamdss.options`.
       config: keys that differ from the preset, for example `{"phases": "rise"}`.
 
     Raises:
       ConfigError: an unknown preset or key, or a backbone other than the retention network.
       DataError: names or shapes that do not fit; all of them are listed.
     """
-    keys = _keys(preset, config)
+    options = _options(preset, config)
     num_classes = st_unit.size_of(state, "main_branch.head.weight", 0, 5)
-    module = gamdss.make(keys, num_classes=num_classes)
+    module = GAMDSS(options, num_classes)
     channels = st_unit.size_of(state, "main_branch.patch_embed.proj.0.weight", 1, 3)
     shapes = st_unit.variable_shapes(module, channels=channels)
-    width = module.config["channels"][-1]
+    width = options.channels[-1]
     ignored = {
         **st_unit.vit_leftovers(width, num_classes),
-        **st_unit.relative_position_buffers(module.config),
+        **st_unit.relative_position_buffers(options),
     }
     what = f"GAMDSS, preset {preset!r}" + (f" with {dict(config)}" if config else "")
     return module, common.to_variables(make_entries(shapes), st_unit.used(state, ignored), what)
@@ -74,8 +76,8 @@ def to_torch(
     Raises:
       ConfigError: an unknown preset or key, or a backbone other than the retention network.
     """
-    keys = _keys(preset, config)
+    options = _options(preset, config)
     num_classes = variables["params"]["head"]["classifier"]["bias"].shape[0]
     state = common.to_state(make_entries(variables), variables)
-    state |= st_unit.relative_position_buffers(keys)
-    return state | st_unit.zeros(st_unit.vit_leftovers(keys["channels"][-1], num_classes))
+    state |= st_unit.relative_position_buffers(options)
+    return state | st_unit.zeros(st_unit.vit_leftovers(options.channels[-1], num_classes))

@@ -6,13 +6,16 @@ file; the report makes from it the recognition of emotions without emotion label
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax.data import loading
 from mexjax.data.dataset import Dataset
+from mexjax.data.loading import apex_frames
 from mexjax.errors import DataError
-from mexjax.models import get_model
+from mexjax.models.micro_au_clip.start import combination_emotions, combination_members
+from mexjax.protocol.action_units import numbers_of
 from mexjax.protocol.classes import label_clips
 
 NUM_FACES = 4  # clips whose faces are kept for the picture of attention
@@ -20,40 +23,39 @@ _KEPT = {"cosines": np.float32, "attention": np.float32, "features": np.float16}
 
 
 def features(
-    config: ConfigDict, dataset: Dataset, where: np.ndarray, extras: dict[str, np.ndarray]
+    config: ConfigDict, dataset: Dataset, rows: np.ndarray, outputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The arrays of `features.npz`.
 
     Args:
       config: the whole configuration.
       dataset: the clips.
-      where: i[N], the row of each held-out clip, in the order of `predictions.npz`.
-      extras: what the model's `predictions` gave of the held-out clips, [N, ...].
+      rows: i[N], the row of each held-out clip, in the order of `predictions.npz`.
+      outputs: `predictions` of the held-out clips, [N, ...].
 
     Returns:
       Nothing, where the network has no texts to compare with.
     """
-    if "emotion_scores" not in extras:
+    if "emotion_scores" not in outputs:
         return {}
-    paper = get_model(config.model.name)
-    units = paper.of_protocol(config.protocol)["units"]
-    members = paper.combination_members(units)
+    units = numbers_of(config.protocol.units)
+    members = combination_members(units)
     texts = ["+".join(str(u) for u, has in zip(units, row, strict=True) if has) for row in members]
-    kept = {name: extras[name].astype(dtype) for name, dtype in _KEPT.items() if name in extras}
+    kept = {name: outputs[name].astype(dtype) for name, dtype in _KEPT.items() if name in outputs}
     try:
         emotion, names = label_clips(dataset.table, 3)
     except DataError:  # words or datasets without a map to three classes
         emotion, names = np.full(len(dataset.table), -1, np.int32), ()
-    faces = _chosen(dataset.labels[where], dataset.subjects[where])
-    views = {"landmark_tokens": dataset.views["landmark_tokens"][where]}
+    faces = _chosen(dataset.labels[rows], dataset.subjects[rows])
+    views = {"landmark_tokens": dataset.views["landmark_tokens"][rows]}
     return {
-        "emotion_scores": extras["emotion_scores"].astype(np.float32),
-        "score_emotion": np.array(paper.combination_emotions(units)),
+        "emotion_scores": outputs["emotion_scores"].astype(np.float32),
+        "score_emotion": np.array(combination_emotions(units)),
         "score_units": np.array(texts),
-        "emotion": emotion[where].astype(np.int32),
+        "emotion": emotion[rows].astype(np.int32),
         "emotion_classes": np.array(names, dtype=str),
         "face_row": faces.astype(np.int32),
-        "face": loading.apex_frames(config, dataset.table.iloc[where[faces]]),
+        "face": apex_frames(config, dataset.table.iloc[rows[faces]]),
         **views,
         **kept,
     }

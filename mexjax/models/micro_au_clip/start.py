@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from mexjax.interop import network_from_torch
 from mexjax.models.micro_au_clip import prompts
-from mexjax.models.micro_au_clip.options import RANDOM, resolve
-from mexjax.models.weights import from_torch
+from mexjax.models.micro_au_clip.options import Options
 from mexjax.nn.clip import Clip, ClipSize, TowerSize
-from mexjax.protocol.au_labels import numbers_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,99 +43,91 @@ def combination_emotions(units: Sequence[int]) -> tuple[str, ...]:
     return tuple(c.emotion for c in prompts.combinations(units))
 
 
-def make_texts(config: Mapping[str, Any], units: Sequence[int]) -> tuple[Texts, int]:
+def make_texts(options: Options, units: Sequence[int]) -> tuple[Texts, int]:
     """Token ids of the units' sentences, and the size of the vocabulary they are of.
 
     Towers without weights have a vocabulary of only the tokens that occur.
     """
-    own = prompts.read_own(config["prompts_file"]) if config["prompts_file"] else None
+    own = prompts.read_own(options.prompts_file) if options.prompts_file else None
     pairs = prompts.au_texts(units, own)
-    merges = config["merges_file"]
+    merges = options.merges_file
     found = [prompts.token_ids([text for pair in pairs for text in pair], merges)]
-    if config["mer_text"] == "sentence":
+    if options.mer_text == "sentence":
         found.append(prompts.token_ids([c.text for c in prompts.combinations(units)], merges))
     vocabulary, comma = prompts.END + 1, np.array(prompts.COMMA)
-    if not config["weights"]:
+    if not options.weights:
         vocabulary, (*found, comma) = prompts.compact(*found, comma)
     rows = [tuple(tuple(row) for row in ids.tolist()) for ids in found]
     return Texts(rows[0], rows[1] if len(rows) > 1 else (), int(comma)), vocabulary
 
 
-def make_towers(config: Mapping[str, Any], vocabulary: int) -> tuple[ClipSize, str]:
+def make_towers(options: Options, vocabulary: int) -> tuple[ClipSize, str]:
     """Size and activation of both towers: of a checkpoint its own, else those of the keys."""
-    if config["weights"] not in ("", RANDOM):
-        clip, _ = load_clip(config["weights"], config["activation"])
+    if options.has_checkpoint:
+        clip, _ = load_clip(options.weights, options.activation)
         return clip.size, clip.activation
     towers = []
     for kind in ("image", "text"):
-        width, depth, heads = (config[f"{kind}_{key}"] for key in ("width", "depth", "heads"))
-        towers.append(TowerSize(width, depth, heads, width * config["mlp_ratio"]))
-    sizes = {key: config[key] for key in ("patch_px", "grid", "embed_width")}
-    return ClipSize(*towers, vocabulary=vocabulary, **sizes), config["activation"] or "gelu"
+        width, depth, heads = (
+            getattr(options, f"{kind}_{key}") for key in ("width", "depth", "heads")
+        )
+        towers.append(TowerSize(width, depth, heads, width * options.mlp_ratio))
+    sizes = {key: getattr(options, key) for key in ("patch_px", "grid", "embed_width")}
+    return ClipSize(*towers, vocabulary=vocabulary, **sizes), options.activation or "gelu"
 
 
 @functools.lru_cache(maxsize=1)
 def load_clip(path: str, activation: str) -> tuple[Clip, dict[str, Any]]:
     """The network and the weights of a checkpoint; the last one stays in memory."""
-    return from_torch("clip", path, **({"activation": activation} if activation else {}))
+    return network_from_torch("clip", path, **({"activation": activation} if activation else {}))
 
 
-def start(model_config: Mapping[str, Any]) -> dict[str, Any]:
+def start(options: Options) -> dict[str, Any]:
     """Weights that every fold starts from, or keeps: parts of the tree of parameters."""
-    config = resolve(model_config)
-    if config["weights"] in ("", RANDOM):
+    if not options.has_checkpoint:
         return {}
-    _, variables = load_clip(config["weights"], config["activation"])
+    _, variables = load_clip(options.weights, options.activation)
     return {tower: variables["params"][tower] for tower in ("image", "text")}
 
 
-def is_frozen(path: tuple[str, ...], model_config: Mapping[str, Any]) -> bool:
+def is_frozen(path: tuple[str, ...], options: Options) -> bool:
     """Whether a parameter keeps the weights it starts from."""
-    config = resolve(model_config)
-    first = config["trainable_from"]
+    first = options.trainable_from
     if path[0] not in ("image", "text"):
         return False
-    if path[0] == "text" and not config["train_text"]:
+    if path[0] == "text" and not options.train_text:
         return True
     if first == 0:
         return False
     if path[1].startswith("blocks_"):
         return int(path[1].removeprefix("blocks_")) < first
-    return path[1] in ("embed", "pre_norm") or not config["train_projections"]
+    return path[1] in ("embed", "pre_norm") or not options.train_projections
 
 
-def may_draw_frozen(model_config: Mapping[str, Any]) -> bool:
-    """Whether parameters that are kept may be those that were drawn: only to measure times."""
-    return resolve(model_config)["weights"] == RANDOM
-
-
-def rate_factor(path: tuple[str, ...], model_config: Mapping[str, Any]) -> float:
-    """Learning rate of a parameter over train.learning_rate."""
-    return resolve(model_config)["tower_rate"] if path[0] in ("image", "text") else 1.0
-
-
-def clip_arrays(labels: np.ndarray, config: ConfigDict) -> dict[str, np.ndarray]:
+def clip_arrays(
+    labels: np.ndarray, options: Options, units: Sequence[int]
+) -> dict[str, np.ndarray]:
     """Arrays of each clip that its labels give: of the global contrast all sentences as one text.
 
     Args:
       labels: 0/1 [M,N].
-      config: the whole configuration.
+      options: of the paper.
+      units: numbers of the N action units.
 
     Returns:
       `joined_ids` i32[M,L], or nothing.
     """
-    model = resolve(config.model)
-    if model["contrast"] != "global":
+    if options.contrast != "global":
         return {}
-    texts, _ = make_texts(model, numbers_of(config.protocol.units))
+    texts, _ = make_texts(options, units)
     ids = np.array(texts.units).reshape(labels.shape[1], 2, -1)
     return {"joined_ids": prompts.joined_ids(ids, labels, comma=texts.comma)}
 
 
-def notices(config: ConfigDict) -> list[str]:
+def notices(options: Options, config: ConfigDict) -> list[str]:
     """What a reader of the report must know before the numbers."""
-    model, out = resolve(config.model), []
-    if model["weights"] in ("", RANDOM):
+    out = []
+    if not options.has_checkpoint:
         out.append(
             "Not a CLIP: no weights were given (model.weights), so both towers are small ones that"
             " were trained from nothing on this dataset. It shows that the method runs, not what"
@@ -148,9 +139,3 @@ def notices(config: ConfigDict) -> list[str]:
             " the paper uses one."
         )
     return out
-
-
-def clip_views(config: ConfigDict) -> dict[str, dict[str, Any]]:
-    """Views of each clip beside the image, with their parameters."""
-    grid = resolve(config.model)["grid"]
-    return {"landmark_tokens": {"aus": numbers_of(config.protocol.units), "grid": grid}}

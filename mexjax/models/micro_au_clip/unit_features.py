@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 
 from mexjax.data.landmark_tokens import AU_LANDMARKS, MAX_AU_LANDMARKS
 from mexjax.models.micro_au_clip import attention as au_attention
+from mexjax.models.micro_au_clip.options import Options
 from mexjax.nn.layers import torch_kernel_init
 from mexjax.ops.activations import relu
 
@@ -65,7 +65,7 @@ class UnitMlp(nn.Module):
 class UnitFeatures(nn.Module):
     """F_V and what leads to it, from tokens; the keys are those of the presets."""
 
-    config: Mapping[str, Any]
+    options: Options
     num_units: int
 
     @nn.compact
@@ -76,26 +76,26 @@ class UnitFeatures(nn.Module):
           features f[B,N,d]; attention f32[B,N,J] where tokens are pooled by it; share f32[B,N] and
           is_even f32[B], whether no unit was scored above zero, where units attend to each other.
         """
-        c, n, d = self.config, self.num_units, tokens.shape[-1]
+        c, n, d = self.options, self.num_units, tokens.shape[-1]
         outputs: dict[str, jax.Array] = {}
         if mask is None:
             own = self._linear_each(jnp.broadcast_to(tokens[:, None], (len(tokens), n, d)), "own")
-        elif c["pooling"] == "attention":
-            scores = UnitMlp(c["pooling_width"], 1, name="token_scores")(tokens)[..., 0]
+        elif c.pooling == "attention":
+            scores = UnitMlp(c.pooling_width, 1, name="token_scores")(tokens)[..., 0]
             outputs["attention"], own = au_attention.patch_token_attention(tokens, mask, scores)
         else:
-            own = au_attention.pool_tokens(tokens, mask, c["pooling"])
-        if c["has_unit_projection"]:
+            own = au_attention.pool_tokens(tokens, mask, c.pooling)
+        if c.has_unit_projection:
             own = self._linear_each(own, "unit_projection")
-        if c["branches"] == "local":
+        if c.branches == "local":
             return outputs | {"features": own}
-        if c["fusion"] == "gda":
+        if c.fusion == "gda":
             wq, wk, wv = (
                 self.param(name, torch_kernel_init(), (d, d)).astype(own.dtype)
                 for name in ("query", "key", "value")
             )
             relations = au_attention.relations(own, wq, wk)
-            mode = c["fc_mode"]
+            mode = c.fc_mode
             # Positive, so that the ReLU passes gradients at the start.
             weight = self.param(
                 "dependency_weight",
@@ -107,7 +107,7 @@ class UnitFeatures(nn.Module):
             outputs["share"], state = au_attention.global_dependency(own, scores, wv)
             outputs["is_even"] = (scores <= 0).all(axis=-1).astype(jnp.float32)
         else:
-            joined = own.sum(axis=1) if c["fusion"] == "add_mlp" else own.reshape(len(own), -1)
+            joined = own.sum(axis=1) if c.fusion == "add_mlp" else own.reshape(len(own), -1)
             state = relu(self._dense(joined, d, "fusion_1"))
             state = self._dense(state, d, "fusion_2")
         return outputs | {"features": state[:, None] + own}

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mexjax.interop import common
+from mexjax.models.spatio_temporal.options import UnitOptions
 from mexjax.ops import retention_tables
 
 # Applied in order to the "/"-joined path of a module.
@@ -110,14 +111,12 @@ def vit_leftovers(width: int, num_classes: int) -> dict[str, common.Shape]:
     }
 
 
-def relative_position_buffers(config: Mapping[str, Any]) -> common.State:
+def relative_position_buffers(options: UnitOptions) -> common.State:
     """Angles and log decays of every stage, which the released backbone keeps as buffers."""
     state: common.State = {}
-    for i, heads in enumerate(config["num_heads"]):
-        angle = retention_tables.frequencies(config["channels"][i] // heads)
-        decay = retention_tables.log_decays(
-            heads, config["decay_start"][i], config["decay_span"][i]
-        )
+    for i, heads in enumerate(options.num_heads):
+        angle = retention_tables.frequencies(options.channels[i] // heads)
+        decay = retention_tables.log_decays(heads, options.decay_start[i], options.decay_span[i])
         prefix = f"main_branch.layers.{i}.Relpos"
         state[f"{prefix}.angle"] = np.repeat(angle, 2).astype(np.float32)
         state[f"{prefix}.decay"] = np.array(decay, np.float32)
@@ -142,8 +141,8 @@ def zeros(leftovers: Mapping[str, common.Shape]) -> common.State:
 
 def variable_shapes(module: nn.Module, *, channels: int = 3) -> dict[str, Any]:
     """The variables of `module` as shapes; nothing is computed."""
-    c = module.config
-    size = c["map_size_px"] * int(np.prod(c["stem_strides"])) * 2 ** (len(c["channels"]) - 1)
+    c = module.options
+    size = c.map_size_px * int(np.prod(c.stem_strides)) * 2 ** (len(c.channels) - 1)
     frame = jnp.zeros((1, size, size, channels))
     batch = {name: frame for name in ("onset", "apex", "offset")}
     batch |= {name: jnp.zeros((1, size, size, 3)) for name in ("flow_rise", "flow_fall")}

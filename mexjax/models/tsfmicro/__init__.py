@@ -1,1 +1,71 @@
-"""TSFmicro: onset frame and motion to the apex, fused."""
+"""TSFmicro: onset frame and motion to the apex, fused in one of six ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from mexjax.models.paper import Paper
+from mexjax.models.spatio_temporal.unit import key_frames
+from mexjax.models.tsfmicro import weights
+from mexjax.models.tsfmicro.network import TSFmicro
+from mexjax.models.tsfmicro.options import PRESETS, Options
+
+__all__ = ["Options", "TSFmicro", "TSFmicroPaper"]
+
+
+class TSFmicroPaper(Paper):
+    """A retention network on a difference of frames and a transformer on the onset frame."""
+
+    name = "tsfmicro"
+    presets = PRESETS
+    views = ("key_frames",)
+
+    def network(self, options: Options, classes: Sequence[str]) -> TSFmicro:
+        """The network for K classes."""
+        return TSFmicro(options, len(classes))
+
+    def inputs(self, clip: jax.Array, options: Options) -> dict[str, jax.Array]:
+        """Names the frames of f32[B,T,H,W,C]: `onset`, `apex`. What follows them is not used.
+
+        Raises:
+          ConfigError: fewer than two frames.
+        """
+        del options
+        return key_frames(clip, 2)
+
+    def loss(
+        self,
+        outputs: Mapping[str, jax.Array],
+        batch: Mapping[str, jax.Array],
+        options: Options,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Cross-entropy of each clip.
+
+        Args:
+          outputs: of the network.
+          batch: `label` i32[B].
+          options: of the paper.
+
+        Returns:
+          f32[B], and the same as `ce`.
+        """
+        smoothing = options.label_smoothing
+        wanted = jax.nn.one_hot(batch["label"], outputs["logits"].shape[-1])
+        wanted = optax.smooth_labels(wanted, smoothing)
+        entropy = optax.softmax_cross_entropy(outputs["logits"], wanted)
+        return entropy, {"ce": entropy}
+
+    def from_torch(
+        self, state: Mapping[str, np.ndarray], **kwargs: Any
+    ) -> tuple[TSFmicro, dict[str, Any]]:
+        """See `mexjax.models.tsfmicro.weights.from_torch`."""
+        return weights.from_torch(dict(state), **kwargs)
+
+    def to_torch(self, variables: Mapping[str, Any], **kwargs: Any) -> dict[str, np.ndarray]:
+        """See `mexjax.models.tsfmicro.weights.to_torch`."""
+        return weights.to_torch(variables, **kwargs)

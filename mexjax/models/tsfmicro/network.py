@@ -8,47 +8,28 @@ Presets: `paper`, `official` (the released code), `tiny` (64 pixels, a laptop).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from mexjax.errors import ConfigError
-from mexjax.models.spatio_temporal.unit import key_frames, make_parts
-from mexjax.models.tsfmicro.options import FUSIONS, PRESETS, resolve
+from mexjax.models.spatio_temporal.unit import make_parts
+from mexjax.models.tsfmicro.options import Options
 from mexjax.models.tsfmicro.up_conv import UpConv
 from mexjax.nn.mode import Mode
 from mexjax.nn.rmt import ConvStem
-
-__all__ = [
-    "FUSIONS",
-    "PRESETS",
-    "TASKS",
-    "VIEWS",
-    "TSFmicro",
-    "inputs",
-    "loss",
-    "make",
-    "predictions",
-    "resolve",
-    "targets",
-]
-
-VIEWS = ("key_frames",)
-TASKS = ("emotion",)
 
 
 class TSFmicro(nn.Module):
     """The network, in the fusion its configuration names.
 
     Attributes:
-      config: every key of a preset, from `resolve`.
+      options: of the paper.
       num_classes: K.
     """
 
-    config: Mapping[str, Any]
+    options: Options
     num_classes: int
 
     @nn.compact
@@ -66,42 +47,40 @@ class TSFmicro(nn.Module):
         Raises:
           ConfigError: frames that are missing or too small, or of two sizes.
         """
-        c = self.config
-        dtype = jnp.dtype(c["dtype"])
+        c = self.options
+        dtype = jnp.dtype(c.dtype)
         _check(batch)
         onset, apex = batch["onset"].astype(dtype), batch["apex"].astype(dtype)
         mode = Mode.from_batch(batch, train=train)
         # In t_to_s the released class has a head of its own, which the backbone's initialisation
         # does not reach.
         stem, stages, place, head = make_parts(
-            c, self.num_classes, is_head_torch_init=c["fusion"] == "t_to_s"
+            c, self.num_classes, is_head_torch_init=c.fusion == "t_to_s"
         )
         difference = apex - onset
 
-        if c["fusion"] == "late":
+        if c.fusion == "late":
             x = stages(stem(difference, mode), mode) + place(onset, mode)
-        elif c["fusion"] == "early":
-            onset_stem = ConvStem(
-                c["stem_channels"], c["stem_strides"], dtype=dtype, name="onset_stem"
-            )
+        elif c.fusion == "early":
+            onset_stem = ConvStem(c.stem_channels, c.stem_strides, dtype=dtype, name="onset_stem")
             x = stages(onset_stem(onset, mode) + stem(difference, mode), mode)
-        elif c["fusion"] == "t_to_s":
+        elif c.fusion == "t_to_s":
             motion = stages(stem(difference, mode), mode)
-            x = place(onset, mode, added=motion, added_at=c["t_to_s_place"])
-        elif c["fusion"] == "s_to_t":
+            x = place(onset, mode, added=motion, added_at=c.t_to_s_place)
+        elif c.fusion == "s_to_t":
             x = place(onset, mode)
             motion = stem(difference, mode)
             x = self._enlarged(x, motion.shape, dtype) + motion
             x = stages(x, mode)
-        elif c["fusion"] == "s_only":
-            x = place(batch[c["s_only_frame"]].astype(dtype), mode)
+        elif c.fusion == "s_only":
+            x = place(batch[c.s_only_frame].astype(dtype), mode)
         else:
             x = stages(stem(difference, mode), mode)
         return {"logits": head(x, mode)}
 
     def _enlarged(self, x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         """The map of S at the size and width of the stem's, by doubling; widths are T's, back."""
-        for i, width in enumerate(reversed(self.config["channels"][:-1])):
+        for i, width in enumerate(reversed(self.options.channels[:-1])):
             x = UpConv(width, dtype, name=f"up_{i}")(x)
         if x.shape != shape:
             raise ConfigError(
@@ -117,51 +96,3 @@ def _check(batch: Mapping[str, jax.Array]) -> None:
         raise ConfigError(
             f"TSFmicro expects onset and apex frames [B,H,W,C] of one size; found {found}."
         )
-
-
-def make(model_config: Mapping[str, Any], *, num_classes: int) -> TSFmicro:
-    """The network of a configuration (see `resolve`) for K classes."""
-    return TSFmicro(resolve(model_config), num_classes)
-
-
-def inputs(clip: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Names the frames of f32[B,T,H,W,C]: `onset`, `apex`. What follows them is not used.
-
-    Raises:
-      ConfigError: fewer than two frames.
-    """
-    del model_config
-    return key_frames(clip, 2)
-
-
-def targets(frames: jax.Array, model_config: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Nothing: the class is all the network is asked for."""
-    del frames, model_config
-    return {}
-
-
-def loss(
-    outputs: Mapping[str, jax.Array],
-    batch: Mapping[str, jax.Array],
-    model_config: Mapping[str, Any],
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Cross-entropy of each clip.
-
-    Args:
-      outputs: of the network.
-      batch: `label` i32[B].
-      model_config: the model's configuration.
-
-    Returns:
-      f32[B], and the same as `ce`.
-    """
-    smoothing = resolve(model_config)["label_smoothing"]
-    wanted = jax.nn.one_hot(batch["label"], outputs["logits"].shape[-1])
-    wanted = optax.smooth_labels(wanted, smoothing)
-    entropy = optax.softmax_cross_entropy(outputs["logits"], wanted)
-    return entropy, {"ce": entropy}
-
-
-def predictions(outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What is kept of a clip: logits f32[B,K]."""
-    return {"logits": outputs["logits"]}

@@ -19,9 +19,10 @@ from typing import Any
 
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.interop import common
+from mexjax.models.options import read_options
 from mexjax.models.spatio_temporal import weights as st_unit
-from mexjax.models.tsfmicro import network as tsfmicro
-from mexjax.models.tsfmicro.options import FUSIONS
+from mexjax.models.tsfmicro.network import TSFmicro
+from mexjax.models.tsfmicro.options import FUSIONS, PRESETS, Options
 
 _TOP_HEAD = {f"main_branch.{part}": part for part in ("proj", "norm", "head")}
 _RENAMES: dict[str, dict[str, str]] = {
@@ -39,15 +40,15 @@ def make_entries(variables: Mapping[str, Any], fusion: str) -> list[common.Entry
     return st_unit.make_entries(variables, _RENAMES[fusion])
 
 
-def leftovers(config: Mapping[str, Any], num_classes: int) -> dict[str, common.Shape]:
+def leftovers(options: Options, num_classes: int) -> dict[str, common.Shape]:
     """Names and shapes of the tensors that the released class of a fusion never reads."""
-    fusion, width = config["fusion"], config["channels"][-1]
+    fusion, width = options.fusion, options.channels[-1]
     names: dict[str, common.Shape] = {}
     if fusion not in ("early", "t_only"):
         names |= st_unit.vit_leftovers(width, num_classes)
     if fusion == "early":
         before = 3
-        for i, channels in enumerate(config["stem_channels"]):
+        for i, channels in enumerate(options.stem_channels):
             prefix = "main_branch.patch_embed.proj"
             names[f"{prefix}.{3 * i}.weight"] = (channels, before, 3, 3)
             names[f"{prefix}.{3 * i}.bias"] = (channels,)
@@ -55,7 +56,7 @@ def leftovers(config: Mapping[str, Any], num_classes: int) -> dict[str, common.S
                 names[f"{prefix}.{3 * i + 1}.{leaf}"] = (channels,)
             before = channels
     if fusion == "t_to_s":
-        hidden = config["head_width"]
+        hidden = options.head_width
         names |= {
             "main_branch.proj.weight": (hidden, width),
             "main_branch.proj.bias": (hidden,),
@@ -73,14 +74,14 @@ def from_torch(
     fusion: str = "late",
     preset: str = "official",
     config: Mapping[str, Any] | None = None,
-) -> tuple[tsfmicro.TSFmicro, dict[str, Any]]:
+) -> tuple[TSFmicro, dict[str, Any]]:
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
       state: from `read_state`. Classes and image channels are read off it. Tensors that the
         released class never reads, and its buffers of angles and decays, are ignored.
       fusion: one of `FUSIONS`.
-      preset: of `mexjax.models.tsfmicro.network`.
+      preset: of `mexjax.models.tsfmicro.options`.
       config: keys that differ from the preset.
 
     Raises:
@@ -92,7 +93,8 @@ def from_torch(
     head = "head" if fusion in ("t_to_s", "s_only") else "main_branch.head"
     num_classes = st_unit.size_of(state, f"{head}.weight", 0, 5)
     keys = {"preset": preset, **(config or {}), "fusion": fusion}
-    module = tsfmicro.make(keys, num_classes=num_classes)
+    options = read_options("tsfmicro", PRESETS, keys)
+    module = TSFmicro(options, num_classes)
     first = (
         "ConvStem_T.proj.0.weight" if fusion == "early" else "main_branch.patch_embed.proj.0.weight"
     )
@@ -100,8 +102,8 @@ def from_torch(
         first = "vit_pos.patch_embed.proj.weight"
     shapes = st_unit.variable_shapes(module, channels=st_unit.size_of(state, first, 1, 3))
     ignored = {
-        **leftovers(module.config, num_classes),
-        **st_unit.relative_position_buffers(module.config),
+        **leftovers(options, num_classes),
+        **st_unit.relative_position_buffers(options),
     }
     what = f"TSFmicro, fusion {fusion!r}, preset {preset!r}"
     what += f" with {dict(config)}" if config else ""
@@ -125,9 +127,10 @@ def to_torch(
     Raises:
       ConfigError: an unknown fusion, preset or key.
     """
-    keys = tsfmicro.resolve({"preset": preset, **(config or {}), "fusion": fusion})
+    keys = {"preset": preset, **(config or {}), "fusion": fusion}
+    options = read_options("tsfmicro", PRESETS, keys)
     num_classes = variables["params"]["head"]["classifier"]["bias"].shape[0]
     state = common.to_state(make_entries(variables, fusion), variables)
     if fusion != "s_only":
-        state |= st_unit.relative_position_buffers(keys)
-    return state | st_unit.zeros(leftovers(keys, num_classes))
+        state |= st_unit.relative_position_buffers(options)
+    return state | st_unit.zeros(leftovers(options, num_classes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 Aus = Sequence[int]
 
@@ -22,9 +22,6 @@ class Coded:
     cell: str | int
     present: tuple[int, ...]
     unsure: tuple[int, ...] = ()
-
-
-Style = Callable[[Aus], Coded]
 
 
 def plain(aus: Aus) -> Coded:

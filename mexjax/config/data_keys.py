@@ -1,0 +1,129 @@
+"""Configuration keys of `data.*`: which clips, and what of them the network sees."""
+
+from __future__ import annotations
+
+from mexjax.config.key import Key, share
+
+DATA_KEYS: dict[str, Key] = {
+    "data.name": Key(
+        "synthetic",
+        "Where clips come from: `synthetic` is the embedded dataset, `synthetic_sets` are several"
+        " embedded ones, `prepared` is a folder that `mexjax prepare` wrote.",
+        choices=("prepared", "synthetic", "synthetic_sets"),
+    ),
+    "data.root": Key("", "Folder that `mexjax prepare` wrote; embedded datasets need none."),
+    "data.datasets": Key(
+        (), "Only these datasets of a prepared folder, for example `casme2,samm`; empty: all."
+    ),
+    "data.sampling": Key(
+        "linspace",
+        "Which frames of a clip are taken with data.view=uniform; used with data.name=prepared and"
+        " synthetic_sets (mexjax/data/sampling.py).",
+        choices=("linspace", "floor_stride", "stride", "segment"),
+    ),
+    "data.view": Key(
+        "uniform",
+        "What the network sees of a clip: `uniform` is num_frames frames from onset to offset,"
+        " `key_frames` is onset, apex and offset (num_frames=3), `flow_image` is the motion from"
+        " onset to apex as a colour image (num_frames=1, is_color=True).",
+        choices=("uniform", "key_frames", "flow_image"),
+    ),
+    "data.key_frames.choice": Key(
+        "annotated",
+        "Which key frames are used with data.view=key_frames: `annotated`, `reselected` (near the"
+        " annotation, where the face differs most, by the keys below), `fft_apex` (the apex by a"
+        " 3-D Fourier transform) or `true` (known for the embedded dataset only).",
+        choices=("annotated", "reselected", "fft_apex", "true"),
+    ),
+    "data.key_frames.splits": Key(
+        "train",
+        "Which clips get that choice: `train` leaves those of evaluation as annotated.",
+        choices=("train", "all"),
+    ),
+    "data.key_frames.window": Key(
+        "inward",
+        "Where key frames are searched (mexjax/data/keyframes.py).",
+        choices=("inward", "eq2", "alg1", "apex"),
+    ),
+    "data.key_frames.lambda_rise": share(
+        0.1, "How far from onset and apex key frames are searched, as a share of the rise."
+    ),
+    "data.key_frames.lambda_fall": share(
+        0.1, "How far from the offset key frames are searched, as a share of the fall."
+    ),
+    "data.key_frames.difference": Key(
+        "signed",
+        "How two frames are compared: `signed`, `uint8_wrap` (as one released code subtracts) or"
+        " `same_light` (frames brought to one mean).",
+        choices=("signed", "uint8_wrap", "same_light"),
+    ),
+    "data.control": Key(
+        "none",
+        "A control run that must fail: `static` makes every frame the onset, `shuffled_labels`"
+        " gives clips the labels of others.",
+        choices=("none", "static", "shuffled_labels"),
+    ),
+    "data.center": Key(
+        "none",
+        "What is subtracted from each frame: `none` is 0.5, the middle of the range; `imagenet` is"
+        " the mean of photographs by channel; `onset` is the first frame; `clip_mean` is the mean"
+        " in time, so that motion is left.",
+        choices=("none", "imagenet", "onset", "clip_mean"),
+    ),
+    "data.num_frames": Key(8, "Frames of a clip.", "frames", least=1),
+    "data.image_size_px": Key(
+        64, "Side of the square face image that is kept on the device.", "px", least=8
+    ),
+    "data.is_color": Key(False, "True: three channels. False: one, luma."),
+    "data.magnify": Key(
+        "none",
+        "Motion relative to the onset is made larger before anything else: `linear`, `phase`,"
+        " `magnet` (learned, see magnify_weights) or `flow_scale` (the flow itself, with"
+        " data.view=flow_image).",
+        choices=("none", "linear", "phase", "magnet", "flow_scale"),
+    ),
+    "data.magnify_factor": Key(3.0, "Magnified displacement over the real one.", least=0),
+    "data.magnify_weights": Key("", "Checkpoint file for data.magnify=magnet."),
+    "data.magnify_gain": Key(
+        "port",
+        "What the factor means for data.magnify=magnet (mexjax/nn/magnet.py).",
+        choices=("port", "official"),
+    ),
+    "data.flow_method": Key(
+        "dis",
+        "How optical flow is computed (mexjax/ops/flow.py).",
+        choices=("dis", "farneback", "tvl1"),
+    ),
+    "data.flow_style": Key(
+        "magnitude",
+        "Third channel of a flow image: `magnitude` or `strain`; `hsv` draws direction as hue.",
+        choices=("magnitude", "strain", "hsv"),
+    ),
+    "data.is_flow_scale_fixed": Key(
+        False, "True: one scale for the flow images of all clips. False: each clip has its own."
+    ),
+    "data.may_mix_landmarks": Key(
+        False, "True: landmarks that were found in several ways may be used together."
+    ),
+    "data.flow_source_px": Key(
+        128, "Side of the embedded frames that flow is computed on.", "px", least=8
+    ),
+    "data.split_scale": Key(
+        "none",
+        "Frames are reduced by the mean and divided by the maximum of a whole split: `train` takes"
+        " both from the training fold, `per_split` takes those of each split, as one released code"
+        " does.",
+        choices=("none", "train", "per_split"),
+    ),
+    "data.collection.sets": Key(
+        ("casme", "casme2", "samm", "fourd", "mmew", "casme3a"),
+        "Which embedded sets data.name=synthetic_sets has. Fields of data.synthetic that differ"
+        " from their defaults hold for all of them.",
+        choices=("casme", "casme2", "samm", "fourd", "mmew", "casme3a"),
+    ),
+    "data.collection.scale": Key(
+        0.25,
+        "Clips and subjects of each set over those of the public dataset it imitates.",
+        least=0,
+    ),
+}

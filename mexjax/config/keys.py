@@ -1,0 +1,217 @@
+"""Every configuration key in one table: default, meaning, unit, choices and bounds.
+
+The table makes the base configuration (`defaults`), drives the checks before a run
+(`mexjax.config.check_values`) and is what `docs/configuration.md` is generated from. Keys of
+`model.*` are the options of a paper (`mexjax/models/<paper>/options.py`); those of
+`data.synthetic.*` are the fields of `mexjax.data.synthetic.SyntheticConfig`.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from ml_collections import ConfigDict
+
+from mexjax.config.data_keys import DATA_KEYS
+from mexjax.config.key import Key, share
+
+KEYS: dict[str, Key] = {
+    "seed": Key(
+        0,
+        "Everything random starts from it: initial weights, order of samples, augmentation.",
+        least=0,
+    ),
+    "dtype": Key(
+        "float32",
+        "The network computes in this type; parameters stay float32.",
+        choices=("float32", "bfloat16"),
+    ),
+    "conv": Key(
+        "auto",
+        "How convolutions are computed: `auto` takes what measured tables and rules choose, one"
+        " name of `mexjax.ops.conv.LOWERINGS` is taken for every layer that it can compute.",
+    ),
+    "cpu_heap": Key(
+        True,
+        "On a CPU the process keeps freed memory, asks for large pages and leaves a hole for the"
+        " memory of a step; no number changes (docs/performance.md).",
+    ),
+    "model.name": Key("", "Which paper; `mexjax --list` shows them. A card sets it."),
+    "model.preset": Key(
+        "", "Which variant of the card; on the command line it selects the variant."
+    ),
+    **DATA_KEYS,
+    "protocol.name": Key(
+        "loso",
+        "Who is held out: `loso` is one subject a fold (mexjax/protocol/splits.py explains each).",
+        choices=("loso", "leave_one_dataset_out", "kfold_by_subject", "composite", "cross_dataset"),
+    ),
+    "protocol.task": Key(
+        "emotion",
+        "What is predicted: `emotion` is one class a clip, `au` is which action units are present.",
+        choices=("emotion", "au"),
+    ),
+    "protocol.classes": Key(
+        5,
+        "Number of emotion classes; mexjax/protocol/classes.py maps emotions to them.",
+        least=2,
+    ),
+    "protocol.units": Key(
+        "cd6me",
+        "Which action units protocol.task=au has: a set of mexjax/protocol/au_labels.py by name, or"
+        " numbers like `1,2,4,12`.",
+    ),
+    "protocol.is_unsure_present": Key(
+        False, "Whether a unit coded as unsure, like `12?`, counts as present."
+    ),
+    "protocol.num_splits": Key(5, "Folds of protocol.name=kfold_by_subject.", least=2),
+    "protocol.num_validation_subjects": Key(
+        0, "Inner subjects that are held out of each training fold.", least=0
+    ),
+    "augment.crop_px": Key(
+        0,
+        "Side of a random crop in training, of a centre crop in evaluation; 0: the whole image."
+        " All frames of a clip are augmented alike.",
+        "px",
+        least=0,
+    ),
+    "augment.shift_px": Key(
+        0, "Largest random translation in training; edges are repeated.", "px", least=0
+    ),
+    "augment.is_flipped": Key(False, "Whether clips are mirrored at random in training."),
+    "augment.rotation_deg": Key(
+        0.0,
+        "Largest random rotation in training; edges are repeated.",
+        "degrees",
+        least=0,
+        most=180,
+    ),
+    "augment.brightness": share(0.0, "Random factor from 1 - x to 1 + x, cut to the range."),
+    "augment.contrast": share(0.0, "Random factor from 1 - x to 1 + x, about the mean."),
+    "augment.saturation": share(0.0, "Random factor from 1 - x to 1 + x; colour images only."),
+    "augment.hue": Key(
+        0.0, "Random turn from -x to x; colour images only.", "turns", least=0, most=0.5
+    ),
+    "augment.gain_std": Key(
+        0.0, "Standard deviation of the logarithm of a random contrast.", least=0
+    ),
+    "train.num_epochs": Key(
+        0, "Passes over the training fold; give this or num_steps.", "epochs", least=0
+    ),
+    "train.num_steps": Key(
+        0, "Optimizer updates of a fold; give this or num_epochs.", "updates", least=0
+    ),
+    "train.batch_size": Key(32, "Clips of one update.", "clips", least=1),
+    "train.optimizer": Key("adam", "The rule of an update.", choices=("adam", "adamw", "sgd")),
+    "train.learning_rate": Key(1e-3, "Peak of the schedule.", least=0),
+    "train.schedule": Key(
+        "constant",
+        "How the learning rate changes over the updates of a fold.",
+        choices=("constant", "cosine", "one_cycle", "epoch_decay", "milestones"),
+    ),
+    "train.warmup_fraction": share(
+        0.1, "Share of the updates with a rising rate; schedule one_cycle."
+    ),
+    "train.decay_per_epoch": Key(
+        1.0,
+        "Factor of the rate after each epoch (schedule epoch_decay) or at each milestone.",
+        least=0,
+    ),
+    "train.decay_epochs": Key(
+        0,
+        "Epochs after which the factor of epoch_decay stays; 0: it never stays.",
+        "epochs",
+        least=0,
+    ),
+    "train.milestones": Key(
+        (),
+        "Epochs, counted from 0, from which the factor applies; schedule milestones.",
+        "epochs",
+        least=0,
+    ),
+    "train.weight_decay": Key(
+        0.0, "adam and sgd: L2 in the gradient. adamw: decoupled from it.", least=0
+    ),
+    "train.decays_kernels_only": Key(
+        False, "True: biases, norms, positions and prototypes are not decayed."
+    ),
+    "train.momentum": share(0.9, "Momentum of sgd."),
+    "train.beta1": share(0.9, "Decay of the first moment of adam and adamw."),
+    "train.beta2": share(0.999, "Decay of the second moment of adam and adamw."),
+    "train.epsilon": Key(1e-8, "Added to the root of the second moment of adam, adamw.", least=0),
+    "train.grad_clip_norm": Key(
+        0.0, "Largest norm of the whole gradient; longer ones are scaled down; 0: off.", least=0
+    ),
+    "train.is_update_fused": Key(
+        False,
+        "One update over all parameters as a single vector: faster for networks of many small"
+        " tensors, slower for large ones.",
+    ),
+    "train.is_frozen_part_cached": Key(
+        True,
+        "The first part of a network, if it is frozen, is computed once for all folds, provided"
+        " that nothing is augmented.",
+    ),
+    "train.is_remat": Key(
+        False, "Activations are computed again in the backward pass: less memory, more time."
+    ),
+    "train.steps_per_call": Key(
+        0,
+        "Updates in one compiled call; 0: one on a CPU, an epoch on other devices.",
+        "updates",
+        least=0,
+    ),
+    "folds.strategy": Key(
+        "vmap",
+        "How folds are trained: `loop` is one after the other, `vmap` is several in one program,"
+        " `shard` is vmap on every local device.",
+        choices=("loop", "vmap", "shard"),
+    ),
+    "folds.per_chunk": Key(
+        0, "Folds in one program on one device; 0: chosen from memory.", "folds", least=0
+    ),
+    "folds.only": Key((), "Names of the folds to run, for example `synthetic/01`; empty: all."),
+    "eval.every_epochs": Key(
+        1,
+        "Held-out logits are kept each time so many epochs are over, and at the end.",
+        "epochs",
+        least=1,
+    ),
+    "eval.batch_size": Key(64, "Clips of one call of the evaluation.", "clips", least=1),
+    "eval.is_flip_averaged": Key(False, "Logits are the mean over a clip and its mirror image."),
+    "eval.keeps_features": Key(
+        False,
+        "What the network made of each held-out clip is kept too (features.npz) where it is large;"
+        " the studies read it.",
+    ),
+    "checkpoint.every_epochs": Key(
+        10, "Least epochs between checkpoints; 0: only a stopped run saves one.", "epochs", least=0
+    ),
+    "checkpoint.min_seconds": Key(
+        60.0,
+        "Least time between checkpoints, and from the start of a group of folds. A process that is"
+        " killed, not asked to stop, repeats what came after the last checkpoint.",
+        "s",
+        least=0,
+    ),
+    "report.has_figures": Key(True, "Whether the report has figures; False: tables only."),
+    "report.num_sheet_clips": Key(6, "Rows of the sheet of dynamic images.", "clips", least=0),
+    "report.paper_results": Key(
+        ConfigDict(), "Published numbers to print beside ours, by dataset and measure."
+    ),
+    "has_progress": Key(True, "Whether progress is shown on the terminal."),
+}
+
+
+def defaults() -> ConfigDict:
+    """The base configuration, unlocked: every key of `KEYS` with its default."""
+    config = ConfigDict()
+    for name, key in KEYS.items():
+        *parents, leaf = name.split(".")
+        node = config
+        for parent in parents:
+            if parent not in node:
+                node[parent] = ConfigDict()
+            node = node[parent]
+        node[leaf] = copy.deepcopy(key.default)
+    return config

@@ -1,0 +1,147 @@
+"""The compiled programs of a group of folds, and the arrays they share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mexjax.train import cost, flops, fold_axis, frozen, plan
+from mexjax.train.batches import is_prepared, prepared_batch
+from mexjax.train.cost import GroupSize
+from mexjax.train.fold_axis import Carry, Programs
+from mexjax.train.optim import make_optimizer
+from mexjax.train.step import Arrays, FoldFunctions, FoldPlan
+from mexjax.train.study import Study
+
+
+class Compiled(NamedTuple):
+    """The three compiled programs of a group, and what they were made from.
+
+    Attributes:
+      size: folds in the group on one device, and why.
+      programs: the jitted functions, and where their arguments lie.
+      init, train, evaluate: compiled.
+      carry_shape: shapes of what a group carries.
+      eval_shape: shapes of what an evaluation batch gives.
+    """
+
+    size: GroupSize
+    programs: Programs
+    init: jax.stages.Compiled
+    train: jax.stages.Compiled
+    evaluate: jax.stages.Compiled
+    carry_shape: Carry
+    eval_shape: dict[str, jax.ShapeDtypeStruct]
+
+    @property
+    def num_folds(self) -> int:
+        """Folds in a group, over all devices."""
+        return jax.tree.leaves(self.carry_shape.states)[0].shape[0]
+
+
+def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Compiled:
+    """Compile the programs of a group of folds, as large as memory allows.
+
+    Args:
+      study: the run.
+      data: from `device_data`.
+      per_device: folds in a group on one device; 0: chosen from memory.
+    """
+    strategy = study.config.folds.strategy
+    devices = fold_axis.num_devices(strategy)
+    size = cost.first_group(len(study.fold_ids), devices, per_device, strategy=strategy)
+    while True:
+        programs, (folds, arrays) = make_group_programs(study, data, size.per_device)
+        carry = jax.eval_shape(programs.init, folds, arrays)
+        batch = jax.ShapeDtypeStruct((), np.int32)
+        evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays)
+        init = programs.init.lower(folds, arrays).compile()
+        train = programs.train.lower(carry, folds, arrays).compile()
+        size = cost.measured(size, train, devices)
+        if size.fits:
+            shapes = carry, dict(evaluate.out_info)
+            return Compiled(size, programs, init, train, evaluate.compile(), *shapes)
+        size = cost.smaller(size)
+
+
+def trace_step(study: Study, data: Arrays, per_device: int = 1) -> jax.stages.Traced:
+    """Trace the training program of a group of folds; nothing is compiled."""
+    programs, (folds, arrays) = make_group_programs(study, data, per_device)
+    carry = jax.eval_shape(programs.init, folds, arrays)
+    return programs.train.trace(carry, folds, arrays)
+
+
+def make_group_programs(
+    study: Study, data: Arrays, per_device: int
+) -> tuple[Programs, tuple[FoldPlan, Arrays]]:
+    """The jitted programs of one group shape, and the shapes of their plan and data."""
+    config = study.config
+    strategy = config.folds.strategy
+    num_folds = per_device * fold_axis.num_devices(strategy)
+    first = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
+    functions = FoldFunctions(
+        config=config,
+        paper=study.paper,
+        options=study.options,
+        module=study.module,
+        optimizer=make_optimizer(config.train),
+        has_invalid_steps=not study.plan.valid.all() or len(study.fold_ids) % num_folds > 0,
+    )
+    shapes = jax.eval_shape(lambda x: x, (first, data))
+    programs = fold_axis.make_programs(
+        functions,
+        strategy,
+        example=shapes,
+        epoch_steps=study.schedule.epoch_steps,
+        steps_per_call=study.schedule.steps_per_call,
+    )
+    return programs, shapes
+
+
+def device_data(study: Study) -> dict[str, Any]:
+    """Arrays copied to the device.
+
+    They are the dataset and, of networks that keep some of their parameters, those and the outputs
+    of the frozen part for the clips (`frozen`, see `mexjax.train.frozen`).
+    """
+    data = study.dataset.on_host()
+    shared = frozen.shared_arrays(study.batches, study.module, data)
+    return data | ({"frozen": shared} if shared else {})
+
+
+def num_params(study: Study, compiled: Compiled, data: Arrays) -> int:
+    """Parameters of the network that a prediction needs."""
+    params = compiled.carry_shape.states.params
+    unused = study.paper.training_only
+    needed = {name: part for name, part in params.items() if name not in unused}
+    kept = data.get("frozen", {}).get("kept", {})
+    return count_params(needed) // compiled.num_folds + count_params(kept)
+
+
+def count_params(params: Any) -> int:
+    """Number of scalars in a tree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def clip_flops(study: Study, data: Arrays) -> int:
+    """Operations of the network's forward pass for one clip, without what was computed before.
+
+    Args:
+      study: the run.
+      data: from `device_data`.
+    """
+    row = np.zeros(1, np.int32)
+
+    def forward(data: Arrays) -> dict[str, jax.Array]:
+        if is_prepared(data):
+            batch = prepared_batch(data, row)
+        else:
+            batch = study.batches.plain_batch(data, row)
+        variables = study.module.init(jax.random.key(0), batch, train=False)
+        return study.module.apply(variables, batch, train=False)
+
+    # Initialisation is a forward pass too.
+    return flops.forward_flops(forward, data) // 2

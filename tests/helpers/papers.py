@@ -1,0 +1,42 @@
+"""Networks and options of papers from a mapping of keys, as tests write them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+
+from mexjax.models import get_model
+
+
+def options_of(name: str, model: Mapping[str, Any]) -> Any:
+    """The options of a paper, for example `options_of("fdp", {"preset": "tiny"})`."""
+    return get_model(name).options(model)
+
+
+def network_of(name: str, model: Mapping[str, Any], num_classes: int = 5) -> nn.Module:
+    """The network of a paper for K classes that are called 0, 1, ..."""
+    classes = [str(k) for k in range(num_classes)]
+    return get_model(name).network(options_of(name, model), classes)
+
+
+def loss_of(name: str, outputs: Mapping[str, Any], batch: Mapping[str, Any], model: Any) -> Any:
+    """The loss of each clip and its logged parts, of a paper with these keys."""
+    return get_model(name).loss(outputs, batch, options_of(name, model))
+
+
+def targets_of(name: str, frames: Any, model: Mapping[str, Any]) -> Any:
+    """The targets of a paper with these keys."""
+    return get_model(name).targets(frames, options_of(name, model))
+
+
+def inputs_of(name: str, clip: Any, model: Mapping[str, Any]) -> Any:
+    """The inputs of the network of a paper with these keys."""
+    return get_model(name).inputs(clip, options_of(name, model))
+
+
+def keys_of(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a paper as a dict, which the PyTorch peers take."""
+    return dataclasses.asdict(options_of(name, model))
