@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Environment, installation with the test extra, style checks and every test.
-# Further arguments go to pytest: bash launch/test.sh tests/train/test_folds.py -k shard
+# Environment, installation with the test extra, style checks and the tests of every module.
+# With --all as the first argument, the tests marked `slow` run too, as they do in .ci/run.
+# Further arguments go to pytest: bash launch/test.sh --all tests/train/test_folds.py -k shard
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"
+marks="not slow"
+if [ "${1:-}" = "--all" ]; then
+    marks=""
+    shift
+fi
 use_environment "${MEXJAX_TEST_EXTRAS:-test}"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check .
-exec "$venv/bin/python" -m pytest -n 2 --dist loadfile "$@"
+exec "$venv/bin/python" -m pytest -n 2 --dist loadfile --durations=40 --durations-min=1 \
+    -m "$marks" "$@"

@@ -9,7 +9,7 @@ import sys
 import matplotlib.text
 import numpy as np
 import pytest
-from small import ROOT, small_config
+from small import BLOCKS, ROOT, small_config
 
 from mexjax.ops.conv import choice as conv_choice
 from mexjax.train.programs import trace_step
@@ -114,7 +114,7 @@ def test_the_picture_of_a_run_shows_clips_and_what_was_predicted(monkeypatch, tm
 
 
 def test_layers_of_a_training_step_are_recorded():
-    study = make_study(small_config(folds__only=("synthetic/02",)))
+    study = make_study(small_config(folds__only=("synthetic/02",), **BLOCKS))
     data = study.dataset.on_host()
     with conv_choice.record_layers() as seen:
         trace_step(study, data)

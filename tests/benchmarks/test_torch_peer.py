@@ -49,7 +49,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "tiny" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
+)
 def test_the_peer_is_the_same_network(name: str):
     config = keys_of("fdp", CASES[name])
     module = network_of("fdp", config, 5)
@@ -111,7 +114,10 @@ TWO_STAGES = {key: value[:2] for key, value in SMALL_UNIT.items() if key in st_u
 TWO_STAGES |= {"stem_channels": (4, 8), "stem_strides": (2, 2), "map_size_px": 4}
 
 
-@pytest.mark.parametrize("case", UNITS)
+@pytest.mark.parametrize(
+    "case",
+    [case if case == "gamdss" else pytest.param(case, marks=pytest.mark.slow) for case in UNITS],
+)
 def test_the_peer_is_the_same_unit(case: str):
     name, changes = UNITS[case]
     paper = get_model(name)

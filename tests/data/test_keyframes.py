@@ -2,21 +2,14 @@
 
 import numpy as np
 import pytest
+from protocol_helpers import BRIGHTNESS, clip_of
 
 from mexjax.data import keyframes
 from mexjax.data.keyframes import Rule, reselect
 from mexjax.errors import ConfigError, DataError
 
-A = [
-    12, 10, 11, 13, 16, 20, 25, 31, 38, 46, 55, 64, 74, 84, 95, 107, 118, 130, 141, 150, 146,
-    152, 149, 140, 128, 114, 100, 88, 77, 67, 58, 50, 43, 37, 32, 28, 25, 22, 20, 18, 17, 16,
-    15, 14, 13, 12, 11, 9, 14, 12, 13, 8, 7, 6, 5,
-]  # fmt: skip
+A = list(BRIGHTNESS)
 SHORT = [5, 2, 9, 20, 40, 70, 100, 120, 125, 124, 110, 90, 70, 50, 30, 20, 10, 6, 7, 3]
-
-
-def clip(values):
-    return np.array(values, np.uint8).reshape(-1, 1, 1, 1)
 
 
 def wrapping():
@@ -45,7 +38,7 @@ def wrapping():
     ],
 )
 def test_worked_examples(values, annotated, rule, expected):
-    assert reselect(clip(values), *annotated, rule) == expected
+    assert reselect(clip_of(values), *annotated, rule) == expected
 
 
 def test_order_and_scores_of_the_pairs():

@@ -32,6 +32,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_the_peer_is_the_same_network():
     config = keys_of("ac4au", SMALL)
     module = network_of("ac4au", config, 12)

@@ -74,6 +74,7 @@ def test_a_run_scores_each_unit_over_all_sets(finished):
     assert "F1 of always present" in text
 
 
+@pytest.mark.slow
 def test_a_fold_alone_is_the_fold_among_others(finished, tmp_path):
     """Folds have different subjects and lengths, and in one program they do not touch."""
     name = "synthetic_samm"

@@ -105,6 +105,7 @@ def official_outputs(official):
     return run(variables, with_scorer, golden_batch())
 
 
+@pytest.mark.slow
 def test_evaluation_equals_the_released_network(official_outputs):
     outputs, _ = official_outputs
     golden = GOLDEN["eval"]
@@ -120,6 +121,7 @@ def test_evaluation_equals_the_released_network(official_outputs):
     np.testing.assert_allclose(found, golden["dynamic_image_mean_std"], atol=1e-5)
 
 
+@jit  # one program keeps none of the moments, which are as large as the network
 def adam_step(params: dict, grads: dict) -> dict:
     """One update as the released code makes it: Adam, 1e-4, L2 of 1e-3 in the gradient."""
     transform = optax.chain(
@@ -129,6 +131,7 @@ def adam_step(params: dict, grads: dict) -> dict:
     return optax.apply_updates(params, updates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "second_bar"),
     # Rounding noise in the excluded biases moves the second step of the first kind.
@@ -163,11 +166,13 @@ def test_training_equals_the_released_network(official, official_step, mode, sec
         jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
 
     params = adam_step(variables["params"], grads)
+    del found, grads
     (total, (_, logs, _)), _ = official_step({**variables, "params": params}, batch)
     losses = [logs["ce"], logs["mse"], total]
     np.testing.assert_allclose(losses, golden["adam_second_ce_mse_total"], rtol=second_bar)
 
 
+@pytest.mark.slow
 def test_rank_scores_and_time_last_volume(official_outputs):
     _, outputs = official_outputs
     assert_close_to_max(outputs["rank_scores"], GOLDEN["rank"]["scores"], 1e-5)
@@ -212,6 +217,7 @@ def test_global_aggregator_equals_the_released_class(
         assert_summary(y.transpose(0, 3, 1, 2), GOLDEN["global_aggregator"][name][mode], 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "num_global"), [("paperbb", 1), ("paperbb_noG", 0)])
 def test_frame_network_of_the_paper(name: str, num_global: int):
     config = {"preset": "paper", "num_global": (num_global,) * 4, "drop_path_rate": 0.0}

@@ -35,6 +35,7 @@ def assert_logits(outputs: dict, wanted: dict) -> None:
     np.testing.assert_array_equal(outputs["logits"], outputs["logits_rise"])
 
 
+@pytest.mark.slow
 def test_equals_the_released_network():
     module = network_of("gamdss", {"preset": "official", "drop_path_rate": 0.0}, 5)
     variables = variables_of(interop.make_entries(st_unit.variable_shapes(module)))

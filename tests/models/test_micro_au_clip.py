@@ -245,6 +245,7 @@ def test_presets_without_weights_say_what_they_need():
     assert get_model("micro_au_clip") is micro_au_clip
 
 
+@pytest.mark.slow
 def test_the_peer_is_the_same_network():
     torch = pytest.importorskip("torch", reason="the torch extra is not installed")
     from torch_peer import micro_au_clip as peer

@@ -53,6 +53,7 @@ def test_images_are_those_of_the_figures():
         assert images.mean(dtype=np.float64) == pytest.approx(mean, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", MODES)
 def test_equals_the_released_network(fusion: str):
     golden = GOLDEN["models"][fusion]

@@ -196,7 +196,13 @@ def draw(shapes, seed: int):
     return jax.tree_util.tree_map_with_path(one, shapes)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "resnet_shallow" else pytest.param(name, marks=pytest.mark.slow)
+        for name in BACKBONES
+    ],
+)
 def test_a_step_of_every_backbone_alone_and_over_folds(name: str):
     module, alone, shapes = small_step(name)
     batches = [small_batch(seed) for seed in (0, 1)]

@@ -67,6 +67,7 @@ def test_features_and_logits(outputs, name: str, atol: float):
     np.testing.assert_allclose(outputs[name], GOLDEN[name], atol=atol)
 
 
+@pytest.mark.slow
 def test_the_whole_vit_b_32(images):
     """Texts are cut after their last token: causal attention does not see what follows."""
     golden = ROOT / "tests" / "golden" / "clip_vit_b_32.json"

@@ -181,6 +181,7 @@ def test_a_deleted_frame_is_a_missing_one(own_release, prepared, tmp_path):
     assert table["num_missing_frames"].tolist() == [*missing[:5], missing[5] + 1]
 
 
+@pytest.mark.slow
 def test_killed_half_way_it_goes_on(casme2, tmp_path):
     """SIGKILL between two shards; the finished ones are neither touched nor made again."""
     out = tmp_path / "out"

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from protocol_helpers import Config
 
 from mexjax.errors import DataError
 from mexjax.protocol import classes, splits
 from mexjax.protocol.fold_list import checked_folds
 from mexjax.protocol.splits import Fold, ProtocolError
-
-
-@dataclasses.dataclass
-class Config:
-    """The part of the configuration that protocols read."""
-
-    name: str = "loso"
-    classes: int = 5
-    num_splits: int = 5
-    num_validation_subjects: int = 0
-    task: str = "emotion"
-    units: str = "cd6me"
-    is_unsure_present: bool = False
 
 
 def make_table(subjects=6, clips=4, datasets=("synthetic",)):

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from protocol_helpers import Config
 from rich.console import Console
 from sklearn import metrics as sk
 from small import small_config
-from test_protocols import Config
 
 from mexjax.data import dataset as arrays
 from mexjax.errors import ConfigError, DataError

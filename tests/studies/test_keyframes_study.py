@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from test_keyframes import A, clip
+from protocol_helpers import BRIGHTNESS, clip_of
 
 from mexjax import load_config
 from mexjax.data import apex_spotting, keyframes, synthetic
@@ -20,7 +20,14 @@ from mexjax.train.study import load_dataset
 
 def test_deviation_of_the_worked_example():
     example = AnnotatedClip(
-        "d", "s", "c", 200.0, clip(A), (0, 20, 50), tuple(range(len(A))), truth=(2, 18, 50)
+        "d",
+        "s",
+        "c",
+        200.0,
+        clip_of(BRIGHTNESS),
+        (0, 20, 50),
+        tuple(range(len(BRIGHTNESS))),
+        truth=(2, 18, 50),
     )
     row = subject.deviations([example], [keyframes.Rule()]).iloc[0]
     assert [row[f"new_{key}"] for key in subject.KEYS] == [1, 19, 47]

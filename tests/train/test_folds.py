@@ -9,7 +9,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from small import small_config
+from small import BLOCKS, small_config
 
 from mexjax.errors import ConfigError
 from mexjax.protocol.splits import Fold
@@ -31,6 +31,7 @@ def unequal_study(strategy: str, optimizer: str, rate: float) -> Study:
     """Three folds of 27, 9 and 18 training clips: 4, 2 and 3 steps an epoch."""
     config = small_config(
         folds__strategy=strategy,
+        **BLOCKS,
         train__optimizer=optimizer,
         train__learning_rate=rate,
         train__schedule="constant",
@@ -99,7 +100,12 @@ def trained(
     return params, np.array(losses)
 
 
-GROUPINGS = [("vmap", 1), ("vmap", 2), ("vmap", 3), ("shard", 1)]
+GROUPINGS = [
+    pytest.param("vmap", 1, marks=pytest.mark.slow),
+    pytest.param("vmap", 2, marks=pytest.mark.slow),
+    ("vmap", 3),
+    ("shard", 1),  # of four devices, so one place in the group is empty
+]
 
 
 def leaves(tree):
@@ -121,7 +127,9 @@ def test_parameters_after_five_sgd_steps_agree(strategy, per_device):
             np.testing.assert_allclose(found[name], value, atol=1e-5 * scale, err_msg=name)
 
 
-@pytest.mark.parametrize(("strategy", "per_device"), [("vmap", 3), ("shard", 1)])
+@pytest.mark.parametrize(
+    ("strategy", "per_device"), [("vmap", 3), pytest.param("shard", 1, marks=pytest.mark.slow)]
+)
 def test_losses_of_twenty_adam_steps_agree(strategy, per_device):
     _, alone = trained("loop", 1, 20, "adam", RATE)
     _, grouped = trained(strategy, per_device, 20, "adam", RATE)
@@ -174,6 +182,7 @@ def test_steps_that_are_not_the_folds_own_change_nothing():
     )
 
 
+@pytest.mark.slow
 def test_a_short_fold_is_the_same_without_the_longer_ones():
     """Two epochs of fold 1 in a plan of its own: other places in the plan, the same training."""
     study = unequal_study("loop", *SGD)
@@ -235,7 +244,7 @@ def inside_loops(text: str) -> str:
     return "\n".join(blocks[name] for name in seen)
 
 
-@pytest.mark.parametrize("per_device", [1, 3])
+@pytest.mark.parametrize("per_device", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_no_convolution_inside_a_loop_on_the_cpu(per_device):
     text = compiled_text("vmap", per_device)
     assert " dot(" in text or " convolution(" in text
@@ -262,6 +271,7 @@ def test_sharded_step_has_no_collective():
     assert re.findall(COLLECTIVES, text) == []
 
 
+@pytest.mark.slow
 def test_one_compilation_for_a_shape():
     study, compiled = compiled_group("vmap", 2, *SGD)
     programs = compiled.programs

@@ -73,7 +73,14 @@ def train_two_steps(study: Study) -> tuple[np.ndarray, np.ndarray]:
     return np.array(losses), np.asarray(found["logits"])[0]
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+# One release with faces to find and one released cropped; all of them are the slow test.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("casme2", "smic") else pytest.param(name, marks=pytest.mark.slow)
+        for name in LAYOUTS
+    ],
+)
 def test_from_release_to_training(name, tmp_path, capsys):
     layout = release(name, tmp_path / "release", num_clips=CLIPS.get(name, 10))
     out = tmp_path / "out"

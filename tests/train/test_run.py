@@ -93,8 +93,15 @@ def test_a_fold_alone_is_the_fold_among_the_others(finished, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "steps"),
-    [({"train__num_epochs": 2}, [4, 6]), ({"train__num_epochs": 0, "train__num_steps": 6}, [6, 6])],
-    ids=["the last of an epoch", "a whole epoch"],
+    [
+        pytest.param({"train__num_epochs": 2}, [4, 6], id="the last of an epoch"),
+        pytest.param(
+            {"train__num_epochs": 0, "train__num_steps": 6},
+            [6, 6],
+            id="a whole epoch",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_steps_that_no_fold_of_a_group_has_are_left_out(changes, steps, tmp_path, monkeypatch):
     config = small_config(
@@ -176,7 +183,10 @@ class Killed(BaseException):
     """Stands for the process going away: nothing on the way catches it."""
 
 
-@pytest.mark.parametrize("calls", [3, 6, 11])
+@pytest.mark.parametrize(
+    "calls",
+    [3, pytest.param(6, marks=pytest.mark.slow), pytest.param(11, marks=pytest.mark.slow)],
+)
 def test_a_run_cut_short_goes_on_to_the_same_predictions(calls, finished, tmp_path, monkeypatch):
     """Cut at a step, without any saving on the way out; every epoch is checkpointed."""
     config = small_config(checkpoint__every_epochs=1)
@@ -215,6 +225,7 @@ def command(workdir, **changes):
     )
 
 
+@pytest.mark.slow
 def test_sigkill_then_sigterm_then_the_same_predictions(finished, tmp_path):
     """The real thing: processes killed at moments nobody chose."""
     workdir = tmp_path / "run"
