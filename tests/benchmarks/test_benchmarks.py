@@ -23,8 +23,8 @@ def load(name: str):
 
 
 SCRIPTS = (
-    "all", "cpu_tricks", "demo", "frozen", "key_frames", "loso", "ops", "pictures", "pipeline", "prepare",
-    "reselection", "side", "step_time",
+    "all", "cpu_tricks", "demo", "frozen", "key_frames", "loso", "ops", "pictures", "pipeline",
+    "prepare", "reselection", "side", "step_time",
 )  # fmt: skip
 
 
