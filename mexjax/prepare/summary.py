@@ -13,7 +13,7 @@ from mexjax.prepare.options import Options, Outcome
 from mexjax.protocol.classes import label_clips
 
 CARD = "configs/fdp.py"
-CARD_CLASSES = 5  # protocol.classes of configs/common.py
+CARD_CLASSES = 5  # the default of protocol.classes
 _MAX_LINES = 200  # of problems; the whole list is in preparation.json
 
 
