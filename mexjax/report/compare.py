@@ -21,7 +21,7 @@ from mexjax.report.results import subject_confusions, to_json_value
 from mexjax.report.tables import percent, rich_table
 
 # Keys in which runs of one configuration may differ: the seed, and what computes nothing.
-_INDIFFERENT = ("seed", "has_progress", "checkpoint.", "report.", "folds.strategy")
+_INDIFFERENT = ("seed", "has_progress", "cpu_heap", "checkpoint.", "report.", "folds.strategy")
 _INDIFFERENT += ("folds.per_chunk", "eval.batch_size", "train.steps_per_call")
 
 

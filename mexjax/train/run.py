@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from mexjax import machine
 from mexjax.config import check_values
 from mexjax.errors import OutOfMemoryError
+from mexjax.models import get_model
 from mexjax.ops import conv
 from mexjax.progress import TrainProgress
 from mexjax.report.write import write_report
@@ -66,6 +67,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     """
     start = time.perf_counter()
     check_values(config)
+    get_model(config.model.name).options(config.model, config.dtype)  # refuses unknown ones
     folder = Workdir.open(workdir, config, is_overwritten=overwrite)
     was_finished = has_record(folder)
     if not was_finished:
