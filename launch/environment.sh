@@ -31,7 +31,7 @@ find_python() {
 
 # use_environment EXTRAS: installs mexjax[EXTRAS] unless just that is installed already.
 use_environment() {
-    local extras="$1" python stamp wanted
+    local extras="$1" python stamp packages wanted
     stamp="$venv/.mexjax-installed"
     if [ ! -x "$venv/bin/python" ] || ! is_new_enough "$venv/bin/python"; then
         python="$(find_python)" || return 1
@@ -43,7 +43,8 @@ use_environment() {
         rm -rf "$venv"
         "$python" -m venv "$venv" || return 1
     fi
-    wanted="$extras $(cksum <"$root/pyproject.toml")"
+    packages="$(cat "$root/pyproject.toml" "$root/setup.py" | cksum)"
+    wanted="$extras $packages"
     if ! grep -qxF "$wanted" "$stamp" 2>/dev/null; then
         echo "Installing mexjax${extras:+[$extras]} and what it needs (once; about a minute)"
         if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
@@ -51,8 +52,8 @@ use_environment() {
             echo "The installation failed; pip's message is above. Starting again goes on from here." >&2
             return 1
         fi
-        # A later pyproject.toml makes every earlier line stale, so it replaces them.
-        grep -F "$(cksum <"$root/pyproject.toml")" "$stamp" >"$stamp.new" 2>/dev/null || true
+        # A later pyproject.toml or setup.py makes every earlier line stale, so it replaces them.
+        grep -F "$packages" "$stamp" >"$stamp.new" 2>/dev/null || true
         echo "$wanted" >>"$stamp.new" && mv "$stamp.new" "$stamp"
     fi
 }

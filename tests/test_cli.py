@@ -23,7 +23,6 @@ from mexjax.studies import ac4au_tables, command, options
 HELP = [
     ["--help"],
     ["train", "--help"],
-    ["--list"],
     ["--version"],
     ["prepare", "--help"],
     ["report", "--help"],
@@ -46,7 +45,7 @@ def python(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
     )
 
 
-def test_help_and_lists_import_no_jax():
+def test_help_imports_no_jax():
     """One process for all of them: it fails at the first one that imports JAX."""
     code = (
         "import sys\n"

@@ -8,7 +8,7 @@ from small import CARD, ROOT
 
 import mexjax
 from mexjax.config import KEYS, check_values, flat, list_cards
-from mexjax.data import dataset, keyframes, sampling, view_frames
+from mexjax.data import keyframes, loading, sampling, view_frames
 from mexjax.data.synthetic import CAMERAS
 from mexjax.errors import ConfigError
 from mexjax.models import get_model, list_models
@@ -51,7 +51,7 @@ def test_every_listed_variant_is_a_configuration_that_can_run(card):
 def test_every_preset_is_listed():
     """The docstrings of the cards name all presets of their papers; --list shows them."""
     for card in list_cards().values():
-        presets = get_model(card.name).PRESETS
+        presets = get_model(card.name).presets
         assert set(presets) <= set(card.variants), card.name
         assert card.title and all(card.variants.values())
 
@@ -172,14 +172,22 @@ def test_configuration_is_locked():
         ("data.split_scale=train", r"Set one of the two to none"),
     ],
 )
-def test_values_are_checked_by_the_table(override, message, tmp_path):
-    config = mexjax.load_config(CARD, [override])
+def test_values_are_checked_by_the_table(override, message):
     with pytest.raises(ConfigError, match=message):
-        check_values(config)
-    # Before the folder: what lies there is not looked at.
+        check_values(mexjax.load_config(CARD, [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("folds.strategy=pmap", r"Did you mean 'vmap'"),
+        ("model.backbone=lfg", r"Unknown model\.backbone 'lfg'\. Did you mean 'lgf'"),
+    ],
+)
+def test_values_are_checked_before_the_folder_is_opened(override, message, tmp_path):
     (tmp_path / "run").write_text("in the way")
     with pytest.raises(ConfigError, match=message):
-        mexjax.run(config, tmp_path / "run")
+        mexjax.run(mexjax.load_config(CARD, [override]), tmp_path / "run")
 
 
 def test_a_configuration_without_a_key_is_refused():
@@ -194,14 +202,14 @@ def test_the_table_agrees_with_those_who_know_the_choices():
     papers = [get_model(name) for name in list_models()]
     assert choices == {
         "dtype": {"float32", "bfloat16"},
-        "data.name": set(dataset.SOURCES),
+        "data.name": set(loading.SOURCES),
         "data.sampling": set(sampling.RULES),
-        "data.view": {view for paper in papers for view in paper.VIEWS},
-        "data.key_frames.choice": {choice for known in dataset.CHOICES for choice in known},
-        "data.key_frames.splits": set(dataset.SPLITS),
+        "data.view": {view for paper in papers for view in paper.views},
+        "data.key_frames.choice": {choice for known in loading.CHOICES for choice in known},
+        "data.key_frames.splits": set(loading.SPLITS),
         "data.key_frames.window": set(keyframes.WINDOWS),
         "data.key_frames.difference": set(keyframes.DIFFERENCES),
-        "data.control": set(dataset.CONTROLS),
+        "data.control": set(loading.CONTROLS),
         "data.center": set(augment.CENTERS),
         "data.magnify": set(view_frames.METHODS),
         "data.magnify_gain": set(magnet.GAINS),

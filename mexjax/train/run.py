@@ -19,6 +19,7 @@ from mexjax.config import check_values
 from mexjax.cpu import is_cpu
 from mexjax.cpu.heap import Heap, heap_for_training
 from mexjax.errors import OutOfMemoryError
+from mexjax.models import get_model
 from mexjax.ops import conv
 from mexjax.progress import TrainProgress
 from mexjax.report.write import write_report
@@ -86,6 +87,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     """
     start = time.perf_counter()
     check_values(config)
+    get_model(config.model.name).options(config.model, config.dtype)  # refuses unknown ones
     folder = Workdir.open(workdir, config, is_overwritten=overwrite)
     was_finished = has_record(folder)
     if not was_finished:
