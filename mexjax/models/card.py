@@ -1,4 +1,4 @@
-"""How every recipe card begins: the base configuration with the options of a paper's preset."""
+"""The beginning of every recipe card: the defaults with the options of a paper's preset."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def start(name: str, variant: str = "") -> ConfigDict:
     """The configuration that a card fills in.
 
     Args:
-      name: of the paper, a key of `mexjax.models.MODELS`.
-      variant: of the paper's presets; the empty one is `tiny`.
+      name: name of the paper, a key of `mexjax.models.MODELS`.
+      variant: name of one of the paper's presets; the empty one is `tiny`.
 
     Returns:
       Every key of `mexjax.config.KEYS` with its default, `data.synthetic` with the fields of

@@ -13,16 +13,16 @@ from typing import Any, Literal, TypeVar
 from mexjax.errors import ConfigError, unknown_name
 
 T = TypeVar("T")
-# Keys of config.model that say which options are meant and are none themselves.
+# Keys of config.model that name the options and are no options themselves.
 SELECTORS = ("name", "preset")
 
 
 def read_options(paper: str, presets: Mapping[str, T], given: Mapping[str, Any]) -> T:
-    """The options of a model: those given, the others from the preset they name.
+    """The options of a model: the given ones, and all others from the preset they name.
 
     Args:
       paper: name of the model, for messages.
-      presets: instances of one frozen dataclass by name; without a name `paper` is taken.
+      presets: instances of one frozen dataclass by name; `paper` is the default.
       given: keys of the model, for example `config.model`. Lists count as tuples.
 
     Raises:
@@ -68,15 +68,15 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
             raise ConfigError(f"{key} takes a finite number; found {value!r}.")
         # An integer stays one: what was written is what is saved.
         return value
-    if isinstance(kind, type | types.UnionType) and isinstance(value, kind):
-        if kind is bool or not isinstance(value, bool):
-            return value
+    is_of_kind = isinstance(kind, type | types.UnionType) and isinstance(value, kind)
+    if is_of_kind and (kind is bool or not isinstance(value, bool)):
+        return value
     name = getattr(kind, "__name__", str(kind))
     raise ConfigError(f"{key} takes a value of type {name}; found {value!r}.")
 
 
 def check_lengths(what: str, options: Any, keys: tuple[str, ...]) -> None:
-    """Refuse options of which some do not have one value a stage.
+    """Refuses options that do not all have one value a stage.
 
     Raises:
       ConfigError: the lengths of the options named by `keys` differ.

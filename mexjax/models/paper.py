@@ -1,4 +1,4 @@
-"""The interface of a paper: all that training, data and reports ask of one, with defaults."""
+"""The interface of a paper: all that training, data and reports ask of it, with defaults."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Paper:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        known = set(dir(Paper)) | set(Paper.__annotations__)
+        allowed = set(dir(Paper)) | set(Paper.__annotations__)
         for name in vars(cls):
-            if not name.startswith("_") and name not in known:
-                members = sorted(key for key in known if not key.startswith("_"))
+            if not name.startswith("_") and name not in allowed:
+                members = sorted(key for key in allowed if not key.startswith("_"))
                 raise TypeError(unknown_name(f"member of the paper {cls.__name__}", name, members))
 
     def options(self, model: Mapping[str, Any], dtype: str | None = None) -> Any:
@@ -67,10 +67,10 @@ class Paper:
         Raises:
           ConfigError: see `mexjax.models.options.read_options`.
         """
-        given = dict(model.items()) | ({} if dtype is None else {"dtype": dtype})
-        return read_options(self.name, self.presets, given)
+        keys = dict(model.items()) | ({} if dtype is None else {"dtype": dtype})
+        return read_options(self.name, self.presets, keys)
 
-    # The network and its training.
+    # These members are about the network and its training.
 
     def network(self, options: Any, classes: Sequence[str]) -> nn.Module:
         """The linen module for the classes or action units of a dataset, given by their names.
@@ -86,15 +86,15 @@ class Paper:
         """The loss of each clip, f32[B], and its parts by name, f32[B], which are logged.
 
         Args:
-          outputs: of the network.
-          batch: what the network saw, with `label`, `subject` i32[B], `weight` f32[B] (0 for
-            padding), `targets` and `fold_arrays`.
-          options: of the paper.
+          outputs: outputs of the network.
+          batch: the batch that the network saw, with `label`, `subject` i32[B], `weight` f32[B]
+            (0 for padding), `targets` and `fold_arrays`.
+          options: options of the paper.
         """
         raise NotImplementedError(f"{type(self).__name__} has no loss.")
 
     def inputs(self, clip: jax.Array, options: Any) -> ArrayDict:
-        """Entries of the batch that are made from a normalised clip f32[B,T,H,W,C]."""
+        """Entries of the batch that normalised clips f32[B,T,H,W,C] give."""
         del options
         return {"clip": clip}
 
@@ -123,7 +123,7 @@ class Paper:
         del options
         return False
 
-    # Weights that training starts from or keeps: see `mexjax.train.frozen`.
+    # These members are about weights that training starts from or keeps (`mexjax.train.frozen`).
 
     def start(self, options: Any) -> dict[str, Any]:
         """Parameters that every fold starts from instead of a draw: parts of the tree."""
@@ -145,7 +145,7 @@ class Paper:
         del options
         return False
 
-    # Data beside the view of `data.view`.
+    # These members are about data beside the view of `data.view`.
 
     def follows_frames_with_flow(self, options: Any) -> bool:
         """True if optical flow follows the key frames of a clip (`mexjax.ops.flow_frames`)."""
@@ -156,7 +156,7 @@ class Paper:
         """Further views of each clip with their parameters: entries of every batch.
 
         Args:
-          options: of the paper.
+          options: options of the paper.
           units: numbers of the action units of `protocol.units`.
         """
         del options, units
@@ -179,7 +179,7 @@ class Paper:
         del dataset, folds, options
         return {}
 
-    # Reports.
+    # These members are about reports.
 
     def features(
         self,
@@ -194,7 +194,7 @@ class Paper:
           config: the whole configuration.
           dataset: all clips.
           rows: i[N], the row of each held-out clip in the dataset.
-          outputs: `predictions` of them but the logits, [N, ...].
+          outputs: their `predictions` without the logits, [N, ...].
         """
         del config, dataset, rows, outputs
         return {}
@@ -204,7 +204,7 @@ class Paper:
         del config
         return []
 
-    # Weights from and to the names of PyTorch.
+    # These members are about weights under the names of PyTorch.
 
     def from_torch(
         self, state: Mapping[str, np.ndarray], **kwargs: Any

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -25,7 +27,7 @@ class Mode:
     num_frames: int = struct.field(pytree_node=False, default=1)
 
     @classmethod
-    def from_batch(cls, batch: dict[str, jax.Array], *, train: bool) -> Mode:
+    def from_batch(cls, batch: Mapping[str, jax.Array], *, train: bool) -> Mode:
         """The mode of whole clips: `weight` and `is_frozen` are optional entries of `batch`."""
         return cls(is_train=train, weight=batch.get("weight"), is_frozen=batch.get("is_frozen"))
 

@@ -48,7 +48,7 @@ class BatchMaker:
     Attributes:
       config: the whole configuration.
       paper: the paper.
-      options: of the paper.
+      options: options of the paper.
     """
 
     config: ConfigDict

@@ -56,7 +56,7 @@ def train_group(
 
     Args:
       study: the run.
-      folder: of the run.
+      folder: folder of the run.
       compiled: the programs of a group.
       data: from `mexjax.train.programs.device_data`, on the device.
       index: number of the group.

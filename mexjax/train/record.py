@@ -38,7 +38,7 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
 
     Args:
       study: the run, of which every fold is recorded in the folder.
-      folder: of the run.
+      folder: folder of the run.
       compile_s: seconds this process spent before training.
       total_s: seconds this process spent.
     """

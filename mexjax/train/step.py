@@ -77,7 +77,7 @@ class FoldFunctions:
     Attributes:
       config: the whole configuration.
       paper: the paper.
-      options: of the paper.
+      options: options of the paper.
       module: the network.
       optimizer: see `mexjax.train.optim`.
       has_invalid_steps: whether any fold of the run has steps it must sit out. Without them the

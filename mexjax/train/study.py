@@ -57,7 +57,7 @@ class Study:
     Attributes:
       config: the whole configuration.
       paper: the system that is trained.
-      options: of the paper.
+      options: options of the paper.
       module: its network.
       dataset: all clips.
       all_folds: every fold of the protocol.
@@ -125,7 +125,7 @@ def load_dataset(config: ConfigDict, paper: Paper | None = None, options: Any = 
     Args:
       config: the whole configuration.
       paper: the paper; None: the one the configuration names.
-      options: of the paper; None: those of the configuration.
+      options: options of the paper; None: those of the configuration.
 
     Raises:
       ConfigError, DataError: see `mexjax.data.loading.load`.

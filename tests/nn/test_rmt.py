@@ -18,7 +18,7 @@ from mexjax.interop import common
 from mexjax.models.spatio_temporal import weights as st_unit
 from mexjax.models.spatio_temporal.place import PositionViT, resize_map
 from mexjax.models.spatio_temporal.unit import Head
-from mexjax.models.tsfmicro.up_conv import upsample_conv
+from mexjax.models.tsfmicro.network import upsample_conv
 from mexjax.nn.mode import Mode
 from mexjax.nn.rmt import RMT_T, ConvStem, Retention, RetentionBlock, RetentionStages
 from mexjax.ops import retention_tables

@@ -39,8 +39,8 @@ class AC4AUPaper(Paper):
     def inputs(self, clip: jax.Array, options: Options) -> dict[str, jax.Array]:
         """The clip f[B,T,H,W,C], red, green, blue, in the backbone's order of colours.
 
-        With `masks_repeated_frames` also `is_seen` bool[B,T]: false from the second of equal last
-        frames on.
+        With `masks_repeated_frames` there is also `is_seen` bool[B,T], which is false from the
+        second of equal last frames on.
         """
         batch = {"clip": clip[..., ::-1] if options.channel_order == "bgr" else clip}
         if options.masks_repeated_frames:
@@ -58,10 +58,10 @@ class AC4AUPaper(Paper):
         """L = L_AU + gamma L_DC of each clip (equations 7 and 8), L_AU summed over the units.
 
         Args:
-          outputs: of the network.
+          outputs: outputs of the network.
           batch: `label` 0/1 i32[B,A], `unit_share` f32[A]; with a subject head `subject` i32[B] and
             `is_training_subject` bool[S].
-          options: of the paper.
+          options: options of the paper.
 
         Returns:
           f32[B], and its parts: `au`, and with a subject head `dc`, unweighted, and `subject_acc`.
@@ -92,11 +92,11 @@ class AC4AUPaper(Paper):
         return total, logs
 
     def predictions(self, outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """What is kept of a clip: logits f32[B,A], and `on_request` where there are such."""
+        """The recorded outputs of a clip: logits f32[B,A], and those of `on_request` that exist."""
         return {key: outputs[key] for key in ("logits", *self.on_request) if key in outputs}
 
     def rate_factor(self, path: ParamPath, options: Options) -> float:
-        """`backbone_rate` of the backbone, 1 of everything else."""
+        """`backbone_rate` for parameters of the backbone, 1 for all others."""
         return options.backbone_rate if path[0] == "backbone" else 1.0
 
     def start(self, options: Options) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class AC4AUPaper(Paper):
         return start(options, "params")
 
     def start_statistics(self, options: Options) -> dict[str, Any]:
-        """The same of batch statistics."""
+        """See `mexjax.models.ac4au.start.start`: the batch statistics of the backbone, if any."""
         return start(options, "batch_stats")
 
     def fold_arrays(

@@ -37,6 +37,11 @@ class ExpertBank(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Runs on features.
+
+        Raises:
+          ConfigError: an unknown kind.
+        """
         if self.kind not in EXPERTS:
             raise ConfigError(unknown_name("kind of expert", self.kind, EXPERTS))
         x = x.astype(self.dtype)
@@ -58,7 +63,7 @@ class ExpertBank(nn.Module):
 
 
 def _stacked_init() -> Initializer:
-    """LeCun's normal, each of the stacked kernels by its own number of inputs."""
+    """LeCun's normal, scaled for each of the stacked kernels by its own number of inputs."""
     return nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", batch_axis=(0,))
 
 
@@ -68,11 +73,13 @@ class ExpertMixture(nn.Module):
     Attributes:
       num_units: A.
       num_experts: E; 0: as many as units.
-      kind, hidden, dropout_rate: of the experts.
+      kind: kind of the experts.
+      hidden: width of the experts that are MLPs.
+      dropout_rate: dropout rate of the experts.
       mix: `prob`, the probabilities of the experts are mixed, as equation 5 reads; `logit`, their
         logits are, and the mix is made a probability.
       top_k: each unit listens to its k heaviest experts alone; 0: to all, as in the paper.
-      diagonal_bias: at the start, a head start of expert k in the gate of unit k.
+      diagonal_bias: initial advantage of expert k in the gate of unit k.
       has_gates: False: expert k is unit k, without any mixing.
     """
 
@@ -120,7 +127,7 @@ class ExpertMixture(nn.Module):
             diagonal = jnp.eye(self.num_units, num_experts, dtype=dtype) * self.diagonal_bias
             return diagonal.reshape(shape)
 
-        # Zeros: at first every unit listens to all experts alike.
+        # With zeros every unit at first listens to all experts alike.
         gate = nn.Dense(
             self.num_units * num_experts,
             dtype=self.dtype,
@@ -134,17 +141,17 @@ class ExpertMixture(nn.Module):
         log_gates = jax.nn.log_softmax(scores)
         gates = jnp.exp(log_gates)
         if self.mix == "logit":
-            found = binary_outputs(jnp.einsum("bae,be->ba", gates, logits))
+            outputs = binary_outputs(jnp.einsum("bae,be->ba", gates, logits))
         else:
-            # log of sums of weight x probability: exact, since the weights sum to 1.
+            # These are logarithms of sums of weight x probability: exact, for weights sum to 1.
             log_p = jax.nn.logsumexp(log_gates + jax.nn.log_sigmoid(logits)[:, None], axis=-1)
             log_not_p = jax.nn.logsumexp(log_gates + jax.nn.log_sigmoid(-logits)[:, None], axis=-1)
-            found = {"log_p": log_p, "log_not_p": log_not_p, "logits": log_p - log_not_p}
-        return found | {"gates": gates, "expert_logits": logits}
+            outputs = {"log_p": log_p, "log_not_p": log_not_p, "logits": log_p - log_not_p}
+        return outputs | {"gates": gates, "expert_logits": logits}
 
 
 def _is_among(scores: jax.Array, k: int) -> jax.Array:
-    """bool of the same shape: whether a score is one of the k largest; of equals the first."""
+    """Mask of the same shape: true for the k largest scores; the first of equal scores wins."""
     _, places = jax.lax.top_k(scores, k)
     return jax.nn.one_hot(places, scores.shape[-1], dtype=bool).any(axis=-2)
 
@@ -157,12 +164,12 @@ def binary_outputs(logits: jax.Array) -> dict[str, jax.Array]:
 
 
 def gate_statistics(gates: jax.Array) -> dict[str, jax.Array]:
-    """What the gates f32[B,A,E] do on average.
+    """Averages of the gates f32[B,A,E].
 
     Returns:
       `matrix` f32[A,E], mean weight of each expert in each unit; `load` f32[E], its mean over the
-      units; `entropy` f32[A], mean entropy of a unit's weights over log E: 1 is all alike, 0 one
-      expert alone.
+      units; `entropy` f32[A], mean entropy of a unit's weights over log E: 1 if all weigh alike, 0
+      if there is one expert alone.
     """
     matrix = gates.mean(axis=0)
     entropy = -(gates * jnp.log(jnp.maximum(gates, 1e-30))).sum(axis=-1).mean(axis=0)

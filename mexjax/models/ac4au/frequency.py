@@ -1,7 +1,7 @@
-"""A clip's features over time in frequencies: what stays (DC) and what changes (AC).
+"""A clip's features split by frequency over time: the constant part (DC) and the rest (AC).
 
 The frequency-aware redundancy decomposer of AC4AU ("Regulatory Focus Theory Induced
-Micro-Expression Analysis with Structured Representation Learning", ACM MM 2025). Of l frames F,
+Micro-Expression Analysis with Structured Representation Learning", ACM MM 2025). For l frames F,
 
     F_k = sum_t F_t exp(-2 pi i k t / l),     k = 0 ... l // 2     (real FFT over time)
     DC  = F_0 = sum_t F_t
@@ -34,7 +34,7 @@ MODES = ("irfft", "eq3")
 def frd(
     x: jax.Array, *, mode: str = "irfft", bands: tuple[int, int] | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Decompose features over time, along the second last axis.
+    """Decomposes features over time, along the second last axis.
 
     Args:
       x: f[..., l, C].
@@ -59,7 +59,7 @@ def frd(
             f"Bands {tuple(bands)} of {length} frames: expected 1 <= first <= last <="
             f" {length // 2}."
         )
-    # Frame by frame: a reduction over an outer axis is a slow loop on the CPU.
+    # Frames are added one by one: a reduction over an outer axis is a slow loop on the CPU.
     total = sum_terms(x[..., t, :] for t in range(length))
     if bands is not None:
         matrix = _band_matrix(length, *bands, is_printed=mode == "eq3")
@@ -76,7 +76,7 @@ def frd(
 
 
 def _band_matrix(length: int, first: int, last: int, *, is_printed: bool) -> np.ndarray:
-    """f64[l, l]: from F to its bins first ... last, as the inverse transform or equation 3."""
+    """The matrix f64[l, l] from F to its bins first ... last, by the inverse or by equation 3."""
     t, s = np.meshgrid(np.arange(length), np.arange(length), indexing="ij")
     matrix = np.zeros((length, length))
     for k in range(first, last + 1):

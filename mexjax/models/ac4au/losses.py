@@ -1,6 +1,6 @@
-"""Losses that more than one paper can use: angular margin, focal and plain binary cross-entropy.
+"""Losses of AC4AU: angular margin, focal and plain binary cross-entropy.
 
-All take and give float32, whatever the network computes in.
+All of them take and give float32 for every dtype of the network.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ def angular_margin_logits(
     margin: float = 0.5,
     mode: str = "monotone",
 ) -> jax.Array:
-    """scale * cos(theta), and scale * cos(theta + margin) for the class of the label.
+    """Logits scale * cos(theta), and scale * cos(theta + margin) for the class of the label.
 
     Equation 7 of AC4AU; ArcFace (Deng et al., CVPR 2019). Where theta + margin passes pi, cos(theta
     + margin) rises again and would reward moving away. `literal` lets it; `monotone` goes on from
     there by cos(theta) - margin * sin(margin); `easy` has a margin only where cos(theta) > 0.
 
     Args:
-      cosines: f[B, S] of the angles to S prototypes.
+      cosines: f[B, S], cosines of the angles to S prototypes.
       label: i32[B].
-      scale, margin: s without unit, m in radians.
+      scale: s, without unit.
+      margin: m, in radians.
       mode: one of `MARGIN_MODES`.
 
     Returns:
@@ -43,7 +44,7 @@ def angular_margin_logits(
     """
     if mode not in MARGIN_MODES:
         raise ConfigError(unknown_name("mode of the angular margin", mode, MARGIN_MODES))
-    # No arccos, and a sine that has a slope at 0: both are steep without bound at +-1.
+    # There is no arccos, and the sine has a slope at 0: else both are steep without bound at +-1.
     cosines = jnp.clip(cosines.astype(jnp.float32), -_LARGEST_COSINE, _LARGEST_COSINE)
     sines = jnp.sqrt(jnp.maximum(1 - jnp.square(cosines), 0) + 1e-12)
     moved = cosines * math.cos(margin) - sines * math.sin(margin)
@@ -70,8 +71,10 @@ def angular_margin_loss(
     Args:
       cosines: f[B, S].
       label: i32[B].
-      is_class: bool[S]: false for a prototype that is padding; None: none is.
-      scale, margin, mode: as there.
+      is_class: bool[S], false for a prototype that is padding; None: none is.
+      scale: s, without unit.
+      margin: m, in radians.
+      mode: one of `MARGIN_MODES`.
     """
     logits = angular_margin_logits(cosines, label, scale=scale, margin=margin, mode=mode)
     if is_class is not None:
@@ -93,7 +96,8 @@ def focal_terms(
         -alpha p^focus log(1 - p)                 where it is not
 
     Args:
-      log_p, log_not_p: f32[..., A], log p and log(1 - p). Logarithms, so that nothing saturates.
+      log_p: f32[..., A], log p. Logarithms do not saturate.
+      log_not_p: f32[..., A], log(1 - p).
       target: 0/1 [..., A].
       alpha: f32[A], share of clips that show the unit.
       focus: exponent; 0 is balanced cross-entropy.
@@ -108,6 +112,6 @@ def focal_terms(
 
 
 def cross_entropy_terms(log_p: jax.Array, log_not_p: jax.Array, target: jax.Array) -> jax.Array:
-    """Binary cross-entropy of each action unit, f32[..., A]; arguments as of `focal_terms`."""
+    """Binary cross-entropy of each action unit, f32[..., A]; arguments are in `focal_terms`."""
     target = target.astype(jnp.float32)
     return -(target * log_p + (1 - target) * log_not_p)

@@ -1,12 +1,12 @@
-"""AC4AU: action units from what changes in a clip, subjects from what stays.
+"""AC4AU: action units from the changes in a clip, subjects from what stays.
 
 A face network with a transformer over its last map sees each frame alone. Over time its features
-fall apart into their sum (DC), from which a margin loss tells subjects apart so that identity
-gathers there, and the rest (AC), from which a second transformer and gated experts tell the action
-units. "Regulatory Focus Theory Induced Micro-Expression Analysis with Structured Representation
-Learning", ACM MM 2025.
+split into their sum (DC) and the rest (AC). A margin loss tells subjects apart by the sum, so that
+identity gathers there; a second transformer and gated experts tell the action units by the rest.
+The paper is "Regulatory Focus Theory Induced Micro-Expression Analysis with Structured
+Representation Learning", ACM MM 2025.
 
-Presets: `paper`, pre-trained weights given; `scratch`, the same without; `tiny`, for a laptop.
+Presets: `paper` starts from pre-trained weights, `scratch` without them; `tiny` is for a laptop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class AC4AU(nn.Module):
     """The whole network.
 
     Attributes:
-      options: of the paper.
+      options: options of the paper.
       num_units: A.
     """
 
@@ -45,7 +45,7 @@ class AC4AU(nn.Module):
         Args:
           batch: `clip` f[B,T,H,W,C], normalised; optional `weight` f32[B] (0: padding),
             `is_frozen` bool[], `is_seen` bool[B,T] (false: a repeated frame) and
-            `is_training_subject` bool[S]: with it, and with it alone, there is a subject head.
+            `is_training_subject` bool[S], which alone brings the subject head.
           train: batch statistics and dropout are on.
 
         Returns:
@@ -68,7 +68,7 @@ class AC4AU(nn.Module):
         f_dc, f_ac = frd(
             features,
             mode="irfft" if c.frd == "none" else c.frd,
-            bands=c.frd_bands or None,
+            bands=(c.frd_bands[0], c.frd_bands[1]) if c.frd_bands else None,
         )
         changing = features if c.frd == "none" else f_ac
         outputs = {"f_dc": f_dc, "f_ac": f_ac, "f": self._temporal(changing, batch, mode)}
@@ -104,7 +104,7 @@ class AC4AU(nn.Module):
 
             def extend(x: jax.Array, _: Mode) -> jax.Array:
                 x = attend(x, _) if c.insert_at == "conv_5" else x
-                # Wide as the map itself, and without the activation of its second convolution.
+                # The block is as wide as the map, and its second convolution has no activation.
                 block = Bottleneck(
                     x.shape[-1],
                     x.shape[-1],

@@ -17,16 +17,16 @@ from mexjax.errors import ConfigError
 class Options:
     """Options of AC4AU; the defaults are those of the text."""
 
-    # Backbone: MobileFaceNet, pre-trained on faces. Which layout is not said; these are the sizes
-    # of the one most derived code uses.
+    # Backbone: MobileFaceNet, pre-trained on faces. The text does not say which layout; these are
+    # the sizes of the one that most derived code uses.
     width: int = 1
     emb_dim: int = 512
     bn_eps: float = 1e-5
-    # Divides all widths, and the bottlenecks of conv_3, conv_4, conv_5: smaller networks of ours.
+    # Divisor of all widths, and bottlenecks of conv_3, conv_4, conv_5, for our smaller networks.
     backbone_divisor: int = 1
     backbone_depths: tuple[int, ...] = (4, 6, 2)
-    # Whether the backbone starts from the weights in the file `pretrained` (any that
-    # mexjax.from_torch("mobilefacenet", ...) reads). 22.3 against 40.5 points in Table 2.
+    # True: the backbone starts from the weights in the file `pretrained` (any that
+    # mexjax.from_torch("mobilefacenet", ...) reads). Table 2 has 22.3 points without them, else 40.5.
     is_pretrained: bool = True
     pretrained: str = ""
     # Learning rate of the backbone over that of the rest.
@@ -34,16 +34,16 @@ class Options:
     # Order of the colours that the backbone sees: bgr | rgb. The public weights of this layout
     # were trained on blue, green, red.
     channel_order: Literal["bgr", "rgb"] = "bgr"
-    # Batch norm of the backbone uses and keeps the statistics it has. Not in the text; the frames
-    # of a clip are nearly the same, so that a batch of B clips counts as B, not 8 B.
+    # True: batch norm of the backbone uses and keeps the statistics it has. The text does not say
+    # so; the frames of a clip are nearly the same, so B clips count as B samples, not as 8 B.
     freeze_bn: bool = False
-    # Spatial transformer: after conv_5 (7 x 7 tokens of 128) | conv_4 (14 x 14). Not given: the
-    # rest of the backbone after conv_5 is what the text calls residual mapping, three
-    # convolutions with batch norm and a PReLU after the first alone.
+    # Place of the spatial transformer: after conv_5 (7 x 7 tokens of 128) | conv_4 (14 x 14). The
+    # text does not give it; its residual mapping, three convolutions with batch norm and a PReLU
+    # after the first alone, is the rest of the backbone after conv_5.
     insert_at: Literal["conv_4", "conv_5"] = "conv_5"
     # backbone: its own last three layers | residual: three more before them, added to the map.
     tail: Literal["backbone", "residual"] = "backbone"
-    # Heads as in the text; the other sizes are not given.
+    # Sizes of the spatial transformer: the text gives the heads and no other.
     spatial_depth: int = 1
     spatial_heads: int = 4
     spatial_mlp_width: int = 512
@@ -52,13 +52,13 @@ class Options:
     spatial_style: Literal["pre_norm", "torch_default"] = "pre_norm"
     spatial_dropout_rate: float = 0.1
     has_spatial_position: bool = True
-    # Frequency decomposition over time: irfft | eq3, as printed |
-    # none: what follows sees the features themselves (Table 2).
+    # Frequency decomposition over time: irfft | eq3, as printed | none: the layers after it see the
+    # features themselves (Table 2).
     frd: Literal["irfft", "eq3", "none"] = "irfft"
     # Bins of the transform that are kept, first and last; (): all but 0.
     frd_bands: tuple[int, ...] = ()
-    # Temporal transformer. No size is given. Without positions it does not know the order of
-    # frames, since the mean over time follows; the text mentions none.
+    # Sizes of the temporal transformer: the text gives none. Without positions it does not know the
+    # order of frames, since the mean over time follows; the text mentions no positions.
     temporal_depth: int = 2
     temporal_heads: int = 4
     temporal_mlp_width: int = 1024
@@ -70,23 +70,23 @@ class Options:
     masks_repeated_frames: bool = False
     # auser: experts and gates | no_gate: expert k is unit k | linear: one layer (Table 2).
     head: Literal["auser", "no_gate", "linear"] = "auser"
-    # mlp | linear, and how wide. Not given.
+    # Kind of the experts, mlp | linear, and their width. The text gives neither.
     expert: Literal["mlp", "linear"] = "mlp"
     expert_width: int = 128
     expert_dropout_rate: float = 0.1
-    # Experts; 0: as many as units, as in the paper.
+    # Number of experts; 0: as many as units, as in the paper.
     num_experts: int = 0
     # prob: probabilities of experts are mixed, as equation 5 reads | logit: their logits are.
     mix: Literal["prob", "logit"] = "prob"
     # Each unit listens to its k heaviest experts; 0: to all, as in the paper.
     top_k: int = 0
-    # Head start of expert k in the gate of unit k.
+    # Initial advantage of expert k in the gate of unit k.
     gate_diagonal_bias: float = 0.0
     # focal: equation 8 | bce: plain (Table 2). Both are summed over the units.
     au_loss: Literal["focal", "bce"] = "focal"
     focus: float = 2.0
-    # Share of clips with each unit, the weight of its absence: global, of all clips, the held-out
-    # dataset included, as the paper does | train, of the training fold.
+    # Share of clips with each unit, the weight of its absence, counted in: global, all clips, the
+    # held-out dataset included, as the paper does | train, the clips of the training fold.
     alpha: Literal["global", "train"] = "global"
     # Weight of the subject loss (Table 3), its scale s, margin m (rad) and what happens past pi:
     # literal | monotone | easy (mexjax/models/ac4au/losses.py).
@@ -94,7 +94,7 @@ class Options:
     arc_scale: float = 32.0
     arc_margin: float = 0.5
     arc_mode: Literal["literal", "monotone", "easy"] = "monotone"
-    # What the network computes in; parameters, statistics, the subject head, experts' sums and
+    # The type the network computes in; parameters, statistics, the subject head, experts' sums and
     # losses are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -110,7 +110,7 @@ PAPER = Options()
 PRESETS = {
     "paper": PAPER,
     "scratch": dataclasses.replace(PAPER, is_pretrained=False),
-    # For clips of 64 x 64 on a laptop.
+    # This one is for clips of 64 x 64 on a laptop.
     "tiny": dataclasses.replace(
         PAPER,
         is_pretrained=False,
@@ -124,7 +124,7 @@ PRESETS = {
         temporal_dropout_rate=0.1,
         expert_width=32,
         alpha="train",
-        # With 0.1 the subject loss, ten times as large at the start, has the few updates.
+        # With 0.1 the subject loss, at first ten times as large, would take the few updates.
         gamma=0.02,
     ),
 }

@@ -1,4 +1,4 @@
-"""AC4AU beside its network: what training starts from and knows of a fold, what is kept of it."""
+"""Training of AC4AU: the weights it starts from, and the arrays that a fold gives its losses."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mexjax.protocol.splits import Fold
 
 
 def fold_arrays(dataset: Dataset, folds: Sequence[Fold], options: Options) -> dict[str, np.ndarray]:
-    """What the losses need to know of a fold's clips.
+    """Arrays that the losses need about the clips of each fold.
 
     Subjects are numbered over all datasets, since the same number in two of them is another person.
 
     Returns:
-      unit_share f32[F,A], share of clips with each unit (`alpha` says of which clips);
+      unit_share f32[F,A], share of clips with each unit (`alpha` says which clips count);
       is_training_subject bool[F,S], unless `gamma` is 0.
     """
     subjects = np.arange(dataset.subjects.max() + 1)
@@ -41,7 +41,7 @@ def start(options: Options, kind: str) -> dict[str, Any]:
     """Variables that training starts from instead of a draw: those of the backbone, if any.
 
     Args:
-      options: of the paper.
+      options: options of the paper.
       kind: `params` or `batch_stats`.
 
     Raises:
@@ -57,10 +57,10 @@ def start(options: Options, kind: str) -> dict[str, Any]:
             " from scratch with configs/ac4au.py:scratch."
         )
     module, variables = _load(options.pretrained, options.bn_eps)
-    for key, found in (("width", module.width), ("emb_dim", module.emb_dim)):
-        if getattr(options, key) != found:
+    for key, size in (("width", module.width), ("emb_dim", module.emb_dim)):
+        if getattr(options, key) != size:
             raise ConfigError(
-                f"The weights in {options.pretrained} are of model.{key}={found}, and the"
+                f"The weights in {options.pretrained} are of model.{key}={size}, and the"
                 f" configuration says {getattr(options, key)}."
             )
     return {"backbone": variables[kind]}
@@ -68,5 +68,7 @@ def start(options: Options, kind: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)
 def _load(path: str, eps: float) -> tuple[MobileFaceNet, dict[str, Any]]:
-    """The weights of a file; the last one stays in memory."""
-    return network_from_torch("mobilefacenet", path, eps=eps)
+    """The weights of a file; those of the last file stay in memory."""
+    module, variables = network_from_torch("mobilefacenet", path, eps=eps)
+    assert isinstance(module, MobileFaceNet)
+    return module, variables

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,9 @@ from mexjax.nn.layers import truncated_normal
 from mexjax.nn.mode import Mode
 from mexjax.nn.vit import Block
 
-# How blocks are built: norms before the branches, or as PyTorch's encoder layer is unless told
-# otherwise.
-STYLES: dict[str, dict[str, object]] = {
+# Fields of the blocks: norms come before the branches, or the defaults of PyTorch's encoder layer
+# hold.
+STYLES: dict[str, dict[str, Any]] = {
     "pre_norm": {},
     "torch_default": {"is_post_norm": True, "activation": "relu", "epsilon": 1e-5},
 }
@@ -24,11 +26,11 @@ class TokenEncoder(nn.Module):
     """f[N,L,C] -> f[N,L,C]: position code, blocks and, if asked for, a last layer norm.
 
     Attributes:
-      depth: number of blocks; with 0 and no code nothing is done.
-      has_position: whether a learnt code f[1,L,C] is added; without it the tokens have no order.
-      has_last_norm: whether a layer norm follows the blocks.
+      depth: number of blocks; with 0 and without position and norm tokens stay as they are.
+      has_position: True: a learnt code f[1,L,C] is added; without it the tokens have no order.
+      has_last_norm: True: a layer norm follows the blocks.
       style: a key of `STYLES`.
-      starts_as_identity: of `pre_norm`: branches end with zeros at the start.
+      starts_as_identity: True: branches of `pre_norm` end with zeros at the start.
     """
 
     depth: int

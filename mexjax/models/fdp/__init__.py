@@ -30,11 +30,11 @@ class FDPPaper(Paper):
         return FDP(options, len(classes))
 
     def targets(self, frames: jax.Array, options: Options) -> dict[str, jax.Array]:
-        """What the dynamic-image network should give: f32[B,M,M] in [0,1], by rank pooling.
+        """The image that the network should give: f32[B,M,M] in [0,1], by rank pooling.
 
         Args:
           frames: f32[B,T,H,W,C] in [0,1], after augmentation and before normalisation.
-          options: of the paper.
+          options: options of the paper.
         """
         if options.dynamic_image_network == "none":
             return {}
@@ -44,7 +44,7 @@ class FDPPaper(Paper):
         pooled = rank_pool(gray)
         b, h, w = pooled.shape
         size = options.map_size_px
-        # Rank pooling is linear: shrinking after it is the same, and shrinks one image for T.
+        # Rank pooling is linear: to shrink its one image is the same as to shrink all T frames.
         if (h, w) != (size, size):
             if h % size == 0 and w % size == 0:
                 pooled = pooled.reshape(b, size, h // size, size, w // size).mean(axis=(2, 4))
@@ -65,9 +65,9 @@ class FDPPaper(Paper):
         L_rank the sum over the frames k of |rank_slope * k - score_k|.
 
         Args:
-          outputs: of the network.
+          outputs: outputs of the network.
           batch: `label` i32[B] and, with a dynamic-image network, `dynamic_image` f32[B,M,M].
-          options: of the paper.
+          options: options of the paper.
 
         Returns:
           f32[B], and each part that is present, unweighted: `ce`, `mse`, `rank`, f32[B].
@@ -76,9 +76,9 @@ class FDPPaper(Paper):
         logs = {}
         if options.use_mer_head:
             num_classes = outputs["logits"].shape[-1]
-            wanted = jax.nn.one_hot(batch["label"], num_classes)
-            wanted = optax.smooth_labels(wanted, options.label_smoothing)
-            logs["ce"] = optax.softmax_cross_entropy(outputs["logits"], wanted)
+            target = jax.nn.one_hot(batch["label"], num_classes)
+            target = optax.smooth_labels(target, options.label_smoothing)
+            logs["ce"] = optax.softmax_cross_entropy(outputs["logits"], target)
             total += logs["ce"]
         if "dynamic_image" in outputs:
             error = jnp.square(outputs["dynamic_image"] - batch["dynamic_image"])
@@ -86,8 +86,8 @@ class FDPPaper(Paper):
             total += options.lambda_d * logs["mse"]
         if "rank_scores" in outputs:
             scores = outputs["rank_scores"]
-            wanted = options.rank_slope * jnp.arange(scores.shape[1], dtype=jnp.float32)
-            logs["rank"] = jnp.abs(wanted - scores).sum(axis=1)
+            ranks = options.rank_slope * jnp.arange(scores.shape[1], dtype=jnp.float32)
+            logs["rank"] = jnp.abs(ranks - scores).sum(axis=1)
             total += options.lambda_r * logs["rank"]
         return total, logs
 

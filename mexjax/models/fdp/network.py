@@ -41,12 +41,13 @@ from mexjax.ops.activations import relu
 
 
 class FrameNetwork(nn.Module):
-    """Frames f[N,H,W,C], each alone, to features f[N,map_size_px^2]."""
+    """A network that maps each frame of f[N,H,W,C] alone to features f[N,map_size_px^2]."""
 
     options: Options
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Runs on frames."""
         c = self.options
         common = {"per_frame": c.per_frame_batch_norm, "dtype": jnp.dtype(c.dtype)}
         num_features = c.map_size_px**2
@@ -104,7 +105,7 @@ class FDP(nn.Module):
     """The whole network.
 
     Attributes:
-      options: of the paper.
+      options: options of the paper.
       num_classes: K.
     """
 
@@ -136,7 +137,7 @@ class FDP(nn.Module):
         features = network(frames, mode.per_frame(t)).reshape(b, t, -1)
         outputs = {"frame_features": features, "logits": jnp.zeros((b, self.num_classes))}
 
-        # One 3x3 convolution over T channels: the published 3-D kernel spans the whole depth.
+        # The published 3-D kernel spans the whole depth: it is a 3x3 convolution over T channels.
         volume = self._volume(features)
         width = c.volume_channels
         volume = Conv(width, use_bias=True, dtype=dtype, name="volume_conv")(volume)
@@ -173,5 +174,8 @@ class FDP(nn.Module):
         return EncoderDecoder(*channels, c.leaky_slope, dtype=dtype, name=name)
 
     def _dense(self, x: jax.Array, features: int, dtype: jnp.dtype, name: str) -> jax.Array:
-        init = {"kernel_init": torch_kernel_init(), "bias_init": torch_bias_init(x.shape[-1])}
+        init: dict[str, Any] = {
+            "kernel_init": torch_kernel_init(),
+            "bias_init": torch_bias_init(x.shape[-1]),
+        }
         return nn.Dense(features, dtype=dtype, name=name, **init)(x)

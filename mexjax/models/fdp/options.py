@@ -23,7 +23,7 @@ class Options:
 
     # Frame network. Table 10: lgf (local and global aggregators) | resnet18 | vit_base.
     backbone: Literal["lgf", "resnet18", "vit_base"] = "lgf"
-    # Squares of this many pixels become channels before the stem (space to depth); 1: none.
+    # Squares with this side in pixels become channels before the stem (space to depth); 1: none.
     stem_patch_px: int = 1
     # Output channels and strides of the 3x3 convolutions of the stem.
     stem_channels: tuple[int, ...] = (64, 32, 64, 64)
@@ -52,9 +52,9 @@ class Options:
     channel_divisor: int = 32
     # Stochastic depth of the last aggregator; it grows linearly from 0. Not in the text.
     drop_path_rate: float = 0.1
-    # After the output projection of attention and on its weights. The text names no value.
+    # Dropout on the weights of attention and after its output projection. The text names no value.
     attention_dropout_rate: float = 0.0
-    # Of resnet18 and vit_base nothing is configurable but the patch of the latter.
+    # Side of a patch of vit_base; resnet18 and vit_base have no other option.
     vit_patch_px: int = 16
     # gap: mean over the last map | flatten: the map as it is, so that features keep their place.
     frame_head: Literal["gap", "flatten"] = "gap"
@@ -85,12 +85,12 @@ class Options:
     lambda_d: float = 100.0
     lambda_r: float = 0.1
     label_smoothing: float = 0.0
-    # True: targets cut to 8 bits, as the code stores them.
+    # True: targets are cut to 8 bits, as the code stores them.
     quantize_target: bool = False
     # True: after the first epoch batch norm keeps its running statistics and stochastic depth is
     # off, as in the code, whose evaluation leaves the network in evaluation mode.
     freeze_bn_after_epoch_1: bool = False
-    # What the network computes in; parameters, statistics, logits and losses are float32.
+    # The type the network computes in; parameters, statistics, logits and losses are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """FDP weights under the names of the released code (CYF-cuber/FDP, `fdp.py`).
 
-What the released network does not have (attention, skips, rank scorer, other backbones) gets the
-name it would have there: Next-ViT's for the aggregators, torchvision's and timm's for the others.
+Layers that the released network lacks (attention, skips, rank scorer, other backbones) get the
+names they would have there: Next-ViT's for the aggregators, torchvision's and timm's for the
+others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mexjax.models.fdp.network import FDP
 from mexjax.models.fdp.options import PRESETS
 from mexjax.models.options import read_options
 
-# Applied in order to the "/"-joined path of a module.
+# These are applied in order to the "/"-joined path of a module.
 _RENAMES = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
@@ -31,7 +32,7 @@ _RENAMES = tuple(
         (r"^dynamic_image_network", "dyimg_net"),
         (r"^volume_conv", "mer/conv3d"),
         (r"^mer_fc", "mer/fc"),
-        # ResNet-18, as in torchvision.
+        # The names of ResNet-18 are torchvision's.
         (r"/stem_conv$", "/conv1"),
         (r"/stem_norm$", "/bn1"),
         (r"/stage_(\d)_block_(\d)/", lambda m: f"/layer{int(m[1]) + 1}/{m[2]}/"),
@@ -41,11 +42,11 @@ _RENAMES = tuple(
         (r"/second_norm$", "/bn2"),
         (r"/skip_conv$", "/downsample/0"),
         (r"/skip_norm$", "/downsample/1"),
-        # Vision transformer, as in timm.
+        # The names of the vision transformer are timm's.
         (r"/block_(\d+)/attention/", r"/blocks/\1/attn/"),
         (r"/block_(\d+)/fc", r"/blocks/\1/mlp/fc"),
         (r"/block_(\d+)/", r"/blocks/\1/"),
-        # Aggregators.
+        # The names of aggregators are Next-ViT's.
         (r"/(stem|features)_(\d+)", r"/\1/\2"),
         (r"mhca/spatial$", "mhca/group_conv3x3"),
         (r"(^|/)attention(/|$)", r"\1e_mhsa\2"),
@@ -91,7 +92,7 @@ def _entry(
             lambda a: [a.transpose(3, 0, 1, 2)[:, None]],
         )
     if path == ("params", "mer_fc1", "kernel"):
-        # Rows are flattened channel-major there, channel-minor here.
+        # The released code flattens channels first, ours flattens them last.
         channels = shapes["params", "volume_conv", "kernel"][-1]
         rows, out = shape
         return common.Entry(
@@ -146,7 +147,7 @@ def from_torch(
 
     Args:
       state: from `read_state`. Classes, frames and image channels are read off it.
-      preset: of `mexjax.models.fdp.options`.
+      preset: name of a preset of `mexjax.models.fdp.options`.
       config: keys that differ from the preset.
       image_size_px: side of the frames; only a head that keeps places and positions need it.
 

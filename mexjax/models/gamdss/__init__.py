@@ -61,19 +61,19 @@ class GAMDSSPaper(Paper):
         """Eq. 12: cross-entropy of the rise and of the fall, for each clip.
 
         Args:
-          outputs: of the network.
+          outputs: outputs of the network.
           batch: `label` i32[B].
-          options: of the paper.
+          options: options of the paper.
 
         Returns:
           f32[B], and each part that is present, unweighted: `ce_rise`, `ce_fall`, f32[B]. A phase
           that is alone has weight 1.
         """
         phases = PHASES[options.phases]
-        wanted = jax.nn.one_hot(batch["label"], outputs["logits"].shape[-1])
-        wanted = optax.smooth_labels(wanted, options.label_smoothing)
+        target = jax.nn.one_hot(batch["label"], outputs["logits"].shape[-1])
+        target = optax.smooth_labels(target, options.label_smoothing)
         logs = {
-            f"ce_{phase}": optax.softmax_cross_entropy(outputs[f"logits_{phase}"], wanted)
+            f"ce_{phase}": optax.softmax_cross_entropy(outputs[f"logits_{phase}"], target)
             for phase in phases
         }
         if len(phases) == 1:

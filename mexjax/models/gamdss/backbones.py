@@ -33,7 +33,7 @@ class Backbone:
     """A backbone in two sizes.
 
     Attributes:
-      module: `module(**fields)(x, mode)` is the map.
+      module: class of the network; `module(**fields)(x, mode)` is the map.
       published: fields of the network of that name; maps are the image over 16 or 32.
       small: fields of one for frames of 64 pixels, with a map of 8x8.
       has_head_norm: the mean over the map is normalised before the classifier.
@@ -46,12 +46,14 @@ class Backbone:
 
     @property
     def has_batch_norm(self) -> bool:
-        """Whether statistics of the batch are taken: the module has `per_frame`, not stochastic
-        depth."""
+        """True if statistics of the batch are taken.
+
+        The module then has a field `per_frame` and no stochastic depth.
+        """
         return self.module is ResNet
 
     def fields(self, size: str) -> dict[str, Any]:
-        """Those of `published` or `small`."""
+        """The fields of a size, `published` or `small`."""
         return dict({"published": self.published, "small": self.small}[size])
 
 
@@ -97,8 +99,8 @@ class PooledHead(nn.Module):
 
     Attributes:
       num_classes: K.
-      has_norm: with it, the linear layer is drawn by a normal of 0.02 (ConvNeXt); without, as
-        PyTorch draws it (ResNet).
+      has_norm: True: the linear layer is drawn by a normal of 0.02 (ConvNeXt); False: as PyTorch
+        draws it (ResNet).
     """
 
     num_classes: int
@@ -107,9 +109,13 @@ class PooledHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        del mode  # like any head's, the signature has it
+        """Runs on maps; `mode` changes nothing and is there as in every head."""
+        del mode
         x = x.mean(axis=(1, 2))
-        inits = {"kernel_init": torch_kernel_init(), "bias_init": torch_bias_init(x.shape[-1])}
+        inits: dict[str, Any] = {
+            "kernel_init": torch_kernel_init(),
+            "bias_init": torch_bias_init(x.shape[-1]),
+        }
         if self.has_norm:
             x = LayerNorm(1e-6, dtype=self.dtype, name="norm")(x)
             inits = {"kernel_init": truncated_normal(0.02)}
@@ -126,8 +132,8 @@ def make_backbone(
       name: a key of `BACKBONES`.
       size: one of `SIZES`.
       drop_path_rate: stochastic depth of the last block; ResNets have none.
-      per_frame: see `BatchNorm`; the others have no statistics.
-      dtype: what it computes in.
+      per_frame: see `BatchNorm`; only ResNets have statistics.
+      dtype: the type it computes in.
     """
     backbone = BACKBONES[name]
     fields = backbone.fields(size)

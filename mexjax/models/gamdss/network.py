@@ -2,9 +2,10 @@
 
 From onset, apex and offset frames the unit U(d, p) = head(motion(d) + place(p)) makes the logits
 of the rise, U(apex - onset, onset), and of the fall, U(apex - offset, apex), with the same
-weights. Both are trained; the rise decides. The unit is that of TSFmicro's late fusion; `backbone`
-puts another network in the place of its retention network, and `feature` flow in the place of the
-differences.
+weights. Both are trained; the rise decides. The unit is that of TSFmicro's late fusion. The option
+`backbone` puts another network in the place of its retention network, and `feature` puts flow in
+the place of the differences.
+
 Presets: `paper`, `official` (the released code), `tiny` (64 pixels, a laptop).
 """
 
@@ -24,10 +25,10 @@ from mexjax.nn.mode import Mode
 
 
 class GAMDSS(nn.Module):
-    """The network, for the phases its configuration names.
+    """The network, for the phases that its options name.
 
     Attributes:
-      options: of the paper.
+      options: options of the paper.
       num_classes: K.
     """
 
@@ -45,8 +46,8 @@ class GAMDSS(nn.Module):
           train: batch statistics and stochastic depth are on.
 
         Returns:
-          logits_rise and logits_fall f32[B,K], those of the phases that there are, and logits
-          f32[B,K], by which the class is told.
+          logits_rise and logits_fall f32[B,K], where there is such a phase, and logits f32[B,K],
+          which decide the class.
 
         Raises:
           ConfigError: frames that are missing, or of several sizes.
@@ -58,17 +59,17 @@ class GAMDSS(nn.Module):
         unit = self._unit(per_frame=len(phases) > 1)
 
         if train and len(phases) > 1:
-            # One pass over 2B rows. Batch norm keeps the phases apart and makes two updates, rise
-            # before fall: what two passes would do.
-            seen, frame = (
+            # One pass over 2B rows does the same as two passes: batch norm keeps the phases apart
+            # and makes two updates, rise before fall.
+            motion, frame = (
                 jnp.stack(both, axis=1).reshape(-1, *both[0].shape[1:])
                 for both in zip(*(pairs[phase] for phase in phases), strict=True)
             )
-            logits = unit(seen, frame, mode.per_frame(len(phases)))
+            logits = unit(motion, frame, mode.per_frame(len(phases)))
             logits = logits.reshape(-1, len(phases), self.num_classes)
             outputs = {f"logits_{phase}": logits[:, i] for i, phase in enumerate(phases)}
         else:
-            # Apart, so that a compiler drops the phase that nobody asks for.
+            # The phases run apart, so that a compiler drops the one that nobody asks for.
             outputs = {f"logits_{phase}": unit(*pairs[phase], mode) for phase in phases}
 
         if len(phases) > 1 and c.inference == "mean":
@@ -79,13 +80,13 @@ class GAMDSS(nn.Module):
         return outputs
 
     def _unit(self, *, per_frame: bool) -> Callable[[jax.Array, jax.Array, Mode], jax.Array]:
-        """U: what is seen of the motion f[N,H,W,C], frame f[N,H,W,C] and mode to f32[N,K]."""
+        """U: maps motion f[N,H,W,C], frame f[N,H,W,C] and mode to logits f32[N,K]."""
         c = self.options
         if c.backbone == "rmt":
             parts = make_parts(c, self.num_classes, per_frame=per_frame)
 
-            def unit(seen: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
-                x = parts.stages(parts.stem(seen, mode), mode)
+            def unit(motion: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
+                x = parts.stages(parts.stem(motion, mode), mode)
                 return parts.head(x + parts.place(frame, mode), mode)
 
             return unit
@@ -102,26 +103,26 @@ class GAMDSS(nn.Module):
         has_norm = BACKBONES[c.backbone].has_head_norm
         head = PooledHead(self.num_classes, has_norm, dtype, name="head")
 
-        def plugged(seen: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
-            x = backbone(seen, mode)
+        def plugged(motion: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
+            x = backbone(motion, mode)
             return head(x + place(frame, mode, size=x.shape[1]), mode)
 
         return plugged
 
     def _pairs(self, batch: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """What is seen of the motion of each phase, and the frame beside it, f[B,H,W,C] each."""
+        """The motion of each phase, as the unit sees it, and the frame beside it, f[B,H,W,C]."""
         c = self.options
         phases = PHASES[c.phases]
         names = {"apex"} | ({"onset"} if "rise" in phases else set())
         names |= {"offset", c.fall_place_frame} if "fall" in phases else set()
         if c.feature == "flow":
             names |= {f"flow_{phase}" for phase in phases}
-        found = {name: batch[name].shape for name in sorted(names & set(batch))}
-        is_one_size = len({shape[:3] for shape in found.values()}) == 1
-        if set(found) != names or not is_one_size or batch["apex"].ndim != 4:
+        shapes = {name: batch[name].shape for name in sorted(names & set(batch))}
+        is_one_size = len({shape[:3] for shape in shapes.values()}) == 1
+        if set(shapes) != names or not is_one_size or batch["apex"].ndim != 4:
             raise ConfigError(
                 f"GAMDSS, phases {c.phases!r}, expects {', '.join(sorted(names))} [B,H,W,C] of"
-                f" one size; found {found}."
+                f" one size; found {shapes}."
             )
         arrays = {name: batch[name].astype(c.dtype) for name in names}
         places = {"rise": "onset", "fall": c.fall_place_frame}

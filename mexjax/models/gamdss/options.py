@@ -1,8 +1,7 @@
 """Presets of GAMDSS: every option with its meaning, and where the paper's text and code part.
 
-The keys of the unit are those of `UnitOptions`. "The code" is the
-released GAMDSS, version 1.0.1. Which frames are onset, apex and offset is a
-matter of the data, not of the network.
+The keys of the unit are those of `UnitOptions`. "The code" is the released GAMDSS, version 1.0.1.
+The data, not the network, says which frames are onset, apex and offset.
 """
 
 from __future__ import annotations
@@ -19,30 +18,32 @@ PHASES = {"full": ("rise", "fall"), "rise": ("rise",), "fall": ("fall",)}
 class Options(UnitOptions):
     """Options of GAMDSS; the defaults are those of the text."""
 
-    # What sees the difference of two frames: rmt, the retention network that the keys above
-    # describe | one of `mexjax.models.gamdss.backbones`, which have a head of their own and to
-    # whose map the transformer's is fitted. Beside them the keys from stem_channels to
-    # map_size_px and head_width say nothing.
+    # The network that sees the difference of two frames: rmt, the retention network that the keys
+    # above describe | one of `mexjax.models.gamdss.backbones`, which have a head of their own; the
+    # map of the transformer is fitted to theirs, and the keys from stem_channels to map_size_px and
+    # head_width are not used.
     backbone: Literal[
         "rmt", "resnet_shallow", "resnet18", "convnext_tiny", "swin_tiny", "vmamba_tiny"
     ] = "rmt"
-    # Of those others: published, the network of that name | small, for frames of 64 pixels.
+    # Size of those other backbones: published, the network of that name | small, for frames of 64
+    # pixels.
     backbone_size: Literal["published", "small"] = "published"
     # Stochastic depth of the last block of ConvNeXt, Swin and VMamba. The released ConvNeXt has
     # none; their own papers train with 0.1 and 0.2.
     backbone_drop_path_rate: float = 0.0
-    # What the backbone sees of a phase: difference of its frames | flow (u, v and magnitude, see
-    # `mexjax.ops.flow_frames`; the text names it and no more).
+    # Motion of a phase that the backbone sees: difference of its frames | flow (u, v and magnitude,
+    # see `mexjax.ops.flow_frames`; the text names it and says no more).
     feature: Literal["difference", "flow"] = "difference"
     # full: rise and fall, one after the other through the same unit | rise: the difference of
     # apex and onset alone | fall: of apex and offset alone.
     phases: Literal["full", "rise", "fall"] = "full"
-    # The frame whose places the unit sees beside the fall: apex (the code) | onset | offset. The
-    # text says "onset or offset". Beside the rise it is the onset.
+    # The frame that the transformer sees beside the fall: apex (the code) | onset | offset. The
+    # text says "onset or offset". Beside the rise it sees the onset.
     fall_place_frame: Literal["apex", "onset", "offset"] = "apex"
     # Weight of the cross-entropy of the fall; that of the rise is 1 (Eq. 12).
     lambda_fall: float = 1.0
-    # Of full: rise, its logits alone (the code) | mean: of the probabilities of both.
+    # Prediction with phases=full: rise, its logits alone (the code) | mean, the mean of the
+    # probabilities of both phases.
     inference: Literal["rise", "mean"] = "rise"
 
 
@@ -51,6 +52,6 @@ PRESETS = {
     "paper": PAPER,
     # The network of the text is that of the code: what the text leaves open was taken from there.
     "official": PAPER,
-    # For frames of 64x64. Two looks at one expression: small networks err apart.
+    # This one is for frames of 64x64. The mean of both phases helps: small networks err apart.
     "tiny": dataclasses.replace(PAPER, **TINY_UNIT, backbone_size="small", inference="mean"),
 }

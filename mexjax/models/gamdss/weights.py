@@ -19,7 +19,7 @@ def make_entries(variables: Mapping[str, Any]) -> list[common.Entry]:
 
 
 def _options(preset: str, config: Mapping[str, Any] | None) -> Options:
-    """The options, of a network that there are released weights' names for."""
+    """The options, refused if the released code has no names for the weights of such a network."""
     options = read_options("gamdss", PRESETS, {"preset": preset, **(config or {})})
     if options.backbone != "rmt":
         raise ConfigError(
@@ -40,7 +40,7 @@ def from_torch(
     Args:
       state: from `read_state`. Classes and image channels are read off it. Tensors that the
         released class never reads, and its buffers of angles and decays, are ignored.
-      preset: of `mexjax.models.gamdss.options`.
+      preset: name of a preset of `mexjax.models.gamdss.options`.
       config: keys that differ from the preset, for example `{"phases": "rise"}`.
 
     Raises:
@@ -70,8 +70,9 @@ def to_torch(
     """The state dict of GAMDSS's variables, under the names of the released class.
 
     Args:
-      variables: of the network.
-      preset, config: what the network was made with, as in `from_torch`.
+      variables: variables of the network.
+      preset: name of the preset that the network was made with.
+      config: keys that differ from the preset.
 
     Raises:
       ConfigError: an unknown preset or key, or a backbone other than the retention network.

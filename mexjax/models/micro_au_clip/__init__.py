@@ -34,7 +34,7 @@ class MicroAUClipPaper(Paper):
         """See `Paper.options`.
 
         Raises:
-          ConfigError: also, if weights are to be kept and there are none.
+          ConfigError: as there, and if weights are to be kept and there are none.
         """
         options = super().options(model, dtype)
         check_start(options)
@@ -59,9 +59,9 @@ class MicroAUClipPaper(Paper):
         """L = sum_n CE_n + alpha MiAUCL + beta GD, for each clip.
 
         Args:
-          outputs: of the network.
+          outputs: outputs of the network.
           batch: `label` 0/1 [B,N] and, where the batch is padded, `weight` f32[B].
-          options: of the paper.
+          options: options of the paper.
 
         Returns:
           f32[B], and each part that is present, unweighted: `ce`, `contrast`, `gd`; beside them
@@ -92,11 +92,11 @@ class MicroAUClipPaper(Paper):
 
     def predictions(self, outputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The `logits` f32[B,N] of a clip, and its other outputs that the network gives."""
-        kept = ("logits", "cosines", "emotion_scores", "features", "attention", "share")
-        return {key: outputs[key] for key in kept if key in outputs}
+        names = ("logits", "cosines", "emotion_scores", "features", "attention", "share")
+        return {key: outputs[key] for key in names if key in outputs}
 
     def rate_factor(self, path: ParamPath, options: Options) -> float:
-        """`tower_rate` of both towers, 1 of everything else."""
+        """`tower_rate` for parameters of both towers, 1 for all others."""
         return options.tower_rate if path[0] in ("image", "text") else 1.0
 
     def start(self, options: Options) -> dict[str, Any]:

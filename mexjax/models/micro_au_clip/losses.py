@@ -1,7 +1,7 @@
 """Losses of Micro-AU CLIP, each a value for every sample; and its zero-shot scores.
 
-B samples, N action units. A batch may be padded: a sample of weight 0 is in no other sample's
-loss, and the caller gives its own no weight.
+There are B samples and N action units. A batch may be padded: a sample of weight 0 is in no other
+sample's loss, and the caller gives its own loss no weight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONTRASTS = ("bce", "softmax_multihot", "softmax_normalised", "diagonal")
 def multitask_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy of each action unit, f32[B,N].
 
-    Eq. 7 prints a softmax before the cross-entropy: here it is the one inside of it.
+    The softmax that Eq. 7 prints is taken as the one inside of the cross-entropy.
 
     Args:
       logits: f[B,N,2], inactive and active.
@@ -45,13 +45,15 @@ def dependency_loss(share: jax.Array, labels: jax.Array, target: str = "multi_ho
     Raises:
       ValueError: another target.
     """
-    wanted = labels.astype(jnp.float32)
+    target_share = labels.astype(jnp.float32)
     if target == "normalised":
-        count = wanted.sum(axis=-1, keepdims=True)
-        wanted = jnp.where(count > 0, wanted / jnp.maximum(count, 1), 1 / wanted.shape[-1])
+        count = target_share.sum(axis=-1, keepdims=True)
+        target_share = jnp.where(
+            count > 0, target_share / jnp.maximum(count, 1), 1 / target_share.shape[-1]
+        )
     elif target != "multi_hot":
         raise ValueError(unknown_name("target of the dependency loss", target, GD_TARGETS))
-    return jnp.square(share.astype(jnp.float32) - wanted).mean(axis=-1)
+    return jnp.square(share.astype(jnp.float32) - target_share).mean(axis=-1)
 
 
 def text_cosines(features: jax.Array, texts: jax.Array) -> jax.Array:
@@ -106,7 +108,7 @@ def contrast_loss(
       weight: f32[B], 0 for padding; None: no padding.
       how: one of `CONTRASTS`.
       scale: factor on the cosines, the inverse of a temperature.
-      has_columns: of the softmax forms.
+      has_columns: True: the softmax forms have a term over i too.
 
     Raises:
       ValueError: another form.
@@ -124,7 +126,7 @@ def contrast_loss(
         losses = optax.sigmoid_binary_cross_entropy(logits, matches) * real
         return (losses.sum(axis=-1) / jnp.maximum(real.sum(), 1)).sum(axis=0)
     if how == "softmax_normalised":
-        # Rows of real samples hold themselves at least.
+        # The row of a real sample has at least the sample itself.
         targets = matches / jnp.maximum(matches.sum(axis=-1, keepdims=True), 1)
     else:
         targets = matches  # LM and the identity are symmetric
@@ -136,7 +138,7 @@ def contrast_loss(
 
 
 def _cross_entropy(logits: jax.Array, targets: jax.Array, real: jax.Array) -> jax.Array:
-    """-sum_j target[i,j] log softmax_j(logits[i,j]) over real j: f32[N,B]."""
+    """The sum -sum_j target[i,j] log softmax_j(logits[i,j]) over real j: f32[N,B]."""
     shifted = jnp.where(real > 0, logits, -jnp.inf)
     log_p = jax.nn.log_softmax(shifted, axis=-1)
     return -jnp.where(targets > 0, targets * log_p, 0.0).sum(axis=-1)
@@ -146,7 +148,7 @@ def combination_scores(cosines: jax.Array, members: jax.Array) -> jax.Array:
     """Eq. 13: how well each combination of action units describes a sample, f32[B,R].
 
     The sum over all units of the cosine with the positive text where the unit is in the
-    combination, and with the negative where it is not: combinations of any size compare.
+    combination, and with the negative where it is not, so that combinations of any size compare.
 
     Args:
       cosines: f[B,N,2], see `text_cosines`.

@@ -6,7 +6,7 @@ pulled towards the one of two sentences that describes it. Emotions are then rea
 with those sentences, without an emotion label in training (Eq. 13).
 
 Presets: `paper` and `paper_samm` need the weights of a CLIP; `tiny` trains small towers from
-nothing. What the paper leaves open is a key (`micro_au_clip_presets`).
+nothing. Every choice that the paper leaves open is an option (`options.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from mexjax.data.landmark_tokens import AU_LANDMARKS
 from mexjax.errors import ConfigError
 from mexjax.models.micro_au_clip import losses as au_losses
+from mexjax.models.micro_au_clip.attention import UnitFeatures, UnitMlp, token_slots
 from mexjax.models.micro_au_clip.options import Options
 from mexjax.models.micro_au_clip.start import (
     Texts,
@@ -28,14 +29,13 @@ from mexjax.models.micro_au_clip.start import (
     make_texts,
     make_towers,
 )
-from mexjax.models.micro_au_clip.unit_features import UnitFeatures, UnitMlp, token_slots
 from mexjax.nn.clip import ClipSize, ImageTower, TextTower
 from mexjax.nn.layers import Dropout
 from mexjax.nn.mode import Mode
 
 
 class _Scalar(nn.Module):
-    """One learnt number. A module, so that what does not use it does not need it."""
+    """One learnt number; as a module of its own it exists only in networks that use it."""
 
     start: float
 
@@ -48,11 +48,11 @@ class MicroAUClip(nn.Module):
     """The network.
 
     Attributes:
-      options: of the paper.
+      options: options of the paper.
       units: numbers of the N action units.
       texts: their sentences.
-      size: of the towers.
-      activation: of the towers.
+      size: sizes of the towers.
+      activation: activation of the towers.
     """
 
     options: Options
@@ -62,6 +62,7 @@ class MicroAUClip(nn.Module):
     activation: str
 
     def setup(self) -> None:
+        """Makes the towers, the features of units, their heads and what the options ask for."""
         c = self.options
         dtype = jnp.dtype(c.dtype)
         self.image = ImageTower(self.size, self.activation, dtype)
@@ -78,10 +79,10 @@ class MicroAUClip(nn.Module):
             self.log_scale = _Scalar(float(np.log(c.contrast_scale)))
 
     def frozen_part(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """What the frozen blocks make of clips: entries that stand for those of `batch`.
+        """The outputs of the frozen blocks for clips: entries that stand for those of `batch`.
 
         Args:
-          batch: `image` f[B,S,S,3], normalised, and, of the global contrast, `joined_ids` i32[B,L].
+          batch: `image` f[B,S,S,3], normalised; with the global contrast `joined_ids` i32[B,L].
 
         Returns:
           `image_tokens` f[B,1+G*G,C] after the frozen blocks, and `joined_tokens` f[B,L,C].
@@ -93,7 +94,7 @@ class MicroAUClip(nn.Module):
         return outputs
 
     def frozen_constants(self) -> dict[str, jax.Array]:
-        """The same of the texts, which no clip changes: `unit_tokens`, `sentence_tokens`."""
+        """The outputs of the frozen blocks for texts: `unit_tokens` and `sentence_tokens`."""
         if self.options.contrast == "none":
             return {}
         return {
@@ -108,7 +109,7 @@ class MicroAUClip(nn.Module):
         return c.trainable_from if c.train_text else self.size.text.depth
 
     def __call__(self, batch: Mapping[str, jax.Array], *, train: bool) -> dict[str, jax.Array]:
-        """Runs on images of flow, or on what the frozen part made of them.
+        """Runs on images of flow, or on the outputs of the frozen part for them.
 
         Args:
           batch: `image` f[B,S,S,3], normalised, or the entries of `frozen_part` and
@@ -119,8 +120,8 @@ class MicroAUClip(nn.Module):
         Returns:
           logits f32[B,N], above 0: active; unit_logits f32[B,N,2]; features F_V f[B,N,d]; cosines
           f32[B,N,2] with both sentences, and text_cosines f32[N] between them, unless there is no
-          contrast; emotion_scores f32[B,R], see `combination_emotions`; what `UnitFeatures` gives;
-          and of the global contrast image_features and joined_features f[B,E].
+          contrast; emotion_scores f32[B,R], see `combination_emotions`; the outputs of
+          `UnitFeatures`; with the global contrast image_features and joined_features f[B,E].
         """
         c = self.options
         if "image_tokens" not in batch:
@@ -141,6 +142,7 @@ class MicroAUClip(nn.Module):
         outputs["cosines"] = au_losses.text_cosines(compared, texts)
         outputs["text_cosines"] = au_losses.text_cosines(texts[None, :, 0], texts)[0, :, 1]
         if c.contrast == "global":
+            assert class_token is not None
             if c.token_space == "width":
                 class_token = self.to_joint(class_token)
             outputs["image_features"] = class_token
@@ -161,7 +163,7 @@ class MicroAUClip(nn.Module):
     def _tokens(
         self, batch: Mapping[str, jax.Array]
     ) -> tuple[jax.Array, np.ndarray | None, jax.Array | None]:
-        """What `UnitFeatures` takes, and the class token f[B,d] where something asks for it."""
+        """The inputs of `UnitFeatures`, and the class token f[B,d] where something asks for it."""
         c = self.options
         slots, index, mask = token_slots(self.units)
         places = batch["landmark_tokens"]
@@ -170,27 +172,27 @@ class MicroAUClip(nn.Module):
                 f"Micro-AU CLIP with {len(self.units)} action units takes landmark_tokens"
                 f" [B, {index.shape[0]}, {index.shape[1]}]; found {places.shape}."
             )
-        # Of the last block only the tokens are computed that something asks for.
-        wanted = []
+        # The last block computes only the tokens that something asks for.
+        queries = []
         if c.branches != "global":
-            # Patches count from 0, tokens have the class token before them.
-            wanted.append(places[:, slots[:, 0], slots[:, 1]].astype(jnp.int32) + 1)
+            # Patches count from 0, and tokens have the class token before them.
+            queries.append(places[:, slots[:, 0], slots[:, 1]].astype(jnp.int32) + 1)
         if "global" in (c.branches, c.contrast):
-            wanted.append(jnp.zeros((len(places), 1), jnp.int32))
+            queries.append(jnp.zeros((len(places), 1), jnp.int32))
         x = self.image.rest(
-            batch["image_tokens"], c.trainable_from, jnp.concatenate(wanted, axis=1)
+            batch["image_tokens"], c.trainable_from, jnp.concatenate(queries, axis=1)
         )
         x = self.image.norm(x)
         if c.token_space == "joint":
             x = self.image.project(x)
         if c.branches == "global":
             return x[:, 0], None, x[:, 0]
-        # A product with ones and zeros: its gradient is another, where a gather's is a scatter.
+        # A one-hot product instead of a gather: its gradient is a product too, not a slow scatter.
         pick = jnp.asarray(np.eye(len(slots))[index], x.dtype)  # (N, J, Q)
         tokens = jnp.einsum(
             "njq,bqd->bnjd", pick, x[:, : len(slots)], precision=jax.lax.Precision.HIGHEST
         )
-        return tokens, mask, x[:, -1] if len(wanted) > 1 else None
+        return tokens, mask, x[:, -1] if len(queries) > 1 else None
 
     def _encoded(self, tokens: jax.Array, ids: tuple[tuple[int, ...], ...]) -> jax.Array:
         return self.text.rest(tokens, jnp.array(ids, jnp.int32), self._text_from)
@@ -200,7 +202,7 @@ def make_network(options: Options, classes: Sequence[str]) -> MicroAUClip:
     """The network for the action units of a protocol.
 
     Args:
-      options: of the paper.
+      options: options of the paper.
       classes: names of the N action units, for example "AU12".
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from mexjax.errors import ConfigError
 
-RANDOM = "random"  # value of `weights`: towers as they are drawn
+RANDOM = "random"  # value of `weights` for towers that stay as they are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,19 +19,19 @@ class Options:
     """Options of Micro-AU CLIP; the defaults are those of the text."""
 
     # Path of a CLIP checkpoint (OpenAI, open_clip or Hugging Face names; .safetensors, .pt, .bin).
-    # Empty: none, both towers are trained from nothing, with the sizes below. random: as empty, but
-    # blocks may be frozen: to measure times.
+    # Empty: there is none, and both towers are trained from nothing, with the sizes below. random:
+    # the same, but blocks may be frozen, which is meant to measure times.
     weights: str = ""
     # Blocks before this one, and the embeddings, keep their weights: the paper trains the last
     # three of twelve. 0: everything is trained.
     trainable_from: int = 9
-    # True: also the layer norms and projections behind the trained blocks (our reading).
+    # True: the layer norms and projections behind the trained blocks are trained too (our reading).
     train_projections: bool = True
     # Table III: false keeps the whole text tower as it is.
     train_text: bool = True
-    # Learning rate of what is trained of the towers, over train.learning_rate.
+    # Learning rate of the trained part of the towers, over train.learning_rate.
     tower_rate: float = 0.1
-    # Sizes, where there are no weights: side of a patch, patches a side, width, blocks, heads.
+    # Sizes of towers without weights: side of a patch, patches a side, width, blocks, heads.
     patch_px: int = 32
     grid: int = 7
     image_width: int = 768
@@ -42,8 +42,8 @@ class Options:
     text_heads: int = 8
     mlp_ratio: int = 4
     embed_width: int = 512
-    # quick_gelu (OpenAI's CLIP) | gelu. Empty: of a checkpoint, what lies beside the file says, and
-    # where nothing does quick_gelu; without weights gelu.
+    # quick_gelu (OpenAI's CLIP) | gelu. Empty: the files beside a checkpoint decide, and
+    # without any it is quick_gelu; without weights it is gelu.
     activation: Literal["", "gelu", "quick_gelu", "relu"] = ""
     # joint: post-norm and projection of every token, so that images and texts have one length
     # without a layer the paper does not name | width: post-norm only, and a linear layer before
@@ -57,7 +57,7 @@ class Options:
     # Hidden width of the MLP that scores tokens; one for each unit, since units 1, 2 and 4 see the
     # same landmarks.
     pooling_width: int = 128
-    # A linear map for each unit after pooling; not in the paper.
+    # True: there is a linear map for each unit after pooling; the paper has none.
     has_unit_projection: bool = False
     # Table VII: gda (Eq. 4 to 6) | cat_mlp | add_mlp, what all units have in common.
     fusion: Literal["gda", "cat_mlp", "add_mlp"] = "gda"
@@ -65,13 +65,13 @@ class Options:
     fc_mode: Literal["incoming", "outgoing", "flatten"] = "incoming"
     # Hidden width of each unit's classifier.
     head_width: int = 256
-    # Before the classifier's linear layers, in training. Not in the paper.
+    # Dropout before the classifier's linear layers, in training. The paper has none.
     dropout_rate: float = 0.0
     # Weights of the contrastive and of the GD loss; the paper takes 0.6 and 1.0 on CASME II, 1.0
     # and 0.6 on SAMM (Tables IV and V).
     alpha: float = 0.6
     beta: float = 1.0
-    # multi_hot (Eq. 8 as printed) | normalised: what W_d should be.
+    # The target of W_d: multi_hot (Eq. 8 as printed) | normalised.
     gd_target: Literal["multi_hot", "normalised"] = "multi_hot"
     # Table VIII: none | global (the class token with all sentences joined) | diagonal (a unit at a
     # time, the paper's "local") | bce, softmax_multihot, softmax_normalised: readings of the
@@ -91,7 +91,8 @@ class Options:
     # CLIP's list of merges, for sentences that do not ship with the package. Empty: the installed
     # open_clip_torch wheel.
     merges_file: str = ""
-    # What the network computes in; parameters, attention weights, logits and losses are float32.
+    # The type the network computes in; parameters, attention weights, logits and losses are
+    # float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property

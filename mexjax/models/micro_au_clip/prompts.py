@@ -21,7 +21,7 @@ import numpy as np
 from mexjax.errors import DataError, unknown_name
 from mexjax.models.micro_au_clip.tokenizer import CONTEXT, ClipTokenizer, load_tokenizer
 
-START, END, COMMA = 49406, 49407, 267  # ids of the marks around a text, and of ", "
+START, END, COMMA = 49406, 49407, 267  # ids of the marks around a text, and of a comma
 SIDES = ("negative", "positive")  # in the order of the label: 0 inactive, 1 active
 
 
@@ -36,12 +36,16 @@ class Combination:
 
 @functools.cache
 def _shipped() -> dict[str, Any]:
-    text = resources.files(__package__).joinpath("prompts.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("mexjax.models.micro_au_clip")
+        .joinpath("prompts.json")
+        .read_text(encoding="utf-8")
+    )
     return json.loads(text)
 
 
 @functools.cache
-def _known_ids() -> dict[str, list[int]]:
+def _shipped_ids() -> dict[str, list[int]]:
     content = _shipped()
     entries = [pair[side] for pair in content["prompts"].values() for side in SIDES]
     return {entry["text"]: entry["ids"] for entry in [*entries, *content["combinations"]]}
@@ -57,16 +61,16 @@ def au_texts(
       own: (negative, positive) for units whose sentences are replaced.
 
     Raises:
-      DataError: a unit that has neither.
+      DataError: a unit that has neither its own sentences nor shipped ones.
     """
     shipped = _shipped()["prompts"]
     out = []
     for au in aus:
         pair = (own or {}).get(au)
         if pair is None and str(au) not in shipped:
-            known = ", ".join(shipped)
+            units = ", ".join(shipped)
             raise DataError(
-                f"No sentences for action unit {au} ship with mexjax (there are some for {known})."
+                f"No sentences for action unit {au} ship with mexjax (there are some for {units})."
                 " Give your own, negative and positive."
             )
         pair = pair or [shipped[str(au)][side]["text"] for side in SIDES]
@@ -79,7 +83,7 @@ def au_texts(
 
 
 def combinations(aus: Sequence[int]) -> list[Combination]:
-    """The shipped combinations all of whose units are among `aus`: usual FACS coding.
+    """The shipped combinations, by usual FACS coding, whose units are all among `aus`.
 
     For the eight units of Micro-AU CLIP on CASME II there are twelve, for its four on SAMM six.
     The paper's own list is in a supplement that was not available.
@@ -92,25 +96,25 @@ def combinations(aus: Sequence[int]) -> list[Combination]:
 
 
 def token_ids(texts: Sequence[str], merges: str | Path = "") -> np.ndarray:
-    """Token ids of texts, as short as the longest allows: the text tower is causal.
+    """Token ids of texts, padded to the longest only, since the text tower is causal.
 
     Args:
-      texts: M of them. Without `merges`, texts that ship with the package need nothing else;
-        others the installed open_clip_torch wheel.
+      texts: M texts. Without `merges`, texts that ship with the package need nothing else; other
+        texts need the installed open_clip_torch wheel.
       merges: CLIP's list of merges, see `mexjax.models.micro_au_clip.tokenizer.load_tokenizer`.
 
     Returns:
-      i32[M, L], a start mark, the ids, an end mark, zeros.
+      i32[M, L]; a row has a start mark, the ids, an end mark and zeros.
 
     Raises:
-      DataError: a list of merges is needed and not there.
+      DataError: a list of merges is needed and there is none.
     """
-    known = _known_ids()
+    ids = _shipped_ids()
     tokenizer: ClipTokenizer | None = load_tokenizer(merges) if merges else None
     rows = []
     for text in texts:
-        if tokenizer is None and text in known:
-            rows.append(known[text])
+        if tokenizer is None and text in ids:
+            rows.append(ids[text])
             continue
         tokenizer = tokenizer or load_tokenizer()
         row = tokenizer.rows([text])[0]
@@ -124,7 +128,7 @@ def joined_ids(ids: np.ndarray, labels: np.ndarray, *, comma: int = COMMA) -> np
     Args:
       ids: i32[N, 2, L], negative and positive sentence of each unit.
       labels: 0 or 1, [M, N].
-      comma: its id, in the vocabulary of `ids`.
+      comma: id of the comma, in the vocabulary of `ids`.
 
     Returns:
       i32[M, L'].
@@ -150,7 +154,7 @@ def joined_ids(ids: np.ndarray, labels: np.ndarray, *, comma: int = COMMA) -> np
 
 
 def compact(*ids: np.ndarray) -> tuple[int, list[np.ndarray]]:
-    """The same texts in a vocabulary of only the tokens that occur: for towers without weights.
+    """The same texts in a vocabulary of the tokens that occur, for towers without weights.
 
     Args:
       *ids: arrays of token ids.
@@ -159,8 +163,8 @@ def compact(*ids: np.ndarray) -> tuple[int, list[np.ndarray]]:
       The size of the vocabulary, and the arrays in it. Order is kept, so the end mark stays the
       largest id.
     """
-    known = np.unique(np.concatenate([np.ravel(array) for array in ids]))
-    return len(known), [np.searchsorted(known, array).astype(np.int32) for array in ids]
+    vocabulary = np.unique(np.concatenate([np.ravel(array) for array in ids]))
+    return len(vocabulary), [np.searchsorted(vocabulary, array).astype(np.int32) for array in ids]
 
 
 def read_own(path: str | Path) -> dict[int, tuple[str, str]]:
@@ -176,7 +180,7 @@ def read_own(path: str | Path) -> dict[int, tuple[str, str]]:
     form = 'expected {"4": {"negative": "...", "positive": "..."}, ...}'
     if not isinstance(content, dict):
         raise DataError(f"{path}: {form}; found {type(content).__name__}.")
-    own = {}
+    sentences = {}
     for au, pair in content.items():
         if not au.isdigit() or not isinstance(pair, dict):
             raise DataError(f"{path}: {form}; found the entry {au!r}: {pair!r}.")
@@ -185,8 +189,8 @@ def read_own(path: str | Path) -> dict[int, tuple[str, str]]:
                 raise DataError(f"{path}, action unit {au}: {unknown_name('side', side, SIDES)}")
         if set(pair) != set(SIDES) or not all(isinstance(pair[side], str) for side in SIDES):
             raise DataError(f"{path}, action unit {au}: {form}; found {pair!r}.")
-        own[int(au)] = (pair["negative"], pair["positive"])
-    return own
+        sentences[int(au)] = (pair["negative"], pair["positive"])
+    return sentences
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:

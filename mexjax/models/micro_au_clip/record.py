@@ -1,7 +1,8 @@
-"""What a run on action units keeps of its held-out clips beside logits: `features.npz`.
+"""The arrays of `features.npz`, which a run on action units keeps beside logits.
 
-For models that compare each unit with texts (Micro-AU CLIP). docs/results_format.md describes the
-file; the report makes from it the recognition of emotions without emotion labels, and pictures.
+They are for models that compare each unit with texts (Micro-AU CLIP). docs/results_format.md
+describes the file; the report makes from it the recognition of emotions without emotion labels, and
+pictures.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ def features(
     units = numbers_of(config.protocol.units)
     members = combination_members(units)
     texts = ["+".join(str(u) for u, has in zip(units, row, strict=True) if has) for row in members]
-    kept = {name: outputs[name].astype(dtype) for name, dtype in _KEPT.items() if name in outputs}
+    arrays = {name: outputs[name].astype(dtype) for name, dtype in _KEPT.items() if name in outputs}
     try:
         emotion, names = label_clips(dataset.table, 3)
-    except DataError:  # words or datasets without a map to three classes
+    except DataError:  # there is no map of this dataset's words to three classes
         emotion, names = np.full(len(dataset.table), -1, np.int32), ()
-    faces = _chosen(dataset.labels[rows], dataset.subjects[rows])
+    faces = _choose_faces(dataset.labels[rows], dataset.subjects[rows])
     views = {"landmark_tokens": dataset.views["landmark_tokens"][rows]}
     return {
         "emotion_scores": outputs["emotion_scores"].astype(np.float32),
@@ -57,18 +58,18 @@ def features(
         "face_row": faces.astype(np.int32),
         "face": apex_frames(config, dataset.table.iloc[rows[faces]]),
         **views,
-        **kept,
+        **arrays,
     }
 
 
-def _chosen(labels: np.ndarray, subjects: np.ndarray) -> np.ndarray:
-    """i[M]: clips that between them show as many units as can be, of different people."""
-    chosen: list[int] = []
-    seen = np.zeros(labels.shape[1], bool)
+def _choose_faces(labels: np.ndarray, subjects: np.ndarray) -> np.ndarray:
+    """Rows i[M] of clips of different people that together show as many units as can be."""
+    rows: list[int] = []
+    is_shown = np.zeros(labels.shape[1], bool)
     for _ in range(min(NUM_FACES, len(labels))):
-        gain = ((labels > 0) & ~seen).sum(axis=1) + 0.1 * (labels > 0).sum(axis=1)
-        gain -= 0.5 * np.isin(subjects, subjects[chosen])
-        gain[chosen] = -1
-        chosen.append(int(gain.argmax()))
-        seen |= labels[chosen[-1]] > 0
-    return np.array(chosen, int)
+        gain = ((labels > 0) & ~is_shown).sum(axis=1) + 0.1 * (labels > 0).sum(axis=1)
+        gain -= 0.5 * np.isin(subjects, subjects[rows])
+        gain[rows] = -1
+        rows.append(int(gain.argmax()))
+        is_shown |= labels[rows[-1]] > 0
+    return np.array(rows, int)

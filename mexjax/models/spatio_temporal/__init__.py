@@ -1,1 +1,3 @@
-"""The unit that TSFmicro and GAMDSS share."""
+"""The spatio-temporal unit that TSFmicro and GAMDSS share: its options, network and weights."""
+
+__all__ = ["options", "place", "unit", "weights"]

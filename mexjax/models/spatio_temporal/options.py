@@ -28,19 +28,19 @@ class UnitOptions:
     channels: tuple[int, ...] = (64, 128, 256, 512)
     depths: tuple[int, ...] = (1, 1, 2, 1)
     num_heads: tuple[int, ...] = (2, 2, 2, 2)
-    # Head h of n decays by 1 - 2^-(start + span * h / n) for each pixel of distance.
+    # Head h of n heads decays by 1 - 2^-(start + span * h / n) for each pixel of distance.
     decay_start: tuple[float, ...] = (2.0, 2.0, 2.0, 2.0)
     decay_span: tuple[float, ...] = (4.0, 4.0, 6.0, 6.0)
     # Retention along rows, then columns, instead of over all pairs of pixels.
     is_decomposed: tuple[bool, ...] = (True, True, False, False)
     # Hidden width of the feed-forward over the width of the stage.
     ffn_ratio: tuple[int, ...] = (3, 3, 3, 3)
-    # Initial value of a factor for each channel of both branches of a block; 0: no factors.
+    # Initial value of a factor for each channel of both branches of a block; 0: there is none.
     layer_scale: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     # Stochastic depth of the last block; it grows linearly from 0.
     drop_path_rate: float = 0.1
-    # Keys of a retention over all pairs whose scores are held at a time; 0: all. Less memory, the
-    # same result.
+    # A retention over all pairs holds the scores of this many keys at a time; 0: of all keys. Fewer
+    # keys need less memory and give the same result.
     retention_chunk: int = 0
     # Side of the last map of the backbone, to which the place branch shrinks its frame: the image
     # over the strides of stem and stages.
@@ -56,7 +56,7 @@ class UnitOptions:
     head_width: int = 1024
     # Share of a class's probability in the target that is spread over all classes.
     label_smoothing: float = 0.0
-    # What the network computes in; parameters, statistics, logits and losses are float32.
+    # The type the network computes in; parameters, statistics, logits and losses are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:

@@ -23,8 +23,9 @@ def resize_map(x: jax.Array, size: int, method: str = "bilinear") -> jax.Array:
     Args:
       x: images.
       size: side of the result, in pixels.
-      method: `bilinear` reads the four pixels around each point, whatever lies between (torchvision
-        before 0.17 on tensors); `bilinear_antialias` averages all (torchvision from 0.17 on).
+      method: `bilinear` reads the four pixels around each point and skips those between
+        (torchvision before 0.17 on tensors); `bilinear_antialias` averages all (torchvision from
+        0.17 on).
     """
     height, width = x.shape[1:3]
     factor = height // size
@@ -44,9 +45,9 @@ class PositionViT(nn.Module):
     Blocks are pre-norm with an exact GELU; a last layer norm follows. No class token.
 
     Attributes:
-      width: of a token.
+      width: channels of a token.
       depth: number of blocks.
-      num_heads: of the attention.
+      num_heads: heads of the attention.
       mlp_ratio: hidden width of the MLPs over `width`.
     """
 
@@ -81,7 +82,7 @@ class PositionViT(nn.Module):
             )
         tokens = added.reshape(n, height * width, -1) if added is not None else None
         x = x.reshape(n, height * width, c)
-        # The weights of a convolution with a kernel of one pixel.
+        # A convolution with a kernel of one pixel has the same weights.
         x = nn.Dense(
             self.width,
             dtype=self.dtype,

@@ -29,7 +29,7 @@ _INIT = truncated_normal(0.02)
 
 
 def key_frames(clip: jax.Array, num_frames: int) -> dict[str, jax.Array]:
-    """Onset, apex and, of three, offset f32[B,H,W,C]: the first frames of f32[B,T,H,W,C].
+    """The first two or three frames of f32[B,T,H,W,C] by name: onset, apex, offset f32[B,H,W,C].
 
     Raises:
       ConfigError: the clips are not of this form, or too short.
@@ -47,8 +47,8 @@ class PlaceBranch(nn.Module):
     """A frame, shrunk, through the transformer: f[N,H,W,C] -> f[N,S,S,width].
 
     Attributes:
-      options: of the unit.
-      width: of the map it is added to; 0: that of the last stage in the configuration.
+      options: options of the unit.
+      width: channels of the map it is added to; 0: those of the last stage.
     """
 
     options: UnitOptions
@@ -61,7 +61,7 @@ class PlaceBranch(nn.Module):
         Args:
           frame: f[N,H,W,C].
           mode: how the pass is run.
-          size: S; 0: that of the configuration.
+          size: S; 0: `map_size_px` of the options.
           **added: `added` and `added_at` of `PositionViT`.
         """
         c = self.options
@@ -81,8 +81,10 @@ class Head(nn.Module):
 
     Attributes:
       num_classes: K.
-      width: of the first linear layer.
+      width: outputs of the first linear layer.
       is_torch_init: draws the linear layers as PyTorch does by default, not by a normal of 0.02.
+      per_frame: see `BatchNorm`.
+      dtype: the type it computes in.
     """
 
     num_classes: int
@@ -93,13 +95,14 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Runs on maps."""
         x = self._dense(x, self.width, "fc")
         norm = BatchNorm(per_frame=self.per_frame, dtype=self.dtype, name="norm")
         x = nn.silu(norm(x, mode)).mean(axis=(1, 2))
         return self._dense(x, self.num_classes, "classifier").astype(jnp.float32)
 
     def _dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
-        inits = {"kernel_init": _INIT}
+        inits: dict[str, Any] = {"kernel_init": _INIT}
         if self.is_torch_init:
             bias_init = torch_bias_init(x.shape[-1])
             inits = {"kernel_init": torch_kernel_init(), "bias_init": bias_init}
@@ -107,7 +110,7 @@ class Head(nn.Module):
 
 
 class Parts(NamedTuple):
-    """The modules of a unit, not yet called: what is not called has no parameters."""
+    """The modules of a unit, not yet called: a module that nobody calls has no parameters."""
 
     stem: ConvStem
     stages: RetentionStages
@@ -125,7 +128,7 @@ def make_parts(
     """The parts of a unit, as submodules of the module in whose `__call__` this is called.
 
     Args:
-      options: of the unit.
+      options: options of the unit.
       num_classes: K.
       per_frame: batch norm statistics for each frame of `mode.num_frames` (see `BatchNorm`).
       is_head_torch_init: see `Head`.

@@ -1,7 +1,7 @@
 """Weights of the spatio-temporal unit under the names of the released TSFmicro and GAMDSS code.
 
-Beside what the networks use, the released classes hold tensors that no forward pass reads. They
-are ignored when weights come in and are zeros when weights go out.
+The released classes also hold tensors that no forward pass reads. They are ignored when weights
+come in and are zeros when weights go out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mexjax.interop import common
 from mexjax.models.spatio_temporal.options import UnitOptions
 from mexjax.ops import retention_tables
 
-# Applied in order to the "/"-joined path of a module.
+# These are applied in order to the "/"-joined path of a module.
 _RENAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     (r"^place/vit", "vit_pos"),
     (r"^vit_pos/embed$", "vit_pos/patch_embed/proj"),
@@ -88,20 +88,20 @@ def _entry(path: tuple[str, ...], shape: common.Shape, renames: Mapping[str, str
     if leaf in ("gamma_1", "gamma_2"):
         return common.permuted(path, f"{name}.{leaf}", shape, range(1))
     if module == "embed" and leaf == "kernel":
-        # A convolution with a kernel of one pixel there, a linear layer here.
+        # The released layer is a convolution with a kernel of one pixel, ours a linear layer.
         entry = common.plain_entry(path, name, (1, 1, *shape))
         to_jax, to_torch = entry.to_jax, entry.to_torch
         return dataclasses.replace(
             entry, to_jax=lambda a: to_jax(a)[0, 0], to_torch=lambda a: to_torch(a[None, None])
         )
     if module.startswith("up_") and leaf == "kernel":
-        # (kh, kw, I, O) -> (I, O, kh, kw), taps as they are.
+        # (kh, kw, I, O) -> (I, O, kh, kw): the taps keep their order.
         return common.permuted(path, f"{name}.weight", shape, (2, 3, 0, 1))
     return common.plain_entry(path, name, shape)
 
 
 def vit_leftovers(width: int, num_classes: int) -> dict[str, common.Shape]:
-    """Names and shapes of what the released transformer holds and never reads."""
+    """Names and shapes of the tensors that the released transformer holds and never reads."""
     return {
         "vit_pos.cls_token": (1, 1, width),
         "vit_pos.head.weight": (num_classes, width),
@@ -132,7 +132,8 @@ def used(state: common.State, leftovers: Mapping[str, Any]) -> common.State:
 
 def zeros(leftovers: Mapping[str, common.Shape]) -> common.State:
     """The tensors called in `leftovers`, all zero, and their batch counters."""
-    state = {name: np.zeros(shape, np.float32) for name, shape in leftovers.items()}
+    state: common.State = {}
+    state |= {name: np.zeros(shape, np.float32) for name, shape in leftovers.items()}
     for name in leftovers:
         if name.endswith("running_var"):
             state[name.replace("running_var", common.COUNTER)] = np.zeros((), np.int64)

@@ -30,7 +30,7 @@ class TSFmicroPaper(Paper):
         return TSFmicro(options, len(classes))
 
     def inputs(self, clip: jax.Array, options: Options) -> dict[str, jax.Array]:
-        """Names the frames of f32[B,T,H,W,C]: `onset`, `apex`. What follows them is not used.
+        """Names the frames of f32[B,T,H,W,C]: `onset`, `apex`. The frames after them are not used.
 
         Raises:
           ConfigError: fewer than two frames.
@@ -47,17 +47,17 @@ class TSFmicroPaper(Paper):
         """Cross-entropy of each clip.
 
         Args:
-          outputs: of the network.
+          outputs: outputs of the network.
           batch: `label` i32[B].
-          options: of the paper.
+          options: options of the paper.
 
         Returns:
           f32[B], and the same as `ce`.
         """
         smoothing = options.label_smoothing
-        wanted = jax.nn.one_hot(batch["label"], outputs["logits"].shape[-1])
-        wanted = optax.smooth_labels(wanted, smoothing)
-        entropy = optax.softmax_cross_entropy(outputs["logits"], wanted)
+        target = jax.nn.one_hot(batch["label"], outputs["logits"].shape[-1])
+        target = optax.smooth_labels(target, smoothing)
+        entropy = optax.softmax_cross_entropy(outputs["logits"], target)
         return entropy, {"ce": entropy}
 
     def from_torch(

@@ -16,16 +16,60 @@ import jax.numpy as jnp
 from mexjax.errors import ConfigError
 from mexjax.models.spatio_temporal.unit import make_parts
 from mexjax.models.tsfmicro.options import Options
-from mexjax.models.tsfmicro.up_conv import UpConv
+from mexjax.nn.layers import torch_bias_init
 from mexjax.nn.mode import Mode
 from mexjax.nn.rmt import ConvStem
+from mexjax.ops.conv import conv2d
+
+# Taps of the kernel of a doubling convolution that reach even and odd output pixels, and the zeros
+# before and after.
+_PARITIES = ((slice(3, None, -2), (1, 0)), (slice(2, None, -2), (0, 1)))
+
+
+def upsample_conv(x: jax.Array, w: jax.Array) -> jax.Array:
+    """f[N,H,W,I], f[4,4,I,O] -> f[N,2H,2W,O], as PyTorch's ConvTranspose2d(k=4, s=2, p=1).
+
+    Input pixel m with tap t gives output pixel 2m - 1 + t, so each of the four parities of an
+    output pixel is a plain convolution with a quarter of the taps: no multiplication by a zero.
+
+    Args:
+      x: images.
+      w: the kernel of the transposed convolution, its taps not mirrored.
+    """
+    rows = []
+    for row_taps, row_padding in _PARITIES:
+        row = []
+        for column_taps, column_padding in _PARITIES:
+            part = w[row_taps, column_taps]
+            row.append(conv2d(x, part, padding=(row_padding, column_padding)))
+        rows.append(jnp.stack(row, axis=3))
+    y = jnp.stack(rows, axis=2)  # (N, H, 2, W, 2, O)
+    n, height, _, width, _, out = y.shape
+    return y.reshape(n, 2 * height, 2 * width, out)
+
+
+class UpConv(nn.Module):
+    """`upsample_conv` with a kernel and a bias of its own, drawn as PyTorch draws them."""
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Runs on maps f[N,H,W,I] and gives f[N,2H,2W,features]."""
+        # PyTorch takes O * k * k as the fan-in of a transposed convolution.
+        init = torch_bias_init(self.features * 16)
+        kernel = self.param("kernel", init, (4, 4, x.shape[-1], self.features))
+        bias = self.param("bias", init, (self.features,))
+        y = upsample_conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        return y + bias.astype(self.dtype)
 
 
 class TSFmicro(nn.Module):
-    """The network, in the fusion its configuration names.
+    """The network, in the fusion that its options name.
 
     Attributes:
-      options: of the paper.
+      options: options of the paper.
       num_classes: K.
     """
 
@@ -38,7 +82,7 @@ class TSFmicro(nn.Module):
 
         Args:
           batch: `onset` and `apex` f[B,H,W,C], normalised; optional `weight` f32[B] (0: padding)
-            and `is_frozen` bool[]. Other entries are not looked at.
+            and `is_frozen` bool[]. Other entries are not used.
           train: batch statistics and stochastic depth are on.
 
         Returns:
@@ -79,7 +123,7 @@ class TSFmicro(nn.Module):
         return {"logits": head(x, mode)}
 
     def _enlarged(self, x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-        """The map of S at the size and width of the stem's, by doubling; widths are T's, back."""
+        """The map of S, doubled to the size and width of the stem's; widths are T's in reverse."""
         for i, width in enumerate(reversed(self.options.channels[:-1])):
             x = UpConv(width, dtype, name=f"up_{i}")(x)
         if x.shape != shape:
@@ -91,8 +135,8 @@ class TSFmicro(nn.Module):
 
 
 def _check(batch: Mapping[str, jax.Array]) -> None:
-    found = {name: batch[name].shape for name in ("onset", "apex") if name in batch}
-    if len(found) < 2 or len(set(found.values())) > 1 or len(batch["onset"].shape) != 4:
+    shapes = {name: batch[name].shape for name in ("onset", "apex") if name in batch}
+    if len(shapes) < 2 or len(set(shapes.values())) > 1 or len(batch["onset"].shape) != 4:
         raise ConfigError(
-            f"TSFmicro expects onset and apex frames [B,H,W,C] of one size; found {found}."
+            f"TSFmicro expects onset and apex frames [B,H,W,C] of one size; found {shapes}."
         )

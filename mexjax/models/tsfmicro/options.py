@@ -1,7 +1,7 @@
 """Presets of TSFmicro: every option with its meaning, and where the paper's text and code part.
 
-The keys of the two branches are those of `UnitOptions`. "The code" is
-the released TSFmicro, version 1.0.
+The keys of the two branches are those of `UnitOptions`. "The code" is the released TSFmicro,
+version 1.0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from mexjax.models.spatio_temporal.options import TINY_UNIT, UnitOptions
 
-# Where the spatial branch S (one frame) and the temporal branch T (the difference) meet.
+# The place where the spatial branch S (one frame) and the temporal branch T (the difference) meet.
 Fusion = Literal["late", "early", "t_to_s", "s_to_t", "s_only", "t_only"]
 FUSIONS: tuple[str, ...] = get_args(Fusion)
 
@@ -24,10 +24,10 @@ class Options(UnitOptions):
     # difference, then the backbone alone | t_to_s: T is added inside S | s_to_t: S, enlarged by
     # three transposed convolutions, is added after the stem of T | s_only, t_only: the ablations.
     fusion: Fusion = "late"
-    # Of t_to_s: before_norm, after the blocks of S and before its last norm (the code) |
-    # before_blocks: the other reading of "enters the spatial branch".
+    # Used only with fusion=t_to_s: before_norm, after the blocks of S and before its last norm (the
+    # code) | before_blocks: the other reading of "enters the spatial branch".
     t_to_s_place: Literal["before_norm", "before_blocks"] = "before_norm"
-    # Of s_only: the frame that S sees, onset (the text) | apex (the code).
+    # Used only with fusion=s_only: the frame that S sees, onset (the text) | apex (the code).
     s_only_frame: Literal["onset", "apex"] = "onset"
 
 
@@ -35,6 +35,6 @@ PAPER = Options()
 PRESETS = {
     "paper": PAPER,
     "official": dataclasses.replace(PAPER, s_only_frame="apex"),
-    # For frames of 64x64.
+    # This one is for frames of 64x64.
     "tiny": dataclasses.replace(PAPER, **TINY_UNIT),
 }

@@ -81,7 +81,7 @@ def from_torch(
       state: from `read_state`. Classes and image channels are read off it. Tensors that the
         released class never reads, and its buffers of angles and decays, are ignored.
       fusion: one of `FUSIONS`.
-      preset: of `mexjax.models.tsfmicro.options`.
+      preset: name of a preset of `mexjax.models.tsfmicro.options`.
       config: keys that differ from the preset.
 
     Raises:
@@ -121,8 +121,10 @@ def to_torch(
     """The state dict of TSFmicro's variables, under the names of the released class.
 
     Args:
-      variables: of the network.
-      fusion, preset, config: what the network was made with, as in `from_torch`.
+      variables: variables of the network.
+      fusion: one of `FUSIONS`.
+      preset: name of the preset that the network was made with.
+      config: keys that differ from the preset.
 
     Raises:
       ConfigError: an unknown fusion, preset or key.
