@@ -1,1 +1,25 @@
-"""From a configuration and a folder to a recorded run."""
+"""From a configuration and a folder to a recorded run.
+
+`run.run(config, folder)` does it all. The modules are imported one by one, because most of them
+bring JAX.
+"""
+
+__all__ = [
+    "augment",
+    "batches",
+    "checkpoint",
+    "cost",
+    "flops",
+    "fold_axis",
+    "frozen",
+    "group",
+    "optim",
+    "plan",
+    "programs",
+    "record",
+    "run",
+    "step",
+    "stop",
+    "study",
+    "workdir",
+]

@@ -1,4 +1,4 @@
-"""From stored uint8 clips to what a model sees: drawn once a clip, inside the compiled step."""
+"""From stored uint8 clips to the input of a model: drawn once a clip, inside the compiled step."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mexjax.cpu.sums import sum_terms
 from mexjax.errors import ConfigError, unknown_name
 
 CENTERS = ("none", "imagenet", "onset", "clip_mean")
-# Of the pixels of ImageNet, by channel: what networks for photographs are fed by convention. The
-# gray values are their luma (ITU-R BT.601).
+# Mean and deviation of the pixels of ImageNet, by channel: networks for photographs are fed with
+# them by convention. The gray values are their luma (ITU-R BT.601).
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
-# From red, green, blue to luma and two axes of colour (YIQ), in whose plane hue is an angle.
+# The map from red, green, blue to luma and two axes of colour (YIQ), where hue is an angle.
 YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 
 
 def mirror(clips: jax.Array) -> jax.Array:
-    """Left for right: f32[..., H, W, C]."""
+    """The clips f32[..., H, W, C] with left and right exchanged."""
     return clips[..., ::-1, :]
 
 
@@ -34,7 +34,7 @@ def augment(
     mirror: Callable[[jax.Array], jax.Array] = mirror,
     num_images: int | None = None,
 ) -> jax.Array:
-    """Randomly rotate, crop, shift, flip and recolour each clip; all its frames alike.
+    """Rotates, crops, shifts, flips and recolours each clip at random, all its frames alike.
 
     A draw for each frame would add change over time where there is none.
 
@@ -42,9 +42,8 @@ def augment(
       clips: f32[B, T, H, W, C] in [0, 1].
       key: one key; each clip has its own derived from it and its place in the batch.
       config: the `augment` section of the configuration.
-      mirror: what flips a clip f32[T, H', W', C].
-      num_images: how many frames, the first ones, are images, whose brightness may change; None:
-        all.
+      mirror: function that flips a clip f32[T, H', W', C].
+      num_images: number of first frames that are images, whose brightness may change; None: all.
 
     Returns:
       f32[B, T, H', W', C], H' = `crop_px` or H.
@@ -53,7 +52,7 @@ def augment(
     size = config.crop_px or clips.shape[2]
     margin = clips.shape[2] - size
     reach = 2 * config.shift_px
-    # Streams of their own: settings that do without them draw as if they did not exist.
+    # These have random streams of their own, so that settings without them draw the same as before.
     turns, colours = (jax.vmap(jax.random.fold_in, (0, None))(keys, purpose) for purpose in (3, 4))
     if config.rotation_deg > 0:
         clips = jax.vmap(functools.partial(_rotate, largest_deg=config.rotation_deg))(clips, turns)
@@ -86,7 +85,7 @@ def augment(
 
 
 def _rotate(clip: jax.Array, key: jax.Array, *, largest_deg: float) -> jax.Array:
-    """f32[T, H, W, C] turned about its middle by one angle, bilinear, edges repeated."""
+    """The clip f32[T, H, W, C] turned about its middle, bilinear, with repeated edges."""
     frames, height, width, channels = clip.shape
     angle = jnp.deg2rad(jax.random.uniform(key, (), minval=-largest_deg, maxval=largest_deg))
     y, x = jnp.meshgrid(
@@ -98,7 +97,7 @@ def _rotate(clip: jax.Array, key: jax.Array, *, largest_deg: float) -> jax.Array
     top = jnp.minimum(jnp.floor(rows).astype(jnp.int32), height - 2)
     left = jnp.minimum(jnp.floor(columns).astype(jnp.int32), width - 2)
     down, right = (rows - top).reshape(-1, 1), (columns - left).reshape(-1, 1)
-    # All frames and channels of a pixel side by side: four gathers of rows, not of numbers.
+    # Frames and channels of a pixel lie side by side: four gathers of rows, not of numbers.
     pixels = clip.transpose(1, 2, 0, 3).reshape(height * width, frames * channels)
     start = (top * width + left).reshape(-1)
 
@@ -119,14 +118,14 @@ def _jitter(
     saturation: float,
     hue: float,
 ) -> jax.Array:
-    """f32[T, H, W, C] with other colours, in [0, 1]; in this order, one draw for all frames."""
+    """The clip f32[T, H, W, C] in other colours, in [0, 1], by one draw for all its frames."""
     draws = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
     clip *= 1 + brightness * draws[0]
     is_color = clip.shape[-1] == 3
     mean = (clip.mean(axis=(0, 1, 2)) @ jnp.array(LUMA)) if is_color else clip.mean()
     clip = mean + (clip - mean) * (1 + contrast * draws[1])
     if is_color and (saturation or hue):
-        # Both are linear in colour: one 3 x 3 matrix.
+        # Both are linear in colour, so one 3 x 3 matrix does them.
         angle = 2 * np.pi * hue * draws[3]
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         plane = (1 + saturation * draws[2]) * jnp.array([[cos, -sin], [sin, cos]])
@@ -136,7 +135,7 @@ def _jitter(
 
 
 def center_crop(clips: jax.Array, config: ConfigDict) -> jax.Array:
-    """The middle `crop_px` square of f32[B, T, H, W, C]: what evaluation sees."""
+    """The middle `crop_px` square of f32[B, T, H, W, C], which evaluation sees."""
     size = config.crop_px or clips.shape[2]
     start = (clips.shape[2] - size) // 2
     return clips[:, :, start : start + size, start : start + size]
@@ -148,9 +147,9 @@ def normalise(frames: jax.Array, center: str, scale: jax.Array | None = None) ->
     Args:
       frames: f32[B, T, H, W, C].
       center: `none` gives (x - 0.5) / 0.5, `imagenet` (x - mean) / deviation of each channel with
-        the constants above. `onset` and `clip_mean` subtract the clip's first
-        frame or its mean over time and divide by the standard deviation of the result over the
-        whole clip: what is left is motion. A clip without motion stays zero.
+        the constants above. `onset` and `clip_mean` subtract the clip's first frame or its mean
+        over time and divide by the standard deviation of the result over the whole clip: only
+        motion is left. A clip without motion stays zero.
       scale: f32[2], mean and maximum of a split, applied after `none`: (x - mean) / maximum.
 
     Returns:
@@ -168,7 +167,7 @@ def normalise(frames: jax.Array, center: str, scale: jax.Array | None = None) ->
     if center == "onset":
         moved = frames - frames[:, :1]
     elif center == "clip_mean":
-        # Frame by frame: a reduction over an outer axis is a slow loop on the CPU.
+        # Frames are added one by one: a reduction over an outer axis is a slow loop on the CPU.
         total = sum_terms(frames[:, t] for t in range(frames.shape[1]))
         moved = frames - total[:, None] / frames.shape[1]
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax.models.paper import Paper
@@ -16,15 +17,17 @@ from mexjax.train import augment
 
 Data = Mapping[str, Any]
 Batch = dict[str, jax.Array]
+# Rows of the dataset, i[B]: an array of JAX in a program, of NumPy on the host.
+Rows = jax.Array | np.ndarray
 
 
-def gather(data: Data, idx: jax.Array, *, train: bool = False) -> jax.Array:
-    """The clips idx i[B] as f32[B,T,H,W,C] in [0, 1]; as training sees them if `train`."""
+def gather(data: Data, idx: Rows, *, train: bool = False) -> jax.Array:
+    """The clips idx i[B] as f32[B,T,H,W,C] in [0, 1]; with `train` as training sees them."""
     clips = data.get("train_clips", data["clips"]) if train else data["clips"]
     return clips[idx].astype(jnp.float32) / 255.0
 
 
-def entries(arrays: Mapping[str, jax.Array], idx: jax.Array) -> Batch:
+def entries(arrays: Mapping[str, jax.Array], idx: Rows) -> Batch:
     """The rows idx i[B] of arrays [N, ...]."""
     return {name: array[idx] for name, array in arrays.items()}
 
@@ -34,7 +37,7 @@ def is_prepared(data: Data) -> bool:
     return "per_clip" in data.get("frozen", {})
 
 
-def prepared_batch(data: Data, idx: jax.Array) -> Batch:
+def prepared_batch(data: Data, idx: Rows) -> Batch:
     """The input of the network for the clips idx i[B] whose frozen part was computed before."""
     shared = data["frozen"]
     arrays = data.get("views", {}) | shared["per_clip"]
@@ -43,7 +46,7 @@ def prepared_batch(data: Data, idx: jax.Array) -> Batch:
 
 @dataclasses.dataclass(frozen=True)
 class BatchMaker:
-    """Frames of clips to the input of one paper's network.
+    """The way from frames of clips to the input of one paper's network.
 
     Attributes:
       config: the whole configuration.
@@ -64,11 +67,11 @@ class BatchMaker:
         """The frames f32[B,T,H,W,C] of clips, flipped from left to right."""
         return (flow_frames.mirror if self.has_flow else augment.mirror)(frames)
 
-    def plain_frames(self, data: Data, idx: jax.Array) -> jax.Array:
+    def plain_frames(self, data: Data, idx: Rows) -> jax.Array:
         """The frames f32[B,T,H,W,C] of clips as evaluation sees them."""
         return augment.center_crop(gather(data, idx), self.config.augment)
 
-    def augmented_frames(self, data: Data, idx: jax.Array, key: jax.Array) -> jax.Array:
+    def augmented_frames(self, data: Data, idx: Rows, key: jax.Array) -> jax.Array:
         """The frames f32[B,T,H,W,C] of clips as a training step sees them."""
         mirror = flow_frames.mirror if self.has_flow else augment.mirror
         num_images = flow_frames.NUM_IMAGES if self.has_flow else None
@@ -76,7 +79,7 @@ class BatchMaker:
         return augment.augment(frames, key, self.config.augment, mirror, num_images)
 
     def batch(
-        self, data: Data, frames: jax.Array, idx: jax.Array, scale: jax.Array | None = None
+        self, data: Data, frames: jax.Array, idx: Rows, scale: jax.Array | None = None
     ) -> Batch:
         """The input of the network.
 
@@ -90,10 +93,10 @@ class BatchMaker:
             scale = None
         images = frames[:, : flow_frames.NUM_IMAGES] if self.has_flow else frames
         clip = augment.normalise(images, self.config.data.center, scale=scale)
-        if self.has_flow:  # which is not an image
+        if self.has_flow:  # flow is not an image
             clip = jnp.concatenate([clip, frames[:, flow_frames.NUM_IMAGES :]], axis=1)
         return self.paper.inputs(clip, self.options) | entries(data.get("views", {}), idx)
 
-    def plain_batch(self, data: Data, idx: jax.Array) -> Batch:
+    def plain_batch(self, data: Data, idx: Rows) -> Batch:
         """The input of the network for clips as evaluation sees them, without `scale`."""
         return self.batch(data, self.plain_frames(data, idx), idx)

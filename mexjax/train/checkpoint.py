@@ -1,6 +1,6 @@
 """State of a group of folds on disk: asynchronous orbax checkpoints with a way back.
 
-One folder a group. A checkpoint holds everything the group needs to go on: parameters,
+Each group has one folder. A checkpoint holds everything the group needs to go on: parameters,
 optimizer, batch statistics, its position in the plan and what it has recorded so far.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ class GroupCheckpoints:
         )
 
     def save(self, position: int, tree: Any) -> None:
-        """Start writing `tree` as the state after `position` steps; returns at once."""
+        """Starts to write `tree` as the state after `position` steps, and returns at once."""
         if position in self._manager.all_steps():
             return
         self._manager.save(position, args=ocp.args.StandardSave(_flatten(tree)))
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
-        """Read the newest checkpoint that is whole.
+        """Reads the newest checkpoint that is whole.
 
         Args:
           like: a tree of the same structure; `jax.ShapeDtypeStruct` leaves with a sharding come
@@ -63,7 +64,7 @@ class GroupCheckpoints:
                 for damaged in positions[: positions.index(position)]:
                     self._manager.delete(damaged)
                 return position, tree
-            # orbax raises whatever its storage layers raise on damaged files.
+            # Every error counts: orbax passes on those of its storage layers for damaged files.
             except Exception as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 failures.append(f"step {position}: {reason[:200]}")
@@ -76,15 +77,15 @@ class GroupCheckpoints:
         return None
 
     def wait(self) -> None:
-        """Block until what was saved is on disk."""
+        """Waits until every saved state is on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finish writing and let go of the folder."""
+        """Finishes writing and lets go of the folder."""
         self._manager.close()
 
     def remove(self) -> None:
-        """Delete the folder: the group is finished and recorded."""
+        """Deletes the folder; the group is finished and recorded."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -94,10 +95,9 @@ def _flatten(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def _unflatten(flat: dict[str, Any], like: Any) -> Any:
-    wanted = _flatten(like)
+def _unflatten(flat: Mapping[str, Any], like: Any) -> Any:
     leaves = []
-    for name, leaf in wanted.items():
+    for name, leaf in _flatten(like).items():
         value = flat[name]
         leaves.append(np.asarray(value) if isinstance(leaf, np.ndarray) else value)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)

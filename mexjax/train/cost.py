@@ -1,4 +1,4 @@
-"""What a run costs: compilations, memory, operations, and how many folds fit in one program."""
+"""The cost of a run: compilations, memory, operations, and the number of folds in a program."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class CompileCounter:
         self.count = 0
         self.seconds = 0.0
 
-    def _listen(self, event: str, duration_s: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
         if event == self._EVENT:
             self.count += 1
-            self.seconds += duration_s
+            self.seconds += duration_secs
 
     def __enter__(self) -> CompileCounter:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
@@ -50,12 +50,12 @@ class CompileCounter:
 
 
 class GroupSize(NamedTuple):
-    """How many folds one program takes on one device, and why.
+    """The number of folds that one program takes on one device, and the reason.
 
     Attributes:
-      per_device: folds.
+      per_device: number of folds.
       reason: a sentence for perf.json and the log.
-      fits: False while nobody knows, or if the program needs too much memory.
+      fits: False if the program needs too much memory, or if that is not known yet.
     """
 
     per_device: int
@@ -63,7 +63,8 @@ class GroupSize(NamedTuple):
     fits: bool = False
 
 
-def free_bytes(device: jax.Device) -> int:
+# The checker takes jax.Device, which is a second name of a class, for a variable.
+def free_bytes(device: jax.Device) -> int:  # pyright: ignore[reportInvalidTypeForm]
     """Memory left on a device; for the CPU the memory the machine has available."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
@@ -91,8 +92,8 @@ def first_group(num_folds: int, num_devices: int, asked: int, *, strategy: str) 
 
     Args:
       num_folds: folds of the run.
-      num_devices: devices the strategy uses.
-      asked: `folds.per_chunk`; 0 means from memory.
+      num_devices: devices that the strategy uses.
+      asked: `folds.per_chunk`; 0: the size follows from memory.
       strategy: `folds.strategy`; `loop` runs one fold at a time.
     """
     on_each = -(-num_folds // num_devices)
@@ -103,13 +104,13 @@ def first_group(num_folds: int, num_devices: int, asked: int, *, strategy: str) 
         return GroupSize(min(asked, on_each), reason, fits=True)
     platform = jax.local_devices()[0].platform
     largest = LARGEST_GROUP.get(platform, 8)
-    # Equal groups: with 10 folds and at most 8, two groups of 5 and none of padding.
+    # Groups are equal: 10 folds and at most 8 give two groups of 5, without padding.
     size = -(-on_each // -(-on_each // largest))
     return GroupSize(size, f"of {on_each} folds per {platform} device: no more than {largest} pays")
 
 
 def measured(size: GroupSize, train: jax.stages.Compiled, num_devices: int) -> GroupSize:
-    """The size with whether its compiled training program fits; one fold always does."""
+    """The size, with the answer whether its training program fits; one fold always does."""
     if size.fits:
         return size
     device = jax.local_devices()[0]
@@ -132,7 +133,7 @@ def smaller(size: GroupSize) -> GroupSize:
 
 
 def peak_bytes() -> int:
-    """Most memory in use so far: of the first device, or of this process where the CPU is it."""
+    """Most memory in use so far by the first device or, if that is the CPU, by this process."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
@@ -143,20 +144,21 @@ def peak_bytes() -> int:
 def utilisation(
     forward_flops: int, num_clips: float, seconds: float, dtype: str, num_devices: int
 ) -> dict[str, Any]:
-    """How far a training run used its devices.
+    """The share of its devices that a training run used.
 
     Args:
-      forward_flops: of one clip, see `mexjax.train.flops`.
-      num_clips: trained on.
-      seconds: that took; 0 if nothing was trained.
-      dtype: what the network computes in.
-      num_devices: that shared the work.
+      forward_flops: operations for one clip, see `mexjax.train.flops`.
+      num_clips: number of clips trained on.
+      seconds: time of training; 0 if nothing was trained.
+      dtype: the type the network computes in.
+      num_devices: number of devices that shared the work.
 
     Returns:
       `forward_flops_per_clip`, `model_flops_per_s`, `peak_flops_per_s` of one device and where it
       is from, and `mfu`, the share of the peak that went into the network's matrix products.
     """
-    precision = jax.config.jax_default_matmul_precision
+    # JAX defines the attributes of its configuration when it runs.
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     peak = flops.device_peak(dtype, precision=str(precision) if precision else None)
     rate = num_clips * flops.train_flops(forward_flops) / seconds if seconds > 0 else 0.0
     return {

@@ -1,7 +1,7 @@
-"""How many operations a network's matrix products need, and how many a device can do.
+"""Operations that a network's matrix products need, and that a device can do.
 
-Counted in the graph of the forward pass, with every convolution in its direct form: what the
-network is, not what a lowering makes of it. One multiplication and one addition are two operations.
+They are counted in the graph of the forward pass, with every convolution in its direct form,
+whatever its lowering. One multiplication and one addition are two operations.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 
 from mexjax.ops import conv
 
-# Operations per second that makers state for dense matrix products, in 10^12:
-# (bfloat16, float32 rounded to TF32, float32), without sparsity; cards without one of the first two
-# compute it as the next. First whole-word match of the device's name.
+# Operations per second that makers state for dense matrix products, in 10^12: bfloat16, float32
+# rounded to TF32, and float32, without sparsity. Cards without one of the first two compute it as
+# the next. The first name that is a whole word of the device's name counts.
 _PEAKS_TERA = (
     ("H200", (989.0, 495.0, 67.0)),
     ("H100 PCIe", (756.0, 378.0, 51.0)),
@@ -37,7 +37,7 @@ _PEAKS_TERA = (
 
 
 class Peak(NamedTuple):
-    """Operations per second, and where the figure is from."""
+    """Operations per second, and the source of the figure."""
 
     flops_per_s: float
     source: str
@@ -87,7 +87,7 @@ def _count(jaxpr: Any) -> int:
 
 
 def _subgraphs(params: dict[str, Any]) -> Iterator[Any]:
-    """The graphs an equation calls; of branches the last stands for all."""
+    """The graphs that an equation calls; the last one of several branches stands for all."""
     for key, value in params.items():
         if key in ("fwd_jaxpr_thunk", "bwd", "jvp_jaxpr_fun"):
             continue
@@ -100,12 +100,12 @@ def _subgraphs(params: dict[str, Any]) -> Iterator[Any]:
 
 
 def device_peak(dtype: str, *, precision: str | None = None) -> Peak:
-    """What the first local device can do at most in matrix products.
+    """The most operations that the first local device can do in matrix products.
 
     Args:
-      dtype: what the network computes in: `float32` or `bfloat16`.
-      precision: of float32 products, as `jax_default_matmul_precision`; on GPUs from Ampere on
-        JAX rounds them to TF32 unless it is `highest` or `float32`.
+      dtype: the type the network computes in, `float32` or `bfloat16`.
+      precision: precision of float32 products, as `jax_default_matmul_precision`; on GPUs from
+        Ampere on JAX rounds them to TF32 unless it is `highest` or `float32`.
 
     Returns:
       The maker's figure where the device is known; else a measured product of 2048 x 2048.

@@ -23,7 +23,7 @@ STRATEGIES = ("loop", "vmap", "shard")
 
 @struct.dataclass
 class Carry:
-    """What a group of k folds carries from call to call; donated to each.
+    """The state that a group of k folds carries from call to call; each call takes it over.
 
     Attributes:
       states: `FoldState` with a leading k.
@@ -62,7 +62,7 @@ def make_programs(
     epoch_steps: int,
     steps_per_call: int,
 ) -> Programs:
-    """Lift one fold's functions to a group.
+    """Lifts one fold's functions to a group.
 
     Args:
       functions: see `step.FoldFunctions`.
@@ -132,11 +132,13 @@ def make_programs(
 def _make_lift(
     num_folds: int, mesh: Mesh | None
 ) -> Callable[[Callable[..., Any], tuple[bool, ...]], Callable[..., Any]]:
-    """How a function of one fold becomes one of a group; the flags say which arguments have F.
+    """The map from functions of one fold to functions of a group.
+
+    Its second argument says which arguments of the function have a fold axis.
 
     Args:
-      num_folds: on one device.
-      mesh: of all devices; None: one device.
+      num_folds: folds on one device.
+      mesh: mesh of all devices; None: one device.
     """
 
     def alone(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
@@ -157,8 +159,8 @@ def _make_lift(
         return jax.vmap(function, in_axes=tuple(0 if has else None for has in has_folds))
 
     def sharded(function: Callable[..., Any], has_folds: tuple[bool, ...]) -> Callable[..., Any]:
-        # shard_map, not sharded arrays under jit: the partitioner answers a grouped convolution
-        # with all-gathers, and here no fold ever needs another device's data.
+        # With sharded arrays under jit the partitioner would answer a grouped convolution with
+        # all-gathers; with shard_map no fold ever needs another device's data.
         specs = tuple(PartitionSpec("folds") if has else PartitionSpec() for has in has_folds)
         return jax.shard_map(
             together(function, has_folds),

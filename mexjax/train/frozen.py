@@ -1,4 +1,4 @@
-"""Networks whose first part is frozen: what it makes of the data is computed once, for all folds.
+"""Networks whose first part is frozen: its outputs are computed once, for all folds.
 
 A paper says with `Paper.start` which weights it starts from, with `Paper.start_statistics` which
 batch statistics, and with `Paper.is_frozen` which of its parameters stay as they are. Its module
@@ -28,33 +28,33 @@ from mexjax.train.batches import BatchMaker, Data
 log = logging.getLogger(__name__)
 
 Tree = Mapping[str, Any]
-BATCH = 16  # clips at a time, in computing what is shared
+BATCH = 16  # clips that the frozen part takes at a time
 
 
 def split(params: Tree, paper: Paper, options: Any) -> tuple[Tree, Tree]:
     """The parameters that are trained, and those that are kept, as two trees."""
     flat = flax.traverse_util.flatten_dict(params)
-    kept = {path: leaf for path, leaf in flat.items() if paper.is_frozen(path, options)}
-    trained = {path: leaf for path, leaf in flat.items() if path not in kept}
-    return flax.traverse_util.unflatten_dict(trained), flax.traverse_util.unflatten_dict(kept)
+    frozen = {path: leaf for path, leaf in flat.items() if paper.is_frozen(path, options)}
+    others = {path: leaf for path, leaf in flat.items() if path not in frozen}
+    return flax.traverse_util.unflatten_dict(others), flax.traverse_util.unflatten_dict(frozen)
 
 
 def merge(trained: Tree, kept: Tree) -> dict[str, Any]:
-    """One tree of both: the way back of `split`. Leaves of `kept` replace those of `trained`."""
+    """One tree of both, which undoes `split`. Leaves of `kept` replace those of `trained`."""
     flat = flax.traverse_util.flatten_dict(trained) | flax.traverse_util.flatten_dict(kept)
     return flax.traverse_util.unflatten_dict(flat)
 
 
 def started(params: Tree, start: Tree) -> Tree:
     """`params` with the values of those leaves that `start` has."""
-    flat, given = (flax.traverse_util.flatten_dict(tree) for tree in (params, start))
+    flat, values = (flax.traverse_util.flatten_dict(tree) for tree in (params, start))
     return flax.traverse_util.unflatten_dict(
-        {path: given.get(path, leaf) for path, leaf in flat.items()}
+        {path: values.get(path, leaf) for path, leaf in flat.items()}
     )
 
 
 def is_cached(config: ConfigDict, kept: Tree) -> bool:
-    """Whether the frozen part is computed once: it exists, and every epoch sees the same images."""
+    """True if the frozen part is computed once: it exists, and every epoch sees the same images."""
     is_augmented = any(value for _, value in config.augment.items())
     if not kept or not config.train.is_frozen_part_cached:
         return False
@@ -81,10 +81,10 @@ def shared_arrays(
       data: N clips, see `mexjax.data.dataset.Dataset.on_host`.
 
     Returns:
-      Nothing, where the network keeps no parameters and starts from none; else `kept` and `start`,
-      parts of the tree of parameters, `start_statistics`, of that of batch statistics, and, if the
-      frozen part is computed once, `per_clip` {name: [N, ...]}, with the paper's targets, and
-      `constant` {name: array}.
+      Nothing, if the network keeps no parameters and starts from none; else `kept` and `start`,
+      parts of the tree of parameters, and `start_statistics`, a part of the tree of batch
+      statistics. If the frozen part is computed once, also `per_clip` {name: [N, ...]}, with the
+      paper's targets, and `constant` {name: array}.
 
     Raises:
       ConfigError: parameters that are kept but that nothing gives.
@@ -97,7 +97,7 @@ def shared_arrays(
 
     def init(batch: Mapping[str, jax.Array]) -> Tree:
         key = jax.random.key(config.seed, impl="threefry2x32")
-        keys = dict.fromkeys(("params", "drop_path", "dropout"), key)
+        keys: dict[str, jax.Array] = dict.fromkeys(("params", "drop_path", "dropout"), key)
         return module.init(keys, batch, train=False)["params"]
 
     shapes = jax.eval_shape(init, example)
@@ -112,20 +112,20 @@ def shared_arrays(
             f" {', '.join('/'.join(path) for path in sorted(missing)[:4])} ..."
         )
     drawn = jax.jit(lambda batch: _only(init(batch), missing))(example) if missing else {}
-    given = _only(merge(jax.device_get(drawn), start), set(_flat(shapes)))
-    trained, kept = split(given, paper, options)
-    shared: dict[str, Any] = {"kept": kept, "start": trained}
+    values = _only(merge(jax.device_get(drawn), start), set(_flat(shapes)))
+    to_train, to_keep = split(values, paper, options)
+    shared: dict[str, Any] = {"kept": to_keep, "start": to_train}
     statistics = paper.start_statistics(options)
     if statistics:
         shared["start_statistics"] = statistics
-    if not is_cached(config, kept) or "train_clips" in data:  # other frames in training
+    if not is_cached(config, to_keep) or "train_clips" in data:  # other frames in training
         return shared
-    variables = jax.device_put({"params": kept})
+    variables = jax.device_put({"params": to_keep})
     first = jax.jit(lambda *arguments: module.apply(*arguments, method="frozen_part"))
     parts = []
     num_clips = len(data["labels"])
     for begin in range(0, num_clips, BATCH):
-        # Whole batches: one program.
+        # All batches are whole, so that one program serves them.
         rows = np.minimum(np.arange(begin, begin + BATCH), num_clips - 1)
         outputs = first(variables, batches.plain_batch(data, rows))
         outputs |= paper.targets(batches.plain_frames(data, rows), options)
@@ -149,11 +149,11 @@ def _only(tree: Tree, paths: set[ParamPath]) -> dict[str, Any]:
 
 
 def _check_shapes(shapes: Tree, start: Tree) -> None:
-    wanted = _flat(shapes)
+    expected = _flat(shapes)
     wrong = [
-        f"{'/'.join(path)} (network {wanted[path].shape}, weights {leaf.shape})"
+        f"{'/'.join(path)} (network {expected[path].shape}, weights {leaf.shape})"
         for path, leaf in _flat(start).items()
-        if path in wanted and wanted[path].shape != leaf.shape
+        if path in expected and expected[path].shape != leaf.shape
     ]
     if wrong:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Train one group of folds from its checkpoint, or from nothing, to its recorded result."""
+"""Training of one group of folds from its checkpoint, or from nothing, to its record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mexjax.train.workdir import Workdir
 
 @dataclasses.dataclass
 class History:
-    """What a group has recorded so far; saved with its state.
+    """The record of a group so far, which is saved with its state.
 
     Attributes:
       logits: f32[k, E, M, K], held-out logits of each evaluation.
@@ -40,7 +40,7 @@ class History:
     seconds: np.ndarray
 
     def tree(self) -> dict[str, np.ndarray]:
-        """As a tree of arrays."""
+        """The record as a tree of arrays."""
         return dataclasses.asdict(self)
 
 
@@ -52,13 +52,13 @@ def train_group(
     index: int,
     session: Session,
 ) -> np.ndarray:
-    """Train one group of folds unless it is recorded, and record it.
+    """Trains one group of folds unless it is recorded, and records it.
 
     Args:
       study: the run.
       folder: folder of the run.
       compiled: the programs of a group.
-      data: from `mexjax.train.programs.device_data`, on the device.
+      data: arrays from `mexjax.train.programs.device_data`, on the device.
       index: number of the group.
       session: see `Session`.
 
@@ -91,7 +91,7 @@ def train_group(
 
 
 def check_resume(position: int, steps_per_call: int, folder: Path) -> None:
-    """Refuse a checkpoint that lies within a call of the training program.
+    """Refuses a checkpoint that lies within a call of the training program.
 
     Raises:
       CheckpointError: it was written where a call has another number of steps.
@@ -113,7 +113,7 @@ class Session(NamedTuple):
 
 
 class GroupTrainer:
-    """Runs one group; everything it needs is given, nothing is looked up."""
+    """Runs one group; everything it needs is given to it, and it looks nothing up."""
 
     def __init__(
         self,
@@ -144,11 +144,11 @@ class GroupTrainer:
         )
 
     def run(self) -> dict[str, np.ndarray]:
-        """Train to the end.
+        """Trains to the end.
 
         Returns:
-          `logits`, `curves`, `seconds`, and every other array `predictions` gave at the last
-          evaluation as `extra_<name>` [k, M, ...].
+          `logits`, `curves`, `seconds`, and every other array that `predictions` gave at the last
+          evaluation, as `extra_<name>` [k, M, ...].
 
         Raises:
           DivergedError: a loss or logit is not finite; the last good checkpoint is kept.
@@ -204,7 +204,8 @@ class GroupTrainer:
         if self.host_plan.valid[:, position:end].any():
             with jax.transfer_guard("disallow"):
                 return self.compiled.train(carry, self.plan, self.data)
-        return carry.replace(position=jax.device_put(np.int32(end), self.compiled.programs.shared))
+        position_after = jax.device_put(np.int32(end), self.compiled.programs.shared)
+        return dataclasses.replace(carry, position=position_after)
 
     def _start(self) -> tuple[int, Carry]:
         programs, shape = self.compiled.programs, self.compiled.carry_shape
@@ -229,7 +230,7 @@ class GroupTrainer:
         self.checkpoints.save(position, {"carry": carry, "history": history})
 
     def _interrupted(self, position: int, carry: Carry) -> Interrupted:
-        """Save the state, and the error that says so."""
+        """Saves the state, and gives the error that says so."""
         self._save(position, carry)
         self.checkpoints.wait()
         name = self.stop.signal_name
@@ -244,7 +245,7 @@ class GroupTrainer:
         )
 
     def _record_epoch(self, epoch: int, logs: np.ndarray) -> None:
-        """Check the epoch's values (f32[k, S, L]) and keep their means over valid steps."""
+        """Checks the epoch's values (f32[k, S, L]) and keeps their means over valid steps."""
         steps = self.schedule.epoch_steps
         valid = self.host_plan.valid[:, (epoch - 1) * steps : epoch * steps]
         bad = valid & ~np.isfinite(logs).all(axis=-1)
@@ -297,7 +298,7 @@ class GroupTrainer:
 
 
 def _placed(tree: Any, sharding: Any) -> Any:
-    """The shapes of `tree` with where they lie: what a checkpoint is read back as."""
+    """The shapes of `tree` with a sharding, in which a checkpoint is read back."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )

@@ -39,17 +39,17 @@ class Optimizer(NamedTuple):
     ) -> tuple[Tree, Any]:
         """New parameters and moments, which take the place of the old ones on a CPU too.
 
-        XLA:CPU copies what is in that place, in front of a step, unless every use of it comes
-        first however the program is ordered. So the gradients, which are made of the parameters,
-        are complete before the first new parameter, and these before the new moments. The
-        parameters are still copied, which the new ones, and with L2 the new moments, are made of.
+        XLA:CPU copies an old array before a step unless every use of it comes first, however the
+        program is ordered. So the gradients, which the parameters give, are complete before the
+        first new parameter, and the new parameters before the new moments. The parameters are still
+        copied, for the new ones and, with L2, the new moments are computed from them.
 
         Args:
-          gradients: of the parameters.
-          params: before the update.
-          opt_state: state of `transform`, before the update.
+          gradients: gradients of the parameters.
+          params: parameters before the update.
+          opt_state: state of `transform` before the update.
           time: step, total steps and steps of an epoch, i32[] each.
-          factors: of the learning rate, a float for each parameter.
+          factors: factor of the learning rate, a float for each parameter.
           kept: gives its second argument, the value before, in a step that changes nothing.
         """
         gradients = _after(gradients, gradients)
@@ -57,20 +57,20 @@ class Optimizer(NamedTuple):
         rate = self.rate(*time)
         updates = jax.tree.map(lambda update, factor: -rate * factor * update, updates, factors)
         new_params = kept(optax.apply_updates(params, updates), params)
-        # Computed once more: the new moments take the place of the old ones, of which the updates
-        # are made.
+        # The transform is computed once more: the new moments take the place of the old ones, from
+        # which the updates are computed.
         old_state = _after(opt_state, new_params)
         _, new_state = self.transform.update(gradients, old_state, params)
         return new_params, new_state
 
 
 def _after(tree: Tree, other: Tree) -> Tree:
-    """`tree`, on a CPU not before `other`."""
+    """`tree`, which on a CPU is not used before `other`."""
     return tree_after(tree, other) if is_cpu() else tree
 
 
 def make_optimizer(config: ConfigDict) -> Optimizer:
-    """Build the optimizer of `config.train`.
+    """Builds the optimizer of `config.train`.
 
     Args:
       config: the `train` section of the configuration.
@@ -96,7 +96,7 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
         raise ConfigError(unknown_name("train.optimizer", config.optimizer, orders))
     parts += [part for part in orders[config.optimizer] if part is not None]
     if config.is_update_fused and by_name:
-        # One vector has no names: what goes by name stays a tree.
+        # One vector has no names: a part that goes by name stays a tree.
         parts = [part if part is decay else optax.flatten(part) for part in parts]
     transform = optax.chain(*parts)
     if config.is_update_fused and not by_name:
@@ -105,7 +105,7 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
 
 
 def _are_kernels(params: optax.Params) -> optax.Params:
-    """A tree of bool: whether a leaf is a matrix that inputs are multiplied with."""
+    """A tree of bool, true for a leaf that is a matrix and multiplies inputs."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: str(path[-1].key).endswith("kernel"), params
     )
@@ -125,7 +125,7 @@ def make_rate(config: ConfigDict) -> Rate:
         return peak * 0.5 * (1.0 + jnp.cos(jnp.pi * part))
 
     def one_cycle(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
-        # Smith & Topin 2018 with the common 1/25 start: up by a cosine, down by a cosine.
+        # This is Smith & Topin 2018 with the common start at 1/25: up and down by a cosine.
         del epoch
         part = jnp.clip(step / jnp.maximum(total, 1), 0.0, 1.0)
         warm = max(config.warmup_fraction, 1e-6)

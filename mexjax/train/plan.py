@@ -18,7 +18,7 @@ SPLIT_SCALES = ("none", "train", "per_split")
 def plan_batches(
     folds: Sequence[Fold], fold_ids: Sequence[int], clips: np.ndarray, config: ConfigDict
 ) -> FoldPlan:
-    """Lay out batches for folds of unequal size so that one program can run them together.
+    """Lays out batches for folds of unequal size so that one program can run them together.
 
     All folds are at the end of an epoch at the same step: an epoch has as many steps as its
     longest fold needs, and a shorter fold sits the surplus out. The last batch of an epoch is
@@ -40,21 +40,21 @@ def plan_batches(
     batch_size = config.train.batch_size
     if batch_size < 1:
         raise ConfigError(f"train.batch_size must be at least 1, found {batch_size}.")
-    own_steps = np.array([-(-len(fold.train) // batch_size) for fold in folds])
-    epochs, totals = _lengths(config, own_steps)
-    steps = int(own_steps.max())
+    fold_steps = np.array([-(-len(fold.train) // batch_size) for fold in folds])
+    epochs, totals = _lengths(config, fold_steps)
+    steps = int(fold_steps.max())
     shape = (len(folds), epochs, steps, batch_size)
     idx, weight = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
     valid = np.zeros(shape[:3], bool)
     for f, (fold, fold_id) in enumerate(zip(folds, fold_ids, strict=True)):
-        own, size = own_steps[f], len(fold.train)
+        count, size = fold_steps[f], len(fold.train)
         for epoch in range(epochs):
             order = np.random.default_rng([config.seed, fold_id, epoch]).permutation(fold.train)
-            # Padding repeats the first samples: any row serves, its weight is 0.
-            padded = np.resize(order, own * batch_size)
-            idx[f, epoch, :own] = padded.reshape(own, batch_size)
-            weight[f, epoch, :own].reshape(-1)[:size] = 1.0
-            valid[f, epoch, :own] = epoch * own + np.arange(own) < totals[f]
+            # Padding repeats the first samples; any row serves, for its weight is 0.
+            padded = np.resize(order, count * batch_size)
+            idx[f, epoch, :count] = padded.reshape(count, batch_size)
+            weight[f, epoch, :count].reshape(-1)[:size] = 1.0
+            valid[f, epoch, :count] = epoch * count + np.arange(count) < totals[f]
     total_steps = (len(folds), epochs * steps)
     return FoldPlan(
         fold_id=np.asarray(fold_ids, np.int32),
@@ -63,7 +63,7 @@ def plan_batches(
         weight=weight.reshape(*total_steps, batch_size),
         valid=valid.reshape(total_steps),
         total_steps=totals.astype(np.int32),
-        epoch_steps=own_steps.astype(np.int32),
+        epoch_steps=fold_steps.astype(np.int32),
         scale=_split_scale(folds, clips, config.data.split_scale),
         eval_idx=_eval_batches([held_out(fold) for fold in folds], config.eval.batch_size),
     )
@@ -81,12 +81,12 @@ def steps_per_epoch(folds: Sequence[Fold], config: ConfigDict) -> int:
 
 def num_epochs(folds: Sequence[Fold], config: ConfigDict) -> int:
     """Epochs of the plan: those the shortest fold needs for `train.num_steps`."""
-    own = np.array([-(-len(fold.train) // config.train.batch_size) for fold in folds])
-    return _lengths(config, own)[0]
+    steps = np.array([-(-len(fold.train) // config.train.batch_size) for fold in folds])
+    return _lengths(config, steps)[0]
 
 
 def pad_folds(plan: FoldPlan, size: int) -> FoldPlan:
-    """Repeat the last fold, without valid steps, until there are `size`: one compiled shape."""
+    """Repeats the last fold, without valid steps, until there are `size`: one compiled shape."""
     missing = size - plan.fold_id.shape[0]
     if missing <= 0:
         return plan
@@ -104,7 +104,7 @@ def take_folds(plan: FoldPlan, rows: slice) -> FoldPlan:
     return jax.tree.map(lambda array: array[rows], plan)
 
 
-def _lengths(config: ConfigDict, own_steps: np.ndarray) -> tuple[int, np.ndarray]:
+def _lengths(config: ConfigDict, fold_steps: np.ndarray) -> tuple[int, np.ndarray]:
     train = config.train
     if (train.num_epochs > 0) == (train.num_steps > 0):
         raise ConfigError(
@@ -112,9 +112,9 @@ def _lengths(config: ConfigDict, own_steps: np.ndarray) -> tuple[int, np.ndarray
             f" num_epochs={train.num_epochs} and num_steps={train.num_steps}; 0 means not given."
         )
     if train.num_epochs > 0:
-        return train.num_epochs, train.num_epochs * own_steps
-    epochs = int(np.max(-(-train.num_steps // own_steps)))
-    return epochs, np.full(len(own_steps), train.num_steps)
+        return train.num_epochs, train.num_epochs * fold_steps
+    epochs = int(np.max(-(-train.num_steps // fold_steps)))
+    return epochs, np.full(len(fold_steps), train.num_steps)
 
 
 def _eval_batches(rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
@@ -142,8 +142,8 @@ def _split_scale(folds: Sequence[Fold], clips: np.ndarray, mode: str) -> np.ndar
     means = clips.mean(axis=axes, dtype=np.float64) / 127.5 - 1.0
     maxima = clips.max(axis=axes) / 127.5 - 1.0
     for f, fold in enumerate(folds):
-        for split, rows in enumerate((fold.train, fold.test)):
-            rows = fold.train if mode == "train" else rows
+        splits = (fold.train, fold.train if mode == "train" else fold.test)
+        for split, rows in enumerate(splits):
             mean = means[rows].mean()
             scale[f, split] = mean, maxima[rows].max() - mean
     return scale

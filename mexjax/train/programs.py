@@ -18,14 +18,16 @@ from mexjax.train.study import Study
 
 
 class Compiled(NamedTuple):
-    """The three compiled programs of a group, and what they were made from.
+    """The three compiled programs of a group, and their sources.
 
     Attributes:
       size: folds in the group on one device, and why.
       programs: the jitted functions, and where their arguments lie.
-      init, train, evaluate: compiled.
-      carry_shape: shapes of what a group carries.
-      eval_shape: shapes of what an evaluation batch gives.
+      init: the compiled program that makes the first state.
+      train: the compiled program of an update.
+      evaluate: the compiled program of an evaluation batch.
+      carry_shape: shapes of the state that a group carries.
+      eval_shape: shapes of the outputs of an evaluation batch.
     """
 
     size: GroupSize
@@ -43,12 +45,12 @@ class Compiled(NamedTuple):
 
 
 def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Compiled:
-    """Compile the programs of a group of folds, as large as memory allows.
+    """Compiles the programs of a group of folds, as large as memory allows.
 
     Args:
       study: the run.
-      data: from `device_data`.
-      per_device: folds in a group on one device; 0: chosen from memory.
+      data: arrays from `device_data`.
+      per_device: folds in a group on one device; 0: the number follows from memory.
     """
     strategy = study.config.folds.strategy
     devices = fold_axis.num_devices(strategy)
@@ -68,7 +70,7 @@ def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Comp
 
 
 def trace_step(study: Study, data: Arrays, per_device: int = 1) -> jax.stages.Traced:
-    """Trace the training program of a group of folds; nothing is compiled."""
+    """Traces the training program of a group of folds; nothing is compiled."""
     programs, (folds, arrays) = make_group_programs(study, data, per_device)
     carry = jax.eval_shape(programs.init, folds, arrays)
     return programs.train.trace(carry, folds, arrays)
@@ -104,8 +106,8 @@ def make_group_programs(
 def device_data(study: Study) -> dict[str, Any]:
     """Arrays copied to the device.
 
-    They are the dataset and, of networks that keep some of their parameters, those and the outputs
-    of the frozen part for the clips (`frozen`, see `mexjax.train.frozen`).
+    They are the dataset and, for networks that keep some of their parameters, an entry `frozen`
+    with these and the outputs of the frozen part for the clips (see `mexjax.train.frozen`).
     """
     data = study.dataset.on_host()
     shared = frozen.shared_arrays(study.batches, study.module, data)
@@ -117,8 +119,8 @@ def num_params(study: Study, compiled: Compiled, data: Arrays) -> int:
     params = compiled.carry_shape.states.params
     unused = study.paper.training_only
     needed = {name: part for name, part in params.items() if name not in unused}
-    kept = data.get("frozen", {}).get("kept", {})
-    return count_params(needed) // compiled.num_folds + count_params(kept)
+    frozen_params = data.get("frozen", {}).get("kept", {})
+    return count_params(needed) // compiled.num_folds + count_params(frozen_params)
 
 
 def count_params(params: Any) -> int:
@@ -127,15 +129,15 @@ def count_params(params: Any) -> int:
 
 
 def clip_flops(study: Study, data: Arrays) -> int:
-    """Operations of the network's forward pass for one clip, without what was computed before.
+    """Operations of the network's forward pass for one clip, without a part computed before.
 
     Args:
       study: the run.
-      data: from `device_data`.
+      data: arrays from `device_data`.
     """
     row = np.zeros(1, np.int32)
 
-    def forward(data: Arrays) -> dict[str, jax.Array]:
+    def forward(data: Arrays) -> Any:
         if is_prepared(data):
             batch = prepared_batch(data, row)
         else:

@@ -1,4 +1,4 @@
-"""From the recorded groups of a finished run to the files its report is made of."""
+"""From the recorded groups of a finished run to the files that its report reads."""
 
 from __future__ import annotations
 
@@ -19,35 +19,38 @@ Rows = list[dict[str, np.ndarray]]
 
 
 def has_record(folder: Workdir) -> bool:
-    """Whether the run was finished before."""
+    """True if the run was finished before."""
     return all((folder.path / name).is_file() for name in ("predictions.npz", "run.json"))
 
 
 def read_rows(fold_ids: Sequence[int], folder: Workdir) -> Rows | None:
-    """What is recorded of each fold, in the order of `fold_ids`; None if any is missing."""
+    """The record of each fold, in the order of `fold_ids`; None if any is missing."""
     rows: dict[int, dict[str, np.ndarray]] = {}
     for path in sorted(folder.groups.glob("group_*.npz")):
         group = folder.load_group(int(path.stem.split("_")[1]))
-        for row, fold_id in enumerate(group["fold_id"] if group else ()):
+        if not group:
+            continue
+        for row, fold_id in enumerate(group["fold_id"]):
             rows[int(fold_id)] = {name: array[row] for name, array in group.items()}
     return [rows[i] for i in fold_ids] if set(rows) >= set(fold_ids) else None
 
 
 def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float) -> None:
-    """Write `folds.json`, `predictions.npz`, `sheet.npz`, `features.npz` and, last, `run.json`.
+    """Writes `folds.json`, `predictions.npz`, `sheet.npz`, `features.npz` and, last, `run.json`.
 
     Args:
-      study: the run, of which every fold is recorded in the folder.
+      study: the run; the folder has a record of each of its folds.
       folder: folder of the run.
       compile_s: seconds this process spent before training.
       total_s: seconds this process spent.
     """
     dataset, config = study.dataset, study.config
-    rows = read_rows(study.fold_ids, folder)
+    records = read_rows(study.fold_ids, folder)
+    assert records is not None
     # The files list folds in the protocol's order, whatever order they were trained in.
     order = np.argsort(study.fold_ids)
     folds = [study.folds[i] for i in order]
-    rows = [rows[i] for i in order]
+    rows = [records[i] for i in order]
     where = np.concatenate([fold.test for fold in folds])
     logits = [row["logits"][:, : len(fold.test)] for row, fold in zip(rows, folds, strict=True)]
     curves = [name for name in rows[0] if name.startswith("curve_")]
@@ -115,8 +118,10 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
 
 
 def _validation(dataset: Dataset, folds: list[Fold], rows: Rows) -> dict[str, np.ndarray]:
-    """f32[F, E]: accuracy on the inner subjects of each training fold, of action units the mean
-    F1; NaN without any."""
+    """Scores f32[F, E] on the inner subjects of each training fold; NaN without such subjects.
+
+    They are accuracies or, for action units, means of F1.
+    """
     out = np.full((len(folds), rows[0]["logits"].shape[0]), np.nan, np.float32)
     for f, (fold, row) in enumerate(zip(folds, rows, strict=True)):
         if len(fold.validation):
@@ -127,28 +132,28 @@ def _validation(dataset: Dataset, folds: list[Fold], rows: Rows) -> dict[str, np
 
 
 def _sheet(study: Study, where: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-    """A few held-out clips, of as many classes as can be, with true and constructed images."""
+    """A few held-out clips of as many classes as can be, with true and constructed images."""
     dataset, config = study.dataset, study.config
     labels = dataset.labels[where]
-    chosen: list[int] = []
+    places: list[int] = []
     turn = 0
     per_class = [list(np.flatnonzero(labels == k)) for k in range(len(dataset.class_names))]
-    while len(chosen) < min(config.report.num_sheet_clips, len(where)):
+    while len(places) < min(config.report.num_sheet_clips, len(where)):
         queue = per_class[turn % len(per_class)]
         if queue:
-            # From the middle of the class, so that the rows are of different subjects.
-            chosen.append(int(queue.pop(len(queue) // 2)))
+            # Clips come from the middle of a class, so that they are of different subjects.
+            places.append(int(queue.pop(len(queue) // 2)))
         turn += 1
-    clips = dataset.clips[where[chosen]]
+    clips = dataset.clips[where[places]]
     crop = config.augment.crop_px or clips.shape[2]
     start = (clips.shape[2] - crop) // 2
     clips = clips[:, :, start : start + crop, start : start + crop]
     frames = jnp.asarray(clips, jnp.float32) / 255.0
     target = study.paper.targets(frames, study.options)["dynamic_image"]
-    titles = [f"{dataset.class_names[labels[i]]}, {dataset.clip_ids[where[i]]}" for i in chosen]
+    titles = [f"{dataset.class_names[labels[i]]}, {dataset.clip_ids[where[i]]}" for i in places]
     return {
         "frames": clips.mean(axis=-1).astype(np.uint8),
         "target": np.asarray(target),
-        "constructed": images[chosen],
+        "constructed": images[places],
         "title": np.array(titles),
     }

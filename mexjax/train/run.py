@@ -1,4 +1,4 @@
-"""`run`: a configuration and a folder become a finished study. Orchestration only."""
+"""`run`: a configuration and a folder become a finished study; other modules do the work."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from mexjax.train.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What `run` returns.
+    """The result of `run`.
 
     Attributes:
       results: the content of `results.json`.
       predictions: the content of `predictions.csv`, one row a held-out clip.
-      workdir: where everything was written.
+      workdir: folder of the run.
       was_finished: True if the run had been finished before and only its report was rebuilt.
     """
 
@@ -55,9 +55,9 @@ class Watch(NamedTuple):
 
     Attributes:
       progress: the display.
-      stop: whether the process was asked to stop.
-      counter: of compilations.
-      heap: of the process, on a CPU.
+      stop: true if the process was asked to stop.
+      counter: counter of compilations.
+      heap: the heap of the process, on a CPU.
       forward_flops: operations of the network's forward pass for one clip.
     """
 
@@ -69,15 +69,15 @@ class Watch(NamedTuple):
 
 
 def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> RunResult:
-    """Train and evaluate every fold of a protocol, and report.
+    """Trains and evaluates every fold of a protocol, and reports.
 
     Starting it again with the same configuration and folder resumes; a finished run is not
     trained again, its report is rebuilt.
 
     Args:
-      config: from `load_config`.
+      config: configuration from `load_config`.
       workdir: folder of the run; made if absent.
-      overwrite: delete what an earlier run left there.
+      overwrite: True: files of an earlier run are deleted.
 
     Returns:
       Results and predictions, also written to the folder (docs/results_format.md).
@@ -118,7 +118,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
 
 @contextlib.contextmanager
 def _watch(study: Study) -> Iterator[tuple[TrainProgress, cost.CompileCounter]]:
-    """Show progress, count compilations, and explain it if the device has too little memory."""
+    """Shows progress, counts compilations, and explains a lack of memory on the device."""
     config = study.config
     try:
         with (
@@ -144,7 +144,7 @@ def _train(
     host: Arrays,
     watch: Watch,
 ) -> None:
-    """Train and record every group of folds, and write what it cost to perf.json."""
+    """Trains and records every group of folds, and writes the cost to perf.json."""
     # A resumed run must cut its folds into the same groups, however much memory is free then.
     folder.save_group_size(compiled.size.per_device, study.num_devices)
     session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory())

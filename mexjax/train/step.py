@@ -1,14 +1,14 @@
-"""One fold: how its state is made, advanced by one update, and evaluated.
+"""One fold: its state is made, advanced by one update, and evaluated.
 
-Pure functions of one fold's arrays. They know one model and one batch; they read no file and have
-no fold axis, which `fold_axis.py` adds outside.
+These are pure functions of one fold's arrays. They know one model and one batch; they read no file
+and have no fold axis, which `fold_axis.py` adds outside.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import flax.traverse_util
@@ -24,6 +24,8 @@ from mexjax.train.optim import Optimizer
 
 Arrays = Mapping[str, Any]
 Logs = dict[str, jax.Array]
+# An array of a plan: it is NumPy's on the host, where plans are made, and JAX's in a program.
+PlanArray = Any
 # Purposes of the random streams of a fold.
 _INIT, _TRAIN = 0, 1
 
@@ -33,8 +35,8 @@ class FoldPlan:
     """The samples that one fold trains on and is scored on; stacked over folds with a leading F.
 
     Attributes:
-      fold_id: i32[], number of the fold in the whole protocol: names its random streams.
-      seed: u32[], of the run. Data, not a constant: another seed is the same program.
+      fold_id: i32[], number of the fold in the whole protocol; it names its random streams.
+      seed: u32[], seed of the run. It is data, so that another seed is the same program.
       idx: i32[S, B], rows of the dataset in each batch.
       weight: f32[S, B], 1 for a sample, 0 for padding.
       valid: bool[S], False for a step this fold does not have.
@@ -45,16 +47,16 @@ class FoldPlan:
       extras: the paper's `fold_arrays` of the fold, entries of its training batches.
     """
 
-    fold_id: jax.Array
-    seed: jax.Array
-    idx: jax.Array
-    weight: jax.Array
-    valid: jax.Array
-    total_steps: jax.Array
-    epoch_steps: jax.Array
-    scale: jax.Array
-    eval_idx: jax.Array
-    extras: dict[str, jax.Array] = struct.field(default_factory=dict)
+    fold_id: PlanArray
+    seed: PlanArray
+    idx: PlanArray
+    weight: PlanArray
+    valid: PlanArray
+    total_steps: PlanArray
+    epoch_steps: PlanArray
+    scale: PlanArray
+    eval_idx: PlanArray
+    extras: dict[str, PlanArray] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -64,15 +66,15 @@ class FoldState:
     params: Any
     batch_stats: Any
     opt_state: Any
-    step: jax.Array  # i32[], updates made: invalid steps do not count
+    step: jax.Array  # i32[], number of updates: invalid steps do not count
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldFunctions:
     """The three pure functions of one fold: `init`, `train` and `evaluate`.
 
-    Their argument `data` is the dataset on the device and, of networks that keep some of their
-    parameters, what `mexjax.train.frozen.shared_arrays` gives as `frozen`.
+    Their argument `data` is the dataset on the device. For networks that keep some of their
+    parameters it has an entry `frozen`, see `mexjax.train.frozen.shared_arrays`.
 
     Attributes:
       config: the whole configuration.
@@ -80,7 +82,7 @@ class FoldFunctions:
       options: options of the paper.
       module: the network.
       optimizer: see `mexjax.train.optim`.
-      has_invalid_steps: whether any fold of the run has steps it must sit out. Without them the
+      has_invalid_steps: True if any fold of the run has steps it must sit out. Without them the
         guard, which rereads the whole state, is left out of the program.
     """
 
@@ -93,23 +95,24 @@ class FoldFunctions:
 
     @property
     def batches(self) -> BatchMaker:
-        """Makes the batches of this paper."""
+        """The maker of this paper's batches."""
         return BatchMaker(self.config, self.paper, self.options)
 
     def init(self, plan: FoldPlan, data: Arrays) -> FoldState:
         """The state before the first update."""
         batch = self.batches.plain_batch(data, jnp.zeros((2,), jnp.int32)) | plan.extras
         keys = jax.random.split(_fold_key(plan, _INIT), 3)
-        rngs = dict(zip(("params", "drop_path", "dropout"), keys, strict=True))
+        names = ("params", "drop_path", "dropout")
+        rngs: dict[str, jax.Array] = dict(zip(names, keys, strict=True))
         variables = self.module.init(rngs, batch, train=False)
         params, _ = frozen.split(variables["params"], self.paper, self.options)
         if "frozen" in data:
             params = frozen.started(params, data["frozen"]["start"])
-        statistics = variables.get("batch_stats", {})
-        given = data.get("frozen", {}).get("start_statistics", {})
+        statistics = variables.get("batch_stats") or {}
+        start = data.get("frozen", {}).get("start_statistics", {})
         return FoldState(
             params=params,
-            batch_stats=frozen.started(statistics, given),
+            batch_stats=frozen.started(statistics, start),
             opt_state=self.optimizer.transform.init(params),
             step=jnp.zeros((), jnp.int32),
         )
@@ -120,17 +123,17 @@ class FoldFunctions:
         """One update.
 
         Args:
-          state: before it.
+          state: the state before it.
           position: i32[], number of the step in the plan.
-          plan: of the fold.
+          plan: plan of the fold.
           data: see the class.
 
         Returns:
-          The state after it, and the logged values; in a step that the fold does not have, the
-          same state and NaN.
+          The state after it, and the logged values. In a step that the fold does not have, these
+          are the same state and NaN.
         """
         idx, weight, valid = plan.idx[position], plan.weight[position], plan.valid[position]
-        # By the fold's own step, not its place in the plan, which depends on longer folds.
+        # Keys follow the fold's own step: its place in the plan depends on longer folds.
         key_augment, key_model = jax.random.split(
             jax.random.fold_in(_fold_key(plan, _TRAIN), state.step)
         )
@@ -209,7 +212,7 @@ class FoldFunctions:
         total = jnp.maximum(weight.sum(), 1.0)
 
         def mean(values: jax.Array) -> jax.Array:
-            # `where`, not a product alone: a padded sample's loss may be anything.
+            # A product alone will not do: the loss of a padded sample may be infinite.
             return jnp.where(weight > 0, weight * values, 0.0).sum() / total
 
         loss = mean(per_sample)
@@ -219,9 +222,11 @@ class FoldFunctions:
     def _predict(self, state: FoldState, batch: Batch, data: Arrays) -> dict[str, jax.Array]:
         params = _whole(state.params, data)
         variables = {"params": params, "batch_stats": state.batch_stats}
-        outputs = self.paper.predictions(self.module.apply(variables, batch, train=False))
+        # Flax states another result, for calls with `mutable`.
+        outputs = cast(Mapping[str, jax.Array], self.module.apply(variables, batch, train=False))
+        predictions = self.paper.predictions(outputs)
         left_out = () if self.config.eval.keeps_features else self.paper.on_request
-        return {name: value for name, value in outputs.items() if name not in left_out}
+        return {name: value for name, value in predictions.items() if name not in left_out}
 
     def _rate_factors(self, params: Any) -> Any:
         """The factor of the learning rate at each leaf of a tree like that of the parameters."""
@@ -232,11 +237,11 @@ class FoldFunctions:
 
 
 def _fold_key(plan: FoldPlan, purpose: int) -> jax.Array:
-    # threefry: the stream of a fold is the same alone and in any group of folds.
+    # With threefry the stream of a fold is the same alone and in any group of folds.
     root = jax.random.key(plan.seed, impl="threefry2x32")
     return jax.random.fold_in(jax.random.fold_in(root, purpose), plan.fold_id)
 
 
 def _whole(params: Any, data: Arrays) -> Any:
-    """All parameters of the network: the trained ones, and those that are kept."""
+    """All parameters of the network, the trained ones and the kept ones."""
     return frozen.merge(params, data["frozen"]["kept"]) if "frozen" in data else params

@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Set when the process is asked to stop; training looks at it between steps."""
+    """A request to stop the process, at which training looks between steps."""
 
     def __init__(self) -> None:
         self.signal_name = ""
@@ -22,7 +22,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGINT into a `StopRequest` while the block runs.
+    """Turns SIGTERM and SIGINT into a `StopRequest` while the block runs.
 
     Handlers can be installed in the main thread alone; elsewhere the request is never set.
     """
@@ -32,7 +32,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
 
     def handle(number: int, _: FrameType | None) -> None:
-        if request:  # a second signal means: now
+        if request:  # a second signal stops at once
             raise KeyboardInterrupt
         request.signal_name = signal.Signals(number).name
         print(f"{request.signal_name}: saving and stopping; again to stop at once", file=sys.stderr)

@@ -25,7 +25,7 @@ from mexjax.train.step import FoldPlan
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When things happen, in epochs and steps of the plan.
+    """The times of evaluations and checkpoints, in epochs and steps of the plan.
 
     Between checkpoints lie at least `checkpoint_every` epochs (0: only a stop saves) and
     `checkpoint_seconds` seconds.
@@ -58,12 +58,12 @@ class Study:
       config: the whole configuration.
       paper: the system that is trained.
       options: options of the paper.
-      module: its network.
+      module: the network of the paper.
       dataset: all clips.
       all_folds: every fold of the protocol.
       fold_ids: numbers of the folds that this run trains, longest first.
-      plan: their order of samples.
-      schedule: when what happens.
+      plan: the order of samples in those folds.
+      schedule: times of evaluations and checkpoints.
     """
 
     config: ConfigDict
@@ -88,19 +88,19 @@ class Study:
 
     @property
     def batches(self) -> BatchMaker:
-        """Makes the batches of the paper."""
+        """The maker of the paper's batches."""
         return BatchMaker(self.config, self.paper, self.options)
 
 
 def make_study(config: ConfigDict) -> Study:
-    """Load the data and lay out folds and batches; nothing is compiled."""
+    """Loads the data and lays out folds and batches; nothing is compiled."""
     paper = get_model(config.model.name)
     options = paper.options(config.model, config.dtype)
     dataset = load_dataset(config, paper, options)
-    # Several labels a clip: every clip is used, and no class can be missing from a fold.
+    # With several labels a clip every clip is used, and no class can be missing from a fold.
     labels = dataset.labels if dataset.task == "emotion" else None
     all_folds = splits.make_folds(dataset.table, labels, config.protocol, seed=config.seed)
-    # Longest folds first: groups of like folds have the fewest steps to sit out.
+    # The longest folds come first: groups of like folds have the fewest steps to sit out.
     fold_ids = _select(all_folds, config.folds.only)
     fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))
     folds = [all_folds[i] for i in fold_ids]
@@ -114,7 +114,7 @@ def make_study(config: ConfigDict) -> Study:
         dataset=dataset,
         all_folds=all_folds,
         fold_ids=fold_ids,
-        plan=layout.replace(extras=paper.fold_arrays(dataset, folds, options)),
+        plan=dataclasses.replace(layout, extras=paper.fold_arrays(dataset, folds, options)),
         schedule=_make_schedule(folds, config),
     )
 
@@ -124,7 +124,7 @@ def load_dataset(config: ConfigDict, paper: Paper | None = None, options: Any = 
 
     Args:
       config: the whole configuration.
-      paper: the paper; None: the one the configuration names.
+      paper: the paper; None: the one that the configuration names.
       options: options of the paper; None: those of the configuration.
 
     Raises:
@@ -168,8 +168,8 @@ def _make_schedule(folds: Sequence[Fold], config: ConfigDict) -> Schedule:
 def _steps_per_call(config: ConfigDict, epoch_steps: int) -> int:
     """Steps of one call of the training program.
 
-    One on the CPU, where a convolution's gradient inside a loop is many times slower; a whole epoch
-    elsewhere, where every call costs a launch.
+    A call has one step on the CPU, where a convolution's gradient inside a loop is many times
+    slower, and a whole epoch elsewhere, where every call costs a launch.
     """
     if config.train.steps_per_call > 0:
         return config.train.steps_per_call

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is and what in it is finished."""
+"""The folder of a run: its configuration, and the groups of folds that are finished."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mexjax.config import flat, to_json
 from mexjax.errors import WorkdirError
 from mexjax.files import atomic
 
-# Keys that change how a run is watched and stored, not what it computes.
+# Keys that change the display and storage of a run, not its numbers.
 INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.")
-# All that a run writes into its folder.
+# Everything that a run writes into its folder.
 RUN_FOLDERS = ("groups", "checkpoints", "figures")
 RUN_FILES = ("*.json", "predictions.*", "sheet.npz", "features.npz", "report.md")
 
@@ -34,7 +34,7 @@ class Workdir:
 
     @classmethod
     def open(cls, path: str | Path, config: ConfigDict, *, is_overwritten: bool) -> Workdir:
-        """Make or reuse the folder.
+        """Makes or reuses the folder.
 
         Raises:
           WorkdirError: it cannot be written, holds other files, or belongs to a run with
@@ -66,7 +66,7 @@ class Workdir:
         return workdir
 
     def _holds_results(self) -> bool:
-        """Whether any fold was trained, in part or whole."""
+        """True if any fold was trained, in part or whole."""
         finished = [self.path / "run.json", self.path / "predictions.npz"]
         checkpoints = self.checkpoints.glob("group_*/[0-9]*")
         return any((*self.groups.glob("group_*.npz"), *checkpoints, *filter(Path.exists, finished)))
@@ -86,24 +86,25 @@ class Workdir:
             if before.get(key) != now.get(key) and not key.startswith(INDIFFERENT)
         ]
         if differing:
-            shown = "; ".join(differing[:8]) + ("; ..." if len(differing) > 8 else "")
+            text = "; ".join(differing[:8]) + ("; ..." if len(differing) > 8 else "")
             raise WorkdirError(
-                f"{self.path} holds a run of another configuration: {shown}. Choose another"
+                f"{self.path} holds a run of another configuration: {text}. Choose another"
                 f" folder, for example --workdir={self.path}_2, or start anew with --overwrite."
             )
 
     def group_file(self, index: int) -> Path:
-        """Where the finished group `index` is recorded."""
+        """The file that records the finished group `index`."""
         return self.groups / f"group_{index:03d}.npz"
 
     def checkpoint_folder(self, index: int) -> Path:
-        """Where the unfinished group `index` keeps its checkpoints."""
+        """The folder with the checkpoints of the unfinished group `index`."""
         return self.checkpoints / f"group_{index:03d}"
 
     def save_arrays(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
-        """Write arrays as one .npz that appears whole."""
+        """Writes arrays as one .npz that appears whole."""
         with atomic(path, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            # The stubs take an array for `allow_pickle`, and no array has this name.
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     def load_group(self, index: int) -> dict[str, np.ndarray] | None:
         """The record of a finished group, or None; a damaged file counts as not finished.
@@ -115,7 +116,7 @@ class Workdir:
         if not path.is_file():
             return None
         try:
-            # Opened here: np.load leaves a file it cannot read open.
+            # The file is opened here, because np.load leaves a file open that it cannot read.
             with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
@@ -131,7 +132,7 @@ class Workdir:
         """Folds per device and group that this run was begun with; 0 if it was not begun.
 
         Raises:
-          WorkdirError: it was begun on another number of devices, so its groups are cut otherwise.
+          WorkdirError: it was begun on another number of devices, so its groups are other ones.
         """
         path = self.groups / "size.json"
         if not path.is_file():
@@ -146,19 +147,19 @@ class Workdir:
         return int(begun["per_device"])
 
     def save_group_size(self, per_device: int, num_devices: int) -> None:
-        """Fix how the folds are cut into groups for as long as this folder lives."""
+        """Writes down the groups of folds, which stay the same as long as this folder lives."""
         with atomic(self.groups / "size.json") as file:
             json.dump({"per_device": per_device, "num_devices": num_devices}, file)
 
     def save_json(self, name: str, value: Any) -> None:
-        """Write a small JSON file."""
+        """Writes a small JSON file."""
         with atomic(self.path / name) as file:
             json.dump(value, file, indent=2, sort_keys=True)
             file.write("\n")
 
 
 def _remove_run(folder: Path) -> None:
-    """Delete what a run wrote; a folder that is not a run's is left alone."""
+    """Deletes the files of a run; a folder that is not a run's is left alone."""
     saved = folder / "config.json"
     if not saved.is_file():
         return

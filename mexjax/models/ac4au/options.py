@@ -25,8 +25,8 @@ class Options:
     # Divisor of all widths, and bottlenecks of conv_3, conv_4, conv_5, for our smaller networks.
     backbone_divisor: int = 1
     backbone_depths: tuple[int, ...] = (4, 6, 2)
-    # True: the backbone starts from the weights in the file `pretrained` (any that
-    # mexjax.from_torch("mobilefacenet", ...) reads). Table 2 has 22.3 points without them, else 40.5.
+    # True: the backbone starts from the weights in the file `pretrained`, any that
+    # mexjax.from_torch("mobilefacenet", ...) reads. Table 2: 22.3 points without them, 40.5 with.
     is_pretrained: bool = True
     pretrained: str = ""
     # Learning rate of the backbone over that of the rest.
