@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other, into one results file.
+"""Runs every benchmark, one after the other, and writes one results file.
 
     python benchmarks/all.py --json=benchmarks/results/DATE-MACHINE-COMMIT.json
     python benchmarks/all.py --quick
@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 STUDY = ("jax", "flax", "optax", "ml_collections", "orbax", "pandas", "psutil", "rich", "cv2")
-# Packages that each benchmark needs; PyTorch is missed by a comparison, not by a benchmark.
+# Packages that each benchmark needs; without PyTorch only the comparisons are left out.
 NEEDS = {
     "convolutions": ("jax", "numpy", "rich"),
     "cpu_tricks": STUDY,
@@ -41,7 +41,7 @@ def missing(packages: tuple[str, ...]) -> list[str]:
 
 
 def main() -> int:
-    """Run the benchmarks of the command line; the status is 1 if one failed."""
+    """Runs the benchmarks of the command line; the status is 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few minutes, to see that it works")
     parser.add_argument("--only", nargs="*", default=list(NEEDS), choices=list(NEEDS))

@@ -1,7 +1,7 @@
-"""Write docs/configuration.md from the table of keys and from the options of each paper.
+"""Writes docs/configuration.md from the table of keys and from the options of each paper.
 
 python benchmarks/configuration.py          # writes the page
-python benchmarks/configuration.py --check  # exits 1 if the page is not what the code says
+python benchmarks/configuration.py --check  # exits 1 if the page and the code differ
 
 Keys come from `mexjax.config.KEYS`. Options of a paper and fields of the embedded dataset are
 dataclass fields; their meaning is the comment above or behind the field, or its line in the
@@ -27,7 +27,11 @@ from mexjax.files import atomic
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
 SYNTHETIC = Path("mexjax/data/synthetic/config.py")
-DERIVED = ("num_frames", "resolution_px", "is_color")  # of SyntheticConfig, set by keys of data
+DERIVED = (
+    "num_frames",
+    "resolution_px",
+    "is_color",
+)  # fields of SyntheticConfig that keys of data set
 INTRODUCTION = """\
 # Configuration
 
@@ -59,9 +63,9 @@ class Field:
     """A field of a dataclass as it is written.
 
     Attributes:
-      name: of the field.
+      name: name of the field.
       default: source text of the default.
-      meaning: comment, or text of the docstring; with the choices of a Literal.
+      meaning: comment or text of the docstring, with the choices of a Literal.
     """
 
     name: str
@@ -128,7 +132,7 @@ def _class_fields(node: ast.ClassDef, comments: dict[int, tuple[str, bool]]) -> 
 
 
 def _comments(source: str) -> dict[int, tuple[str, bool]]:
-    """Comment of each line, and whether there is code before it."""
+    """Comment of each line, with True if there is code before it."""
     out = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:

@@ -5,17 +5,17 @@
     python benchmarks/convolutions.py --tune
 
 Times are medians in milliseconds for one fold (the time of F folds divided by F), float32, of the
-forward pass, the input gradient and the weight gradient, each compiled alone.  `auto` is what the
-library chooses; `vmap` is XLA's convolution under `jax.vmap` over weights and images, what one
-writes without this library.  PyTorch runs the same folds one after another with as many threads, in
-its default layout and channels last, and the faster of the two counts.  `--tune` writes the fastest
-lowering of each operation into the table that the library chooses by.
+forward pass, the input gradient and the weight gradient, each compiled alone. `auto` is the choice
+of the library; `vmap` is XLA's convolution under `jax.vmap` over weights and images, which one
+writes without this library. PyTorch runs the same folds one after another with as many threads, in
+its default layout and channels last, and the faster of the two counts. `--tune` writes the fastest
+lowering of each operation into the table by which the library chooses.
 
-Layers are recorded from a training step of each network; where the packages that a study needs are
-missing, those of the library's own table are measured instead.
+Layers are recorded from a training step of each network. Without the packages that a study needs,
+the layers of the library's own table are measured instead.
 
-Both libraries get the allocator setting of `mexjax.cpu.heap`, without which the kernel hands out
-fresh pages for every large array and PyTorch and XLA take up to twice as long.
+Both libraries get the allocator setting of `mexjax.cpu.heap`. Without it the kernel hands out fresh
+pages for every large array, and PyTorch and XLA take up to twice as long.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ try:
 except ImportError:
     torch = None
 
-# A lowering replaces one listed before it only if it is faster by this share: timing noise, and the
-# shorter compilation of the earlier ones.
+# A lowering replaces one listed before it only if it is faster by this share, since times are noisy
+# and the earlier ones compile faster.
 WORTHWHILE_GAIN = 0.07
-# The cheaper to compile, the earlier; first those made for their layer.
+# Lowerings made for their layer come first, then those that compile faster.
 PREFERENCE = (
     "patchify", "dense_map", "depthwise", "few_outputs", "grouped", "native", "native_parts",
     "im2col", "shifted", "split", "merge32", "merge64", "winograd2", "winograd4", "native_many",
@@ -76,7 +76,7 @@ def _layer(
     return Layer(geometry, batch, channels, out or channels, "float32", jax.default_backend())
 
 
-# Networks whose layers are recorded from a training step: recipe card, and what to override.
+# Networks whose layers are recorded from a training step: recipe card and overrides.
 STUDIES: dict[str, tuple[str, dict[str, Any]]] = {
     "FDP tiny": ("configs/fdp.py", {}),
     "FDP paper": ("configs/fdp.py:paper", {}),
@@ -93,12 +93,12 @@ def layers_of_study(card: str, overrides: dict[str, Any]) -> list[Layer]:
     one_fold = {"folds.strategy": "loop", "folds.per_chunk": 1}
     study = make_study(load_config(card, one_fold | overrides))
     data = study.dataset.on_host()
-    with conv_choice.record_layers() as seen:
+    with conv_choice.record_layers() as recorded:
         trace_step(study, data)
-    # Not those of initialisation, which sees two clips. Grouped layers last: they are made of
-    # plain ones, whose lowerings `--tune` has chosen by then.
+    # Layers of initialisation, which sees two clips, do not count. Grouped layers come last: they
+    # consist of plain ones, whose lowerings `--tune` has chosen by then.
     initial = (2, 2 * study.config.data.num_frames)
-    trained = [layer for layer in seen if layer.batch not in initial]
+    trained = [layer for layer in recorded if layer.batch not in initial]
     return sorted(
         trained,
         key=lambda layer: (
@@ -110,15 +110,15 @@ def layers_of_study(card: str, overrides: dict[str, Any]) -> list[Layer]:
 
 
 def layers_of_table() -> list[Layer]:
-    """The layers the table has rows of, on this platform."""
+    """The layers that have a row in the table, on this platform."""
     rows = json.loads(conv_choice.TABLE.read_text(encoding="utf-8"))["rows"]
     here = {"platform": jax.default_backend()}
-    found = {conv_choice.layer_from_json(row["layer"] | here) for row in rows}
-    return sorted(found, key=lambda layer: (layer.group_kind != "dense", -layer.flops))
+    listed = {conv_choice.layer_from_json(row["layer"] | here) for row in rows}
+    return sorted(listed, key=lambda layer: (layer.group_kind != "dense", -layer.flops))
 
 
 def layers(only: str) -> dict[str, list[Layer]]:
-    """The layers measured, by the network they are from, of networks whose name contains `only`."""
+    """The layers to measure, by the name of their network, which contains `only`."""
     if make_study is None:
         recorded = {"table": layers_of_table()}
     else:
@@ -144,7 +144,7 @@ def median_ms(
 ) -> float:
     """The median time of a call after a first one that counts only if it is hopeless.
 
-    Fewer repeats if they are long; none if the first takes longer than `hopeless_ms`.
+    There are fewer repeats if they are long, and none if the first takes longer than `hopeless_ms`.
     """
     start = time.perf_counter()
     function()
@@ -254,7 +254,7 @@ def time_torch(layer: Layer, arrays: dict[str, np.ndarray], timer: Callable) -> 
 
 
 def measure(layer: Layer, folds: Sequence[int], timer: Callable, names: Sequence[str]) -> dict:
-    """One row: every lowering for one fold, the automatic choice for several, PyTorch."""
+    """One row with every lowering for one fold, the automatic choice for several, and PyTorch."""
     g = layer.geometry
     arrays = _arrays(layer, max(folds))
     on_device = {key: jnp.asarray(value) for key, value in arrays.items()}
@@ -280,19 +280,19 @@ def measure(layer: Layer, folds: Sequence[int], timer: Callable, names: Sequence
 
 def fastest(times: dict[str, dict[str, float]]) -> dict[str, str]:
     """The lowering of each operation that is worth choosing, in the order of `PREFERENCE`."""
-    chosen = {}
+    names_by_operation = {}
     for operation in OPERATIONS:
         names = [name for name in PREFERENCE if name in times]
         best = names[0]
         for name in names[1:]:
             if times[name][operation] < (1 - WORTHWHILE_GAIN) * times[best][operation]:
                 best = name
-        chosen[operation] = best
-    return chosen
+        names_by_operation[operation] = best
+    return names_by_operation
 
 
 def tune(row: dict[str, Any], environment: dict[str, Any]) -> None:
-    """Put the fastest lowerings of a measured layer into the table, and choose by it from now."""
+    """Puts the fastest lowerings of a measured layer into the table, and chooses by it from now."""
     table: dict[str, Any] = {"schema": 1, "rows": []}
     if conv_choice.TABLE.exists():
         table = json.loads(conv_choice.TABLE.read_text())
@@ -311,7 +311,7 @@ def tune(row: dict[str, Any], environment: dict[str, Any]) -> None:
 
 
 def describe(layer: Layer) -> str:
-    """ "288 x 16x16 x 96 -> 96, 3x3" and what is unusual about the layer."""
+    """A layer in words, such as "288 x 16x16 x 96 -> 96, 3x3", and its stride and groups."""
     g = layer.geometry
     text = f"{layer.batch} x {g.size[0]}x{g.size[1]} x {layer.channels}"
     text += f" -> {layer.out}" if layer.out != layer.channels else ""
@@ -321,7 +321,7 @@ def describe(layer: Layer) -> str:
 
 
 def show(network: str, rows: list[dict[str, Any]], layers_: list[Layer]) -> None:
-    """Print the rows of one network as two tables: lowerings, and folds."""
+    """Prints the rows of one network as two tables, of lowerings and of folds."""
     console = Console(width=150)
     table = Table("layer", "lowering", "forward", "dx", "dw", "sum", "GFLOP/s", title=network)
     folds = Table("layer, forward + dx + dw, ms a fold", title=network)
@@ -355,7 +355,7 @@ def show(network: str, rows: list[dict[str, Any]], layers_: list[Layer]) -> None
 
 
 def main() -> None:
-    """Run the benchmark of the command line."""
+    """Runs the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--tune", action="store_true", help="write the library's table")
     parser.add_argument("--quick", action="store_true", help="one layer of FDP tiny")
@@ -371,12 +371,12 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace, *, keeps_memory: bool) -> None:
-    """Measure, print and record what the command line asks for."""
+    """Measures, prints and records what the command line asks for."""
     num_threads = len(os.sched_getaffinity(0))
     if torch:
         torch.set_num_threads(num_threads)
     folds = arguments.folds or ([1] if arguments.quick or arguments.tune else [1, 2, 4, 8])
-    # XLA's own convolution takes seconds where it is not made for: leave it out when in a hurry.
+    # XLA's own convolution takes seconds for some layers; a quick run leaves it out.
     names = [name for name in PREFERENCE if name != "native" or not arguments.quick]
 
     def timer(function: Callable[[], Any], hopeless_ms: float = math.inf) -> float:

@@ -1,4 +1,4 @@
-"""The cases of `cpu_tricks.py` that are one operation, and how a trick is left out."""
+"""The cases of `cpu_tricks.py` that are one operation, and ways to leave a trick out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mexjax.nn.batch_norm import BatchNorm
 from mexjax.nn.mode import Mode
 from mexjax.ops import activations, products, rank_pooling, retention
 
-# Functions that order a program, and what stands in their place without the trick.
+# Functions that order a program, and those that take their place without the trick.
 UNORDERED: dict[Callable, Callable] = {
     ordering.empty_after: lambda x, shape, dtype: jnp.zeros(shape, dtype),
     ordering.zeros_after: lambda x, shape, dtype: jnp.zeros(shape, dtype),
@@ -68,7 +68,7 @@ def gradient(function: Callable) -> Callable:
 
 
 def operation_cases(scale: int) -> list[tuple[str, str, Callable, Callable, tuple, tuple]]:
-    """Tricks of one operation: name, case, function with, function without, contexts, shapes.
+    """Tricks of one operation: name, case, functions with it and without it, contexts, shapes.
 
     The contexts are those in which each side is traced; the first shape is that of the output
     gradient. `scale` divides the number of images.

@@ -1,4 +1,4 @@
-"""What each CPU trick of `docs/performance.md` gains: time and memory with it and without it.
+"""The gain of each CPU trick of `docs/performance.md`: time and memory with it and without it.
 
     python benchmarks/cpu_tricks.py --json=benchmarks/results/DATE-MACHINE-COMMIT-tricks.json
     python benchmarks/cpu_tricks.py --quick
@@ -6,7 +6,7 @@
 Both sides of a comparison are compiled in one process and timed in turn. The least processor time
 of a side counts, which other processes disturb least; the shortest wall time is recorded beside it.
 On a busy machine give it one core, `taskset -c 0 python ...`: where threads wait for each other, a
-loop of small blocks suffers most. Settings of the heap are of a process: they are timed in
+loop of small blocks suffers most. Settings of the heap belong to a process, so they are timed in
 processes of their own, in turn. Memory is XLA's temporary memory of the program.
 """
 
@@ -96,7 +96,7 @@ def operations(rounds: int, scale: int) -> list[dict[str, Any]]:
 
 # ---- convolutions --------------------------------------------------------------------------------
 
-# What no row of the table has: rules choose these.
+# No row of the table has these: rules choose them.
 BY_RULE = {
     "patchify": Layer(
         Geometry((224, 224), (4, 4), (4, 4), ((0, 0), (0, 0))), 16, 3, 96, "float32", "cpu"
@@ -197,18 +197,18 @@ def steps(card: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def heap_side(card: str, name: str, rounds: int) -> dict[str, float]:
-    """A training step under the first settings of the heap, up to `name`; in its own process."""
+    """Times a training step, in its own process, with the settings of the heap up to `name`."""
     level = HEAPS.index(name)
     if level >= 1:
         heap.run_in_calling_thread()
     machine.use_compilation_cache()
     with heap.heap_for_training(level >= 2) as training:
         step = Step(card, {})
-        kept = training.keep_freed_memory()
+        kept_heap = training.keep_freed_memory()
         before = cost.peak_bytes()
         step.start()
         if level >= 3:
-            kept.reserve_hole(cost.temporary_bytes(step.compiled.train))
+            kept_heap.reserve_hole(cost.temporary_bytes(step.compiled.train))
         cpu_s, wall_s = map(min, zip(*compare({"step": step}, rounds)["step"], strict=True))
     return {
         "step_cpu_s": cpu_s,
@@ -219,7 +219,7 @@ def heap_side(card: str, name: str, rounds: int) -> dict[str, float]:
 
 
 def heaps(card: str, rounds: int, turns: int) -> list[dict[str, Any]]:
-    """Every setting in processes of its own, in turn."""
+    """Times every setting of the heap in processes of its own, in turn."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in HEAPS}
     for _ in range(turns):
         for name in HEAPS:
@@ -240,7 +240,7 @@ def heaps(card: str, rounds: int, turns: int) -> list[dict[str, Any]]:
 
 
 def show_row(entry: dict[str, Any]) -> None:
-    """One line on the terminal, as soon as it is measured."""
+    """Prints a row as one line as soon as it is measured."""
     print(
         f"{entry['trick']} ({entry['case']}): {1e3 * entry['without_cpu_s']:.1f} ms without,"
         f" {1e3 * entry['with_cpu_s']:.1f} with, x{entry['cpu_ratio']:.2f};"
@@ -251,7 +251,7 @@ def show_row(entry: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Runs the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="small arrays, one card, no heaps")
     parser.add_argument("--cards", nargs="*", default=["configs/fdp.py", "configs/tsfmicro.py"])
@@ -291,7 +291,7 @@ def main() -> None:
                     else:
                         record["heaps"] += heaps(card, rounds, arguments.turns)
             record["load_after"] = os.getloadavg()[0]
-            if arguments.json:  # after every part: an interrupted measurement keeps what it has
+            if arguments.json:  # an interrupted measurement keeps its parts
                 arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     table = Table("trick", "processor time without / with", "memory without / with")
     for entry in record["rows"]:

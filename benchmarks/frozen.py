@@ -2,10 +2,10 @@
 
     python benchmarks/frozen.py --json=benchmarks/results/DATE-MACHINE-COMMIT-frozen.json
 
-Ways to make an update, a batch of 8, each in a process of its own: with what the nine frozen blocks
-of both towers make of the data computed once (`cached`); computing it in every step (`fresh`); a
-PyTorch program that computes it in every step, without gradients (`peer`); and, for what freezing
-itself saves, another update that trains all blocks (`unfrozen`). Ratios are to `cached`.
+Each way to make an update with a batch of 8 runs in a process of its own. The outputs of the nine
+frozen blocks of both towers are computed once (`cached`) or in every step (`fresh`), or a PyTorch
+program computes them in every step, without gradients (`peer`). Another update trains all blocks
+(`unfrozen`), which shows the gain of freezing itself. Ratios are to `cached`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WAYS = {
 
 
 def main() -> None:
-    """Run the benchmark of the command line."""
+    """Runs the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5)
@@ -50,12 +50,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         for _ in range(arguments.rounds):
             for name, (library, settings) in ways.items():
-                kept = cache if library == "jax" else ""
-                runs[name].append(side(library, CASE, arguments.steps, kept, settings))
+                programs = cache if library == "jax" else ""
+                runs[name].append(side(library, CASE, arguments.steps, programs, settings))
             if arguments.folds:
-                found = side("jax", CASE, arguments.steps, cache, folds=arguments.folds)
-                folds.append(found)
-    seconds = {n: statistics.median(r["median_s"] for r in found) for n, found in runs.items()}
+                run = side("jax", CASE, arguments.steps, cache, folds=arguments.folds)
+                folds.append(run)
+    seconds = {n: statistics.median(r["median_s"] for r in rounds) for n, rounds in runs.items()}
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "environment": machine.environment(),

@@ -25,7 +25,7 @@ from mexjax.cpu.heap import run_in_calling_thread
 from mexjax.data import keyframes, synthetic
 from mexjax.data.synthetic.dataset import chosen_frames
 
-# Settings of data.key_frames, by name. `lambda` that fits an error of 15% is about 0.2.
+# Settings of data.key_frames, by name. The lambda that fits an error of 15% is about 0.2.
 NEAR = {"lambda_rise": 0.2, "lambda_fall": 0.2}
 CHOICES: dict[str, dict[str, Any]] = {
     "annotated": {"choice": "annotated"},
@@ -65,10 +65,10 @@ def overrides(seed: int, choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def errors_ms(seed: int, choice: dict[str, Any], **settings: Any) -> list[float]:
-    """Mean distance of onset, apex and offset from the true ones, milliseconds.
+    """Mean distances of onset, apex and offset from the true ones, in milliseconds.
 
     Args:
-      seed: the draw.
+      seed: number of the draw.
       choice: settings of data.key_frames.
       settings: fields of the embedded dataset that differ from the preset's.
     """
@@ -76,13 +76,13 @@ def errors_ms(seed: int, choice: dict[str, Any], **settings: Any) -> list[float]
     names = ("window", "lambda_rise", "lambda_fall", "difference")
     rule = keyframes.Rule(**{key: choice[key] for key in names if key in choice})
     true = [chosen_frames(plan, clip.index, "true") for clip in plan.clips]
-    found = [chosen_frames(plan, clip.index, choice["choice"], rule) for clip in plan.clips]
-    missed = np.abs(np.subtract(found, true)).mean(axis=0)
+    frames = [chosen_frames(plan, clip.index, choice["choice"], rule) for clip in plan.clips]
+    missed = np.abs(np.subtract(frames, true)).mean(axis=0)
     return (missed * 1000 / plan.config.fps).tolist()
 
 
 def main() -> None:
-    """Run the benchmark of the command line."""
+    """Runs the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/tsfmicro.py")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
@@ -120,7 +120,7 @@ def main() -> None:
                 run = {"choice": name, "seed": seed, "uf1": last["uf1"], "acc": last["acc"]}
                 record["runs"].append({**run, "total_s": results["timing"]["total_s"]})
                 print(f"{name}, seed {seed}: UF1 {last['uf1']:.3f}", flush=True)
-                # After every run: an interrupted measurement keeps what it has.
+                # The file is written after every run, so an interrupted measurement keeps its runs.
                 if arguments.json:
                     text = json.dumps(record, indent=2) + "\n"
                     arguments.json.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Draw a results file (step times, scaling over folds, roofline of the convolutions) or a run.
+"""Draws a results file (step times, scaling over folds, roofline of convolutions) or a run.
 
     python benchmarks/pictures.py benchmarks/results/DATE-MACHINE-COMMIT-step.json --out=DIR
     python benchmarks/pictures.py runs/fdp_tiny --out=docs/images
@@ -31,13 +31,13 @@ def step_bars(record: dict[str, Any]) -> Figure:
     rows = [row for row in record["cases"] if row["peer_s"]]
     figure, axes = plt.subplots(1, 2, figsize=(11, 1 + 0.6 * len(rows)), sharey=True)
     for ax, what in zip(axes, ("training step", "inference"), strict=True):
-        found = [row if what == "training step" else row["inference"] for row in rows]
+        times = [row if what == "training step" else row["inference"] for row in rows]
         places = range(len(rows))
-        ax.barh([p + 0.2 for p in places], [f["mexjax_s"] for f in found], 0.4, color=OURS)
-        ax.barh([p - 0.2 for p in places], [f["peer_s"] for f in found], 0.4, color=THEIRS)
-        for place, f in zip(places, found, strict=True):
-            longest = max(f["mexjax_s"], f["peer_s"])
-            ax.text(longest, place, f"  x {f['ratio']:.2f}", va="center")
+        ax.barh([p + 0.2 for p in places], [t["mexjax_s"] for t in times], 0.4, color=OURS)
+        ax.barh([p - 0.2 for p in places], [t["peer_s"] for t in times], 0.4, color=THEIRS)
+        for place, t in zip(places, times, strict=True):
+            longest = max(t["mexjax_s"], t["peer_s"])
+            ax.text(longest, place, f"  x {t['ratio']:.2f}", va="center")
         ax.set(yticks=list(places), xlabel="seconds", title=what, xscale="log")
         ax.set_yticklabels([row["name"] for row in rows])
     axes[0].legend(["mexjax", "PyTorch"], loc="best")
@@ -62,7 +62,7 @@ def fold_curves(record: dict[str, Any]) -> Figure:
 
 
 def roofline(record: dict[str, Any]) -> Figure:
-    """Rate of each layer's forward pass against its operations per byte, as chosen and PyTorch."""
+    """Rate of each layer's forward pass over operations per byte, by our choice and in PyTorch."""
     figure, ax = plt.subplots(figsize=(7, 5))
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
@@ -111,7 +111,7 @@ def study_bars(record: dict[str, Any]) -> Figure:
     return figure
 
 
-# Name of the picture, the key that a record must have, and who draws it.
+# Name of the picture, the key that a record must have, and the function that draws it.
 PICTURES = (
     ("steps", "cases", step_bars),
     ("folds", "folds", fold_curves),
@@ -121,7 +121,7 @@ PICTURES = (
 
 
 def draw(record: dict[str, Any], out: Path, stem: str) -> list[Path]:
-    """Every picture that a record has the figures for."""
+    """Draws every picture for which a record has figures."""
     written = []
     for name, key, function in PICTURES:
         if not record.get(key) or (name == "study" and "mexjax" not in record):
@@ -156,7 +156,7 @@ def run_picture(run: Path) -> Figure:
             ax.set_axis_off()
         text = f"{label}; predicted: {predictions[name]}"
         above = {"transform": axes[0].transAxes, "fontsize": 11, "in_layout": False}
-        axes[0].text(0, 1.08, text, **above)  # as wide as it likes
+        axes[0].text(0, 1.08, text, **above)  # its width does not count
         axes[-1].set_title("dynamic image", fontsize=9)
     confusion = np.array(results["metrics"]["last"]["confusion"])
     share = confusion / confusion.sum(axis=1, keepdims=True)
@@ -174,7 +174,7 @@ def run_picture(run: Path) -> Figure:
 
 
 def main() -> None:
-    """Draw the files of the command line."""
+    """Draws the files of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("."))

@@ -26,12 +26,12 @@ from rich.table import Table
 
 from mexjax import load_config, machine
 from mexjax.cpu.heap import heap_for_training, run_in_calling_thread
-from mexjax.data import dataset as arrays
 from mexjax.train import augment
+from mexjax.train.study import load_dataset
 
 
 def rate(step: Callable[[int], Any], batch: int, seconds: float) -> float:
-    """Clips a second of `step(i)`, which yields a batch on the device."""
+    """Clips a second of `step(i)`, which gives a batch on the device."""
     jax.block_until_ready(step(0))
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -41,7 +41,7 @@ def rate(step: Callable[[int], Any], batch: int, seconds: float) -> float:
 
 
 def main() -> None:
-    """Run the benchmark of the command line."""
+    """Runs the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/fdp.py")
     parser.add_argument("--quick", action="store_true", help="a second each")
@@ -54,11 +54,11 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print and record what the command line asks for."""
+    """Measures, prints and records what the command line asks for."""
     seconds = 1.0 if arguments.quick else 10.0
     config = load_config(arguments.card)
     start = time.perf_counter()
-    dataset = arrays.load(config)
+    dataset = load_dataset(config)
     load_s = time.perf_counter() - start
     batch, num_clips = config.train.batch_size, len(dataset.clips)
     start = time.perf_counter()
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
         .batch(batch)
         .to_iter_dataset()
     )
-    found = {
+    rates = {
         "resident": rate(lambda i: from_resident(jnp.int32(i)), batch, seconds),
         "streamed": rate(
             lambda i: prepare_jit(jax.device_put(next(stream)), jax.random.key(i)), batch, seconds
@@ -98,11 +98,11 @@ def run(arguments: argparse.Namespace) -> None:
         "load_s": load_s,
         "load_clips_per_s": num_clips / load_s,
         "device_put_s": put_s,
-        "clips_per_s": found,
+        "clips_per_s": rates,
     }
     table = Table("from", "clips / s", title=f"batches of {batch} clips {record['clip']}")
     table.add_row("nothing: the embedded dataset is made", f"{record['load_clips_per_s']:.0f}")
-    for name, value in found.items():
+    for name, value in rates.items():
         table.add_row(name, f"{value:.0f}")
     Console().print(table)
     if arguments.json:

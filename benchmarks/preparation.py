@@ -4,9 +4,9 @@
 
 The embedded faces are written as a release; then `prepare` (everything: annotation, landmarks,
 shards, hashes, contact sheet, manifest) and a loop of imread, warpAffine and imwrite to PNG with
-the same crops take turns. Both use all cores, the loop a thread each (and, once more, one core: two
-cores of a machine seldom do twice the work of one), and rates are given by core. Peak memory is
-that of the command in a process of its own, with 1 and with 4 times the clips.
+the same crops take turns. Both use all cores, the loop with a thread for each. The loop also runs
+on one core, since two cores of a machine seldom do twice the work of one. Rates are given by core.
+Peak memory is that of the command in a process of its own, with 1 and with 4 times the clips.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ SIZE_PX = 256
 
 
 def options_of(name: str, layout: Layout, out: Path) -> Options:
-    """How the release is prepared here."""
+    """The options with which the release is prepared here."""
     settings = Settings(size_px=SIZE_PX, landmarks=layout.landmarks)
     return Options((Input(name, layout.root, layout.spreadsheet),), out, settings)
 
 
 def time_preparation(options: Options) -> tuple[float, int]:
-    """(seconds, frames) of preparing a release into a new folder."""
+    """Seconds and frames of preparing a release into a new folder."""
     start = time.perf_counter()
     outcome = prepare(options)
     return time.perf_counter() - start, outcome.num_frames
 
 
 def crops_of(options: Options) -> list[tuple[Job, np.ndarray]]:
-    """Every clip with its f64[2, 3] crop, so that the plain loop has nothing to look for."""
+    """Every clip with its crop f64[2, 3], so that the plain loop has nothing to look for."""
     cropper = Cropper(options.settings)
     return [
         (job, cropper.locate(job, job.frames()).matrix) for job in read_inputs(options.inputs).jobs
@@ -62,7 +62,7 @@ def crops_of(options: Options) -> list[tuple[Job, np.ndarray]]:
 def time_plain_loop(
     crops: list[tuple[Job, np.ndarray]], out: Path, num_threads: int
 ) -> tuple[float, int]:
-    """(seconds, frames) of what one would write without a library, one file a frame."""
+    """Seconds and frames of a loop that one would write without a library, one file a frame."""
 
     def crop_clip(number: int) -> int:
         job, matrix = crops[number]
@@ -83,8 +83,8 @@ def time_plain_loop(
     return time.perf_counter() - start, count
 
 
-# The kernel's mark of this process's own memory: what `getrusage` says of a child begins at the
-# size of the process that started it.
+# The kernel's mark counts the memory of this process alone; the figure of `getrusage` for a child
+# begins at the size of the process that started it.
 _CHILD = """
 import re, runpy, sys
 status = 0
@@ -111,7 +111,11 @@ def measure(name: str, folder: Path, *, num_clips: int, repeats: int) -> dict[st
     """Rates and memory for the layout `name` of `num_clips` clips, and 4 times as many."""
     layout = write_layout(name, folder / "one", num_clips=num_clips, resolution_px=SIZE_PX)
     crops = crops_of(options_of(name, layout, folder / "unused"))
-    found: dict[str, list[float]] = {"prepare": [], "plain_loop": [], "plain_loop_on_one_core": []}
+    samples: dict[str, list[float]] = {
+        "prepare": [],
+        "plain_loop": [],
+        "plain_loop_on_one_core": [],
+    }
     with one_opencv_thread():
         for turn in range(repeats + 1):
             out = folder / f"out{turn}"
@@ -120,18 +124,18 @@ def measure(name: str, folder: Path, *, num_clips: int, repeats: int) -> dict[st
                 threads: time_plain_loop(crops, folder / f"loop{turn}_{threads}", threads)
                 for threads in sorted({1, num_cores()})
             }
-            if any(made != frames for _, made in loops.values()):
+            if any(count != frames for _, count in loops.values()):
                 raise RuntimeError(f"{frames} frames were prepared, the loops made {loops}")
             if turn:  # the first one fills the caches of the system
-                found["prepare"].append(frames / seconds / num_cores())
-                found["plain_loop"].append(frames / loops[num_cores()][0] / num_cores())
-                found["plain_loop_on_one_core"].append(frames / loops[1][0])
+                samples["prepare"].append(frames / seconds / num_cores())
+                samples["plain_loop"].append(frames / loops[num_cores()][0] / num_cores())
+                samples["plain_loop_on_one_core"].append(frames / loops[1][0])
     layouts = {
         1: layout,
         4: write_layout(name, folder / "four", num_clips=4 * num_clips, resolution_px=SIZE_PX),
     }
     peaks = {f"{k}x": peak_bytes(name, v, folder / f"peak{k}") for k, v in layouts.items()}
-    rates = {key: statistics.median(values) for key, values in found.items()}
+    rates = {key: statistics.median(values) for key, values in samples.items()}
     return {
         "layout": name,
         "clips": num_clips,
@@ -139,21 +143,21 @@ def measure(name: str, folder: Path, *, num_clips: int, repeats: int) -> dict[st
         "size_px": SIZE_PX,
         "cores": num_cores(),
         "frames_per_s_and_core": rates,
-        "all_rates": found,
+        "all_rates": samples,
         "ratio": rates["prepare"] / rates["plain_loop"],
         "peak_bytes": peaks,
     }
 
 
 def main() -> None:
-    """Run the benchmark of the command line."""
+    """Runs the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--layout", default="casme2", help="release to imitate")
     parser.add_argument("--quick", action="store_true", help="few clips, two turns")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(
+        result = measure(
             arguments.layout,
             Path(folder),
             num_clips=8 if arguments.quick else 32,
@@ -163,14 +167,14 @@ def main() -> None:
         "command": f"python {' '.join(sys.argv)}",
         "environment": machine.environment(),
         "load": os.getloadavg()[0],
-        **found,
+        **result,
     }
-    table = Table("what", "frames / s / core", title=f"{found['frames']} frames to {SIZE_PX} px")
-    for name, value in found["frames_per_s_and_core"].items():
+    table = Table("what", "frames / s / core", title=f"{result['frames']} frames to {SIZE_PX} px")
+    for name, value in result["frames_per_s_and_core"].items():
         table.add_row(name.replace("_", " "), f"{value:.0f}")
     console = Console()
     console.print(table)
-    peaks = ", ".join(f"{k}: {v / 2**20:.0f} MiB" for k, v in found["peak_bytes"].items())
+    peaks = ", ".join(f"{k}: {v / 2**20:.0f} MiB" for k, v in result["peak_bytes"].items())
     console.print(f"peak resident memory by number of clips: {peaks}")
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

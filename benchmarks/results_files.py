@@ -1,4 +1,4 @@
-"""The committed files of `benchmarks/results/`, and the newest of each kind."""
+"""The committed files of `benchmarks/results/`, and the newest one of each kind."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def newest(
     """The newest result of each key, newest first.
 
     Args:
-      results: oldest first.
-      key: what a newer result must share with an older one to replace it.
+      results: results, oldest first.
+      key: a newer result replaces an older one with the same key.
     """
-    kept = {key(result): result for result in results}
-    return sorted(kept.values(), key=lambda result: result.path.name, reverse=True)
+    by_key = {key(result): result for result in results}
+    return sorted(by_key.values(), key=lambda result: result.path.name, reverse=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from results_files import Result, newest
 
-# Card -> name of the system, title of its paper, and the page of `docs/papers/` about it.
+# For each card: name of the system, title of its paper, and the page of `docs/papers/` about it.
 SYSTEMS = {
     "fdp": (
         "FDP",
@@ -56,7 +56,7 @@ CHOICES = {
 
 
 def is_units(result: Result) -> bool:
-    """Tell whether the task of a file of scores is action units."""
+    """True if the task of a file of scores is action units."""
     return result.record["runs"][0].get("task") == "au"
 
 
@@ -80,7 +80,7 @@ def newest_scores(results: Sequence[Result]) -> dict[str, Result]:
 
 
 def systems_table(results: Sequence[Result], document: Path) -> str:
-    """Cards with their papers, scores and minutes."""
+    """A table of the cards with their papers, scores and minutes."""
     lines = [
         "| card | system | paper | score on embedded data | minutes |",
         "|---|---|---|---|---|",
@@ -99,7 +99,7 @@ def systems_table(results: Sequence[Result], document: Path) -> str:
 
 
 def results_table(results: Sequence[Result], document: Path) -> str:
-    """One row a card: the score of each seed, its interval, the oracle and the controls."""
+    """A table of one row a card: score of each seed, interval, oracle and controls."""
     lines = [
         "| card | last epoch, by seed | 95% interval, seed 0 | `oracle`, seed 0 | still clips |"
         " shuffled labels | measured in |",
@@ -124,8 +124,8 @@ def results_table(results: Sequence[Result], document: Path) -> str:
 
 def card_tables(card: str, results: Sequence[Result], document: Path) -> str:
     """Every run of a card, from the newest file of each processor."""
-    own = [r for r in results if r.kind == "scores" and r.card == card]
-    return "\n\n".join(_card_table(result, document) for result in newest(own))
+    files = [r for r in results if r.kind == "scores" and r.card == card]
+    return "\n\n".join(_card_table(result, document) for result in newest(files))
 
 
 def _card_table(result: Result, document: Path) -> str:

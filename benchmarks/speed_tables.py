@@ -12,10 +12,10 @@ Row = tuple[dict[str, Any], Result]
 
 
 def newest_rows(results: Sequence[Result], key: str) -> dict[str, dict[str, Row]]:
-    """Processor -> name of a case -> its newest row in files of `step_time.py`, with the file.
+    """The newest row of each case in files of `step_time.py`, with its file, by processor and name.
 
     Args:
-      results: oldest first.
+      results: results files, oldest first.
       key: `cases` or `folds`.
     """
     rows: dict[str, dict[str, Row]] = {}
@@ -27,14 +27,14 @@ def newest_rows(results: Sequence[Result], key: str) -> dict[str, dict[str, Row]
 
 
 def _largest_batches(rows: dict[str, dict[str, Row]]) -> list[str]:
-    """Of each network the name of the case with the largest batch, sorted."""
+    """The name of the case with the largest batch of each network, sorted."""
     cases = [row for by_name in rows.values() for row, _ in by_name.values()]
     cases.sort(key=lambda row: row["batch"])
     return sorted({(row["model"], row["preset"]): row["name"] for row in cases}.values())
 
 
 def speed_table(results: Sequence[Result], document: Path) -> str:
-    """One row a network, at its largest batch; ratios to PyTorch on each processor."""
+    """A table of one row a network, at its largest batch, with ratios to PyTorch by processor."""
     rows = newest_rows(results, "cases")
     processors = sorted(rows)
     names = {result.processor: result.short_processor for result in results}
@@ -69,7 +69,7 @@ def _study_sentences(results: Sequence[Result]) -> list[str]:
 
 
 def step_tables(results: Sequence[Result], document: Path) -> str:
-    """One table a processor: the newest measurement of each case, training and inference."""
+    """One table a processor, with the newest measurement of each case, training and inference."""
     parts = []
     for processor, cases in sorted(newest_rows(results, "cases").items()):
         files = {result.path: result for _, result in cases.values()}
@@ -93,7 +93,7 @@ def step_tables(results: Sequence[Result], document: Path) -> str:
 
 
 def fold_tables(results: Sequence[Result], document: Path) -> str:
-    """Several folds in one program: the newest measurement of each case and processor."""
+    """A table of several folds in one program, with the newest row of each case and processor."""
     lines = [
         "| case | processor | folds | time / single steps | `torch.func.vmap` | compilation / one |"
         " file |",

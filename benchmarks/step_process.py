@@ -1,8 +1,8 @@
-"""One side of `step_time.py`, in a process of its own: prints one JSON line.
+"""Runs one side of `step_time.py`, in a process of its own, and prints one JSON line.
 
     python benchmarks/step_process.py torch --card=configs/fdp.py:official --batch=8 --steps=6
 
-A process for each side, so that neither library's threads, memory or caches are in the other's way.
+Each side has a process, so that threads, memory and caches of one library do not hinder the other.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def timed(step: Callable[[], Any], num_steps: int) -> dict[str, Any]:
 
 
 def run_jax(config: ConfigDict, num_folds: int, num_steps: int, heap: Heap) -> dict[str, Any]:
-    """The programs of a group of folds, as a run uses them."""
+    """Times the programs of a group of folds, as a run uses them."""
     study = make_study(config)
     data = device_data(study)
     start = time.perf_counter()
@@ -48,20 +48,21 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int, heap: Heap) -> d
         return {"compile_s": compile_s}
     kept_heap = heap.keep_freed_memory()
     before = cost.peak_bytes()
-    own = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
-    own, data = jax.device_put((own, data))
-    carry = jax.block_until_ready(compiled.init(own, data))
+    folds = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
+    folds, data = jax.device_put((folds, data))
+    carry = jax.block_until_ready(compiled.init(folds, data))
     has_room = kept_heap.reserve_hole(cost.temporary_bytes(compiled.train))
 
     def step() -> None:
         nonlocal carry
-        carry = jax.block_until_ready(compiled.train(carry, own, data))
+        carry = jax.block_until_ready(compiled.train(carry, folds, data))
 
     times = timed(step, num_steps)
     peak = cost.peak_bytes()
     batch = jax.device_put(np.int32(0))
     inference = timed(
-        lambda: jax.block_until_ready(compiled.evaluate(carry.states, batch, own, data)), num_steps
+        lambda: jax.block_until_ready(compiled.evaluate(carry.states, batch, folds, data)),
+        num_steps,
     )
     per_call = study.schedule.steps_per_call
     return {
@@ -78,7 +79,7 @@ def run_jax(config: ConfigDict, num_folds: int, num_steps: int, heap: Heap) -> d
 
 
 def run_torch(config: ConfigDict, arguments: argparse.Namespace, heap: Heap) -> dict[str, Any]:
-    """The same in PyTorch: gather, augment, normalise, forward, backward, update."""
+    """Times the same in PyTorch: gather, augment, normalise, forward, backward, update."""
     import torch
     from torch_peer import ac4au, folds, micro_au_clip, peers, training
 
@@ -110,7 +111,7 @@ def run_torch(config: ConfigDict, arguments: argparse.Namespace, heap: Heap) -> 
         if is_gpu:
             torch.cuda.synchronize()
 
-    found = {
+    result = {
         **timed(step, arguments.steps),
         "layout": arguments.layout,
         "peak_bytes": torch.cuda.max_memory_allocated() if is_gpu else cost.peak_bytes(),
@@ -119,12 +120,12 @@ def run_torch(config: ConfigDict, arguments: argparse.Namespace, heap: Heap) -> 
         "num_params": sum(p.numel() for p in peer.model.parameters()),
     }
     if arguments.folds == 1:
-        found["inference_s"] = timed(lambda: peer.predict(batches[0]), arguments.steps)["median_s"]
-    return found
+        result["inference_s"] = timed(lambda: peer.predict(batches[0]), arguments.steps)["median_s"]
+    return result
 
 
 def main() -> None:
-    """Run the benchmark of the command line."""
+    """Runs the side that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("side", choices=("jax", "torch"))
     parser.add_argument("--card", required=True)

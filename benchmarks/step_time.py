@@ -4,7 +4,7 @@
     python benchmarks/step_time.py --model=tsfmicro --preset=official --batch=4 --json=FILE
     python benchmarks/step_time.py --quick
 
-A step is all there is between two batches: gather, augmentation, targets, forward, backward,
+A step is all the work between two batches: gather, augmentation, targets, forward, backward,
 update. Both sides run in processes of their own with as many threads, one after the other, in as
 many rounds as `--rounds` says. mexjax reads its programs from the cache on disk, which a process
 before has filled and timed (`compile_s`), as every run after the first does. PyTorch runs in both
@@ -40,15 +40,15 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 # The released code freezes its norms after the first epoch; both sides are timed before that.
 SETTINGS = {
     ("fdp", "official"): "model.freeze_bn_after_epoch_1=False data.split_scale=none",
-    # On embedded faces, as large as the paper's; few, since a step has the same batch.
+    # The embedded faces are as large as the paper's; few suffice, since a step has the same batch.
     ("ac4au", "scratch"): "data.name=synthetic_sets data.collection.scale=0.05",
-    # Times do not depend on what the weights are.
+    # Times do not depend on the values of the weights.
     ("micro_au_clip", "paper"): "model.weights=random data.synthetic.num_clips=48",
 }
 
 
 class Case(NamedTuple):
-    """What is timed; batch 0 is the card's."""
+    """A case to time; batch 0 is the card's."""
 
     model: str
     preset: str
@@ -61,7 +61,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """The name of the case in tables."""
         batch = f", batch {self.batch}" if self.batch else ""
         return f"{self.model.upper()} {self.preset or 'tiny'}{batch}"
 
@@ -81,7 +81,7 @@ CASES = (
     Case("gamdss", "official", 4),
     Case("gamdss", "official", 16),
 )
-# With how many folds a program has; AC4AU leaves out one of six datasets.
+# The number of folds in a program; AC4AU leaves out one of six datasets.
 FOLD_CASES = {Case("fdp", "paper_14m", 8): 4, Case("fdp", "", 0): 4, Case("ac4au", "", 0): 6}
 
 
@@ -93,7 +93,7 @@ def side(
     settings: str = "",
     **options: Any,
 ) -> dict[str, Any]:
-    """Run `step_process.py` in a process and read its line.
+    """Runs `step_process.py` in a process and reads its line.
 
     Args:
       name: `jax` or `torch`.
@@ -101,7 +101,7 @@ def side(
       steps: timed steps; 0 compiles only.
       cache: folder of compiled programs.
       settings: more overrides of the card, `key=value` with blanks between.
-      options: others of `step_process.py`.
+      options: other options of `step_process.py`.
 
     Raises:
       SystemExit: the process failed; its last words are in the message.
@@ -117,7 +117,9 @@ def side(
     if cache:
         environment |= {"JAX_COMPILATION_CACHE_DIR": cache}
     if name == "torch":
-        environment["JAX_PLATFORMS"] = "cpu"  # it reads the data with mexjax: not on its GPU
+        environment["JAX_PLATFORMS"] = (
+            "cpu"  # it reads the data with mexjax, which must leave the GPU alone
+        )
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
@@ -136,9 +138,9 @@ def measure(
 
     Args:
       case: the card and its batch.
-      rounds: how often each side runs.
+      rounds: number of runs of each side.
       steps: timed steps of a run.
-      variants: options of `step_process.py torch` by the name they go by; {} times mexjax alone.
+      variants: options of `step_process.py torch` by name; {} times mexjax alone.
       cache: folder of compiled programs.
 
     Returns:
@@ -150,8 +152,8 @@ def measure(
     peers: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     for _ in range(rounds):
         ours.append(side("jax", case, steps, cache))
-        for name, found in peers.items():
-            found.append(side("torch", case, steps, **variants[name]))
+        for name, runs in peers.items():
+            runs.append(side("torch", case, steps, **variants[name]))
     row = {
         "name": case.name,
         **case._asdict(),
@@ -178,9 +180,9 @@ def measure(
 def measure_folds(
     case: Case, counts: list[int], rounds: int, steps: int, cache: str, *, has_peer: bool
 ) -> dict[str, Any]:
-    """One program of F folds against F programs of one, in time and in compilation.
+    """Times one program of F folds against F programs of one, and their compilation.
 
-    With a peer, also `torch.func.vmap` over F networks against F steps of one.
+    With a peer, `torch.func.vmap` over F networks is also timed against F steps of one.
     """
     by_count: dict[int, list[dict[str, Any]]] = {1: [], **{count: [] for count in counts}}
     peers: dict[int, list[dict[str, Any]]] = {count: [] for count in by_count} if has_peer else {}
@@ -189,10 +191,10 @@ def measure_folds(
         for count in by_count
     }
     for _ in range(rounds):
-        for count, found in by_count.items():
-            found.append(side("jax", case, steps, f"{cache}/folds", folds=count))
-        for count, found in peers.items():
-            found.append(side("torch", case, steps, folds=count))
+        for count, runs in by_count.items():
+            runs.append(side("jax", case, steps, f"{cache}/folds", folds=count))
+        for count, runs in peers.items():
+            runs.append(side("torch", case, steps, folds=count))
 
     def per_fold(runs: dict[int, list[dict[str, Any]]]) -> dict[int, float]:
         return {n: median_of(runs[n]) / (n * median_of(runs[1])) for n in counts if runs}
@@ -211,17 +213,17 @@ def measure_folds(
 
 
 def show(record: dict[str, Any]) -> None:
-    """Print both tables."""
+    """Prints both tables."""
     console = Console(width=120)
     table = Table("case", "what", "mexjax s", "PyTorch s", "ratio", "memory ratio")
     for row in record["cases"]:
-        for what, found in (("training step", row), ("inference", row["inference"])):
+        for what, times in (("training step", row), ("inference", row["inference"])):
             cells = ["not run", "", ""]
-            if found.get("peer_s"):
-                memory = f"{row['memory_ratio']:.2f}" if found is row else ""
-                cells = [f"{found['peer_s']:.3f} ({found['peer']})", f"{found['ratio']:.2f}"]
+            if times.get("peer_s"):
+                memory = f"{row['memory_ratio']:.2f}" if times is row else ""
+                cells = [f"{times['peer_s']:.3f} ({times['peer']})", f"{times['ratio']:.2f}"]
                 cells += [memory]
-            table.add_row(row["name"], what, f"{found['mexjax_s']:.3f}", *cells)
+            table.add_row(row["name"], what, f"{times['mexjax_s']:.3f}", *cells)
     console.print(table)
     if not record["folds"]:
         return
@@ -240,7 +242,7 @@ def show(record: dict[str, Any]) -> None:
 
 
 def peer_variants(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """How PyTorch is run; says what is not run, and why."""
+    """The ways PyTorch is run; prints the parts that are not run, with the reason."""
     if arguments.peer == "none":
         return {}
     if not HAS_TORCH:
@@ -282,7 +284,7 @@ def chosen_cases(arguments: argparse.Namespace) -> tuple[list[Case], dict[Case, 
 
 
 def main() -> None:
-    """Run the benchmark of the command line."""
+    """Runs the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="", help="one case: a recipe card, such as fdp")
     parser.add_argument("--preset", default="", help="of --model; none: the card's default")
@@ -340,10 +342,10 @@ def main() -> None:
             row = measure_folds(case, counts, rounds, arguments.steps, cache, has_peer=has_peer)
             record["folds"].append(row)
             keep()
-    if arguments.model:  # one case: its figures at the top
-        found = record["cases"][-1]
-        record |= {key: found[key] for key in ("model", "preset", "batch", "card")}
-        record |= {key: found[key] for key in ("mexjax_s", "peer_s", "ratio")}
+    if arguments.model:  # the figures of the one case are at the top
+        row = record["cases"][-1]
+        record |= {key: row[key] for key in ("model", "preset", "batch", "card")}
+        record |= {key: row[key] for key in ("mexjax_s", "peer_s", "ratio")}
     record["load_after"] = os.getloadavg()[0]
     keep()
     show(record)

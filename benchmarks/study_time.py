@@ -3,7 +3,7 @@
     python benchmarks/study_time.py --json=benchmarks/results/DATE-MACHINE-COMMIT-study_time.json
 
 mexjax is timed as whole processes, imports and report included, under each strategy that
-`--strategies` names, with an empty compilation cache (cold) and again with what that left (warm);
+`--strategies` names, with an empty compilation cache (cold) and again with the filled one (warm);
 `shard` on a CPU splits it into as many devices as it has cores. PyTorch is timed from after its
 imports to the last prediction, in the faster of its two memory layouts. Both evaluate once, at the
 end. Scores are printed beside the times: both sides must have learnt the same.
@@ -43,7 +43,7 @@ def run(command: list[str], **environment: str) -> tuple[float, str]:
     return time.perf_counter() - start, done.stdout
 
 
-# Options of a strategy. A fold a program is what a CPU gains from; `vmap` is timed with two.
+# Options of a strategy. A CPU gains from one fold a program; `vmap` is timed with two.
 STRATEGIES = {
     "loop": ["folds.strategy=loop"],
     "vmap": ["folds.strategy=vmap", "folds.per_chunk=2"],
@@ -52,7 +52,7 @@ STRATEGIES = {
 
 
 def run_mexjax(card: str, options: list[str], folder: Path, cache: Path) -> dict[str, Any]:
-    """The command, with its report and without figures; evaluated once."""
+    """Runs the command with its report, without figures, and with one evaluation."""
     command = ["-m", "mexjax.main", f"--config={card}", f"--workdir={folder}", "--overwrite"]
     options = [*options, "has_progress=False", "report.has_figures=False", "eval.every_epochs=999"]
     command += [f"--config.{option}" for option in options]
@@ -107,9 +107,9 @@ def main() -> None:
         print("torch", json.dumps(record["torch"][layout]), flush=True)
     best = min(run["total_s"] for run in record["torch"].values())
     for strategy, runs in record["mexjax"].items():
-        for which, found in runs.items():
-            found["ratio"] = found["process_s"] / best
-            print(f"{strategy}, {which}: mexjax / PyTorch {found['ratio']:.2f}")
+        for which, times in runs.items():
+            times["ratio"] = times["process_s"] / best
+            print(f"{strategy}, {which}: mexjax / PyTorch {times['ratio']:.2f}")
     record["load_after"] = os.getloadavg()[0]
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

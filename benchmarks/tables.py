@@ -1,7 +1,7 @@
-"""Write the tables of the documents from the newest committed results files.
+"""Writes the tables of the documents from the newest committed results files.
 
-    python benchmarks/tables.py          # rewrites what stands between the markers
-    python benchmarks/tables.py --check  # exits 1 if a document is not what the files say
+    python benchmarks/tables.py          # rewrites the text between the markers
+    python benchmarks/tables.py --check  # exits 1 if a document and the files differ
 
 A document shows a table between `<!-- table: NAME -->` and `<!-- end -->`. Each table has the
 newest measurement of each case and processor; older files are in the history of the repository.
@@ -71,8 +71,8 @@ def render(text: str, document: Path, results: Sequence[Result]) -> str:
     def replace(match: re.Match[str]) -> str:
         head, name, tail = match.groups()
         if name not in TABLES:
-            known = ", ".join(TABLES)
-            raise SystemExit(f"{document}: there is no table {name!r}. Known: {known}.")
+            names = ", ".join(TABLES)
+            raise SystemExit(f"{document}: there is no table {name!r}. Known: {names}.")
         return f"{head}{wrapped(TABLES[name](results, document))}\n\n{tail}"
 
     return MARKERS.sub(replace, text)
@@ -84,7 +84,7 @@ def documents() -> list[Path]:
 
 
 def main() -> int:
-    """Rewrite or check the documents; the status of a check is 1 if one is stale."""
+    """Rewrites or checks the documents; the status of a check is 1 if one is stale."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; tell by the status")
     arguments = parser.parse_args()

@@ -211,7 +211,7 @@ class AC4AU(nn.Module):
         self.subject_prototypes = nn.Parameter(0.01 * torch.randn(subjects, c["emb_dim"]))
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
-        """f32[B,T,C,H,W], colours in the order of the weights, to a dict of the losses' inputs."""
+        """Maps f32[B,T,C,H,W], in the colours of the weights, to a dict of the losses' inputs."""
         b, t = clip.shape[:2]
         features = self.backbone(clip.flatten(0, 1), self.c["insert_at"], self.spatial)
         features = features.unflatten(0, (b, t))
@@ -229,7 +229,7 @@ def loss(
     is_class: Tensor,
     c: Mapping[str, Any],
 ) -> Tensor:
-    """L_AU + gamma L_DC, mean over the batch."""
+    """The mean of L_AU + gamma L_DC over the batch."""
     log_p, log_not_p, y = outputs["log_p"], outputs["log_not_p"], label.float()
     focus = c["focus"]
     present = (1 - share) * (focus * log_not_p).exp() * log_p
@@ -287,7 +287,7 @@ class Side(training.Side):
         self.extras = {name: torch.from_numpy(array).to(self.device) for name, array in extras}
 
     def start_fold(self, number: int) -> None:
-        """A new network and optimizer, seeded with the fold's number."""
+        """Makes a new network and optimizer, seeded with the fold's number."""
         torch.manual_seed(number)
         self.rng = np.random.default_rng(number)
         self.fold = {name: array[number] for name, array in self.extras.items()}
@@ -305,13 +305,13 @@ class Side(training.Side):
         self.optimizer = training.make_optimizer(self._groups(), self.config)
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Parameters that decay, and those that do not where the card decays kernels alone."""
+        """Parameters that decay and, if the card decays kernels alone, those that do not."""
         train = self.config.train
         named = dict(self.model.named_parameters())
         if not train.decays_kernels_only:
             return [{"params": list(named.values())}]
-        kept = ("position", "subject_prototypes")
-        decays = {n for n, p in named.items() if p.ndim > 1 and not n.endswith((*kept, "bias"))}
+        others = ("position", "subject_prototypes", "bias")
+        decays = {n for n, p in named.items() if p.ndim > 1 and not n.endswith(others)}
         return [
             {"params": [p for n, p in named.items() if n in decays]},
             {"params": [p for n, p in named.items() if n not in decays], "weight_decay": 0.0},
@@ -332,7 +332,7 @@ class Side(training.Side):
         training.apply(self.optimizer, rate)
 
     def predict(self, idx: Tensor) -> np.ndarray:
-        """i64[B,A], which units the clips `idx` show."""
+        """Labels i64[B,A]: 1 for units that the clips `idx` show."""
         self.model.eval()
         with torch.inference_mode():
             outputs = self.model(self.input(self.clips[idx].float() / 255.0))

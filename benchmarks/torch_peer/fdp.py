@@ -156,7 +156,7 @@ class GlobalAggregator(nn.Module):
 
 
 class FrameNetwork(nn.Module):
-    """Frames to features."""
+    """A network that maps frames to features."""
 
     def __init__(self, c: Mapping[str, Any], channels: int, image_size: int) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class FrameNetwork(nn.Module):
         if self.patch > 1:
             x = functional.pixel_unshuffle(x, self.patch)
         x = self.norm(self.features(self.stem(x)))
-        # Places before channels, as a network that keeps channels last flattens a map.
+        # Places come before channels: a network that keeps channels last flattens a map like this.
         x = x.mean((2, 3)) if self.is_pooled else x.permute(0, 2, 3, 1).flatten(1)
         return self.proj_head(x)
 
@@ -296,7 +296,7 @@ class MerHead(nn.Module):
         self.dropout = nn.Dropout(c["mer_dropout_rate"])
 
     def represent(self, volume: Tensor) -> Tensor:
-        """f[B,M,M,T] -> f[B,8,M,M]."""
+        """Maps f[B,M,M,T] to f[B,8,M,M]."""
         kernel = self.conv3d.weight[:, 0].permute(0, 3, 1, 2)
         volume = volume.permute(0, 3, 1, 2).contiguous()
         return functional.conv2d(volume, kernel, self.conv3d.bias, padding=1)
@@ -318,7 +318,7 @@ class RankScorer(nn.Module):
 
 
 class FDP(nn.Module):
-    """The whole network, for a configuration that `mexjax.models.fdp.options.resolve` gave.
+    """The whole network, for options of FDP as a dict.
 
     With `per_frame_batch_norm` the frames go through the network one after another, as in the
     released code, whose batch norm sees one frame position at a time; else all at once.
@@ -345,7 +345,7 @@ class FDP(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
-        """f32[B,T,C,H,W] to `logits`, `dynamic_image` and, with a scorer, `rank_scores`."""
+        """Maps f32[B,T,C,H,W] to `logits`, `dynamic_image` and, with a scorer, `rank_scores`."""
         b, t = clip.shape[:2]
         if self.c["per_frame_batch_norm"]:
             features = torch.stack([self.frame_rep(clip[:, i]) for i in range(t)], 1)
@@ -385,7 +385,7 @@ def target(frames: Tensor, keys: Mapping[str, Any]) -> Tensor:
 
 
 def dynamic_image(frames: Tensor, size: int, *, quantize: bool) -> Tensor:
-    """f32[B,T,H,W] in [0,1] to f32[B,size,size] by approximate rank pooling."""
+    """Maps f32[B,T,H,W] in [0,1] to f32[B,size,size] by approximate rank pooling."""
     weights = torch.from_numpy(rank_pooling_weights(frames.shape[1]).astype(np.float32))
     image = torch.einsum("t,bthw->bhw", weights.to(frames.device), frames)
     if image.shape[-1] != size:
@@ -401,6 +401,6 @@ def loss(outputs: Mapping[str, Tensor], target: Tensor, label: Tensor, c: Mappin
     total = total + c["lambda_d"] * functional.mse_loss(outputs["dynamic_image"], target)
     if "rank_scores" in outputs:
         scores = outputs["rank_scores"]
-        wanted = c["rank_slope"] * torch.arange(scores.shape[1], device=scores.device)
-        total = total + c["lambda_r"] * (wanted - scores).abs().sum(1).mean()
+        ranks = c["rank_slope"] * torch.arange(scores.shape[1], device=scores.device)
+        total = total + c["lambda_r"] * (ranks - scores).abs().sum(1).mean()
     return total

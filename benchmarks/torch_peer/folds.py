@@ -17,7 +17,7 @@ class FoldSide(Side):
         self.num_folds = num_folds
 
     def start(self) -> None:
-        """New networks, each of its own draw, and one optimizer over all."""
+        """Makes new networks, each of its own draw, and one optimizer over all."""
         self.start_fold(0)
         models = [self.model, *(self.make_model() for _ in range(self.num_folds - 1))]
         self.params, self.buffers = stack_module_state(models)
@@ -38,7 +38,7 @@ class FoldSide(Side):
         clip, target, label = self.batch(idx.flatten())
         by_fold = [x.unflatten(0, idx.shape) for x in (clip, target, label)]
         params = {name: value.detach() for name, value in self.params.items()}
-        found = self.gradients(params, self.buffers, *by_fold)
+        gradients = self.gradients(params, self.buffers, *by_fold)
         for name, value in self.params.items():
-            value.grad = found[name]
+            value.grad = gradients[name]
         apply(self.optimizer, rate)

@@ -15,7 +15,7 @@ _FRAMES = ("onset", "apex", "offset")
 
 
 class GAMDSS(nn.Module):
-    """The network, for a configuration that `mexjax.models.gamdss.options.resolve` gave.
+    """The network, for options of GAMDSS as a dict.
 
     In training rise and fall are two passes, as in the released code, so that each has its own
     batch statistics; in evaluation the phase that decides is the only one.
@@ -29,7 +29,7 @@ class GAMDSS(nn.Module):
         st_unit.initialise(self)
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
-        """f32[B,T,C,H,W], onset, apex and offset, to the logits f32[B,K] of the phases."""
+        """Maps onset, apex and offset f32[B,T,C,H,W] to the logits f32[B,K] of the phases."""
         frames = dict(zip(_FRAMES, clip.unbind(1), strict=True))
         phases = PHASES[self.c["phases"]]
         phases = phases if self.training else phases[:1]
@@ -50,7 +50,7 @@ def make(
     """The network.
 
     Raises:
-      SystemExit: a backbone or an inference that is not here.
+      SystemExit: a backbone or an inference that the peer lacks.
     """
     del num_frames, image_size
     if keys["backbone"] != "rmt" or keys["inference"] != "rise":
@@ -62,7 +62,7 @@ def make(
 
 
 def target(frames: Tensor, keys: Mapping[str, Any]) -> Tensor:
-    """Nothing."""
+    """An empty target, f32[B,0]."""
     del keys
     return st_unit.no_target(frames)
 
@@ -70,7 +70,7 @@ def target(frames: Tensor, keys: Mapping[str, Any]) -> Tensor:
 def loss(
     outputs: Mapping[str, Tensor], target: Tensor, label: Tensor, keys: Mapping[str, Any]
 ) -> Tensor:
-    """Cross-entropy of every phase that there is."""
+    """Cross-entropy of every phase of the network."""
     del target
     phases = PHASES[keys["phases"]]
     entropy = {

@@ -1,4 +1,4 @@
-"""What the networks share: stochastic depth, and the memory layout of kernels."""
+"""Parts that the networks share: stochastic depth, and the memory layout of kernels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class DropPath(nn.Module):
 
 
 def use_layout(model: nn.Module, layout: str) -> None:
-    """2-D kernels in `contiguous` or `channels_last` order, which the maps follow.
+    """Puts 2-D kernels in `contiguous` or `channels_last` order, which the maps follow.
 
-    Not `model.to(memory_format=...)`, which refuses kernels of five axes.
+    `model.to(memory_format=...)` would refuse kernels of five axes.
     """
     if layout == "channels_last":
         for module in model.modules():

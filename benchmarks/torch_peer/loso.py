@@ -1,9 +1,8 @@
-"""The demo's study as a PyTorch script does it: one fold after another. Prints one JSON line.
+"""The demo's study as a PyTorch script does it, one fold after another; prints one JSON line.
 
-Started by `benchmarks/study_time.py`.
-
-Same clips, folds, batches, schedule, augmentation and number of updates as the card; the held-out
-clips are predicted after the last epoch, each with its mirror image.
+`benchmarks/study_time.py` starts it. Clips, folds, batches, schedule, augmentation and number of
+updates are those of the card; the held-out clips are predicted after the last epoch, each with its
+mirror image.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from torch_peer.training import Side
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Runs the study of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--card", default="configs/fdp.py")
     parser.add_argument("--layout", default="contiguous", choices=("contiguous", "channels_last"))
@@ -39,7 +38,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train and predict every fold, and print the record."""
+    """Trains and predicts every fold, and prints the record."""
     start = time.perf_counter()
     config = load_config(arguments.card, [*arguments.set, "has_progress=False"])
     if config.augment.crop_px or not config.eval.is_flip_averaged:

@@ -1,8 +1,8 @@
 """Micro-AU CLIP in PyTorch: the network that `benchmarks/step_time.py` measures against.
 
 The towers have OpenAI's names, so that `mexjax.interop.clip` moves their weights; the rest has the
-names and layouts of mexjax. As a PyTorch program of the paper would be: frozen blocks run in every
-step, without gradients, and all tokens go through the last block.
+names and layouts of mexjax. It works as a PyTorch program of the paper would: frozen blocks run in
+every step, without gradients, and all tokens go through the last block.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Vision(nn.Module):
         self.proj = nn.Parameter(torch.empty(width, size.embed_width))
 
     def embed(self, image: Tensor) -> Tensor:
-        """f32[B,3,S,S] to tokens."""
+        """Maps images f32[B,3,S,S] to tokens."""
         x = self.conv1(image).flatten(2).transpose(1, 2)
         token = self.class_embedding.expand(len(x), 1, -1)
         return self.ln_pre(torch.cat([token, x], 1) + self.positional_embedding)
@@ -100,7 +100,7 @@ class UnitMlp(nn.Module):
         self.bias_2 = nn.Parameter(torch.empty(units, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """f32[N,M,d], the units first, to f32[N,M,features]."""
+        """Maps f32[N,M,d], the units first, to f32[N,M,features]."""
         hidden = torch.baddbmm(self.bias_1[:, None], x, self.kernel_1).relu()
         return torch.baddbmm(self.bias_2[:, None], hidden, self.kernel_2)
 
@@ -117,28 +117,28 @@ class UnitFeatures(nn.Module):
         self.dependency_bias = nn.Parameter(torch.empty(units))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """f32[B,N,J,d] and bool[N,J] to features f32[B,N,d] and shares f32[B,N]."""
+        """Maps f32[B,N,J,d] and bool[N,J] to features f32[B,N,d] and shares f32[B,N]."""
         b, n, j, d = tokens.shape
         scores = self.token_scores(tokens.transpose(0, 1).reshape(n, b * j, d))
         scores = scores.reshape(n, b, j).transpose(0, 1).masked_fill(~mask, -torch.inf)
-        own = (scores.softmax(-1)[..., None] * tokens).sum(2)
-        attention = (own @ self.query) @ (own @ self.key).transpose(1, 2)
+        features = (scores.softmax(-1)[..., None] * tokens).sum(2)
+        attention = (features @ self.query) @ (features @ self.key).transpose(1, 2)
         attention = (attention * d**-0.5).softmax(-1)
         share = (self.dependency_weight @ attention + self.dependency_bias).relu().softmax(-1)
-        state = (share[..., None] * own).sum(1) @ self.value
-        return own + state[:, None], share
+        state = (share[..., None] * features).sum(1) @ self.value
+        return features + state[:, None], share
 
 
 class Network(nn.Module):
     """The whole network with its loss.
 
     Attributes:
-      c: the model's keys; the defaults of the paper's main model are what is done.
+      c: options of the paper as a dict; most must have the values of the paper's main model.
     """
 
     def __init__(self, module: MicroAUClip) -> None:
         super().__init__()
-        c = self.c = module.config
+        c = self.c = dataclasses.asdict(module.options)
         asked = {"token_space": "joint", "branches": "both", "pooling": "attention"}
         asked |= {"fusion": "gda", "fc_mode": "incoming", "contrast": "bce", "dropout_rate": 0.0}
         for key, value in asked.items():
@@ -158,7 +158,7 @@ class Network(nn.Module):
         self.register_buffer("ids", torch.tensor(module.texts.units))
 
     def load(self, params: Mapping[str, Any]) -> None:
-        """Take the parameters of mexjax, a tree of arrays."""
+        """Takes the parameters of mexjax, a tree of arrays."""
         towers = {"params": {k: params[k] for k in ("image", "text")}}
         state = clip_names.to_torch(towers, naming="openai")
         for name in ("unit_features", "heads"):
@@ -169,7 +169,7 @@ class Network(nn.Module):
         assert not surplus and set(missing) <= {"mask", "ids"}, (missing, surplus)
 
     def groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """What is trained of the towers, and the rest; what is kept asks for no gradient."""
+        """Trained parameters of the towers, and all others; kept ones ask for no gradient."""
         towers, rest = [], []
         flat = dict(self.named_parameters())
         for name, parameter in flat.items():
@@ -182,7 +182,7 @@ class Network(nn.Module):
         return towers, rest
 
     def forward(self, image: Tensor, places: Tensor) -> dict[str, Tensor]:
-        """f32[B,3,S,S] and i64[B,N,6] to logits f32[B,N,2], cosines f32[B,N,2], share f32[B,N]."""
+        """Maps f32[B,3,S,S], i64[B,N,6] to logits, cosines f32[B,N,2] and share f32[B,N]."""
         first = self.c["trainable_from"]
         visual, end = self.visual, len(self.visual.transformer.resblocks)
         with torch.set_grad_enabled(torch.is_grad_enabled() and first == 0):
@@ -204,18 +204,18 @@ class Network(nn.Module):
 
 
 def _is_frozen(name: str, c: Mapping[str, Any]) -> bool:
-    """Whether a parameter of a tower is kept, by its OpenAI name."""
+    """True if a parameter of a tower, by its OpenAI name, keeps its value."""
     first = c["trainable_from"]
     if first == 0:
         return False
     if "resblocks." in name:
-        return int(name.split("resblocks.")[1].split(".")[0]) < first
+        return int(name.partition("resblocks.")[2].partition(".")[0]) < first
     behind = ("visual.ln_post", "visual.proj", "ln_final", "text_projection")
     return not (c["train_projections"] and name.startswith(behind))
 
 
 def loss(outputs: Mapping[str, Tensor], label: Tensor, c: Mapping[str, Any]) -> Tensor:
-    """Multi-task cross-entropy, contrast as binary cross-entropy, dependency loss; batch mean."""
+    """Mean of multi-task cross-entropy, binary cross-entropy of pairs, and dependency loss."""
     b, n = label.shape
     logits = outputs["unit_logits"].reshape(b * n, 2)
     total = n * functional.cross_entropy(logits, label.reshape(-1))
@@ -249,7 +249,7 @@ class Side(training.Side):
         )
 
     def start_fold(self, number: int) -> None:
-        """A new network and optimizer, seeded with the fold's number."""
+        """Makes a new network and optimizer, seeded with the fold's number."""
         torch.manual_seed(number)
         self.model = Network(self.module).to(self.device).train()
         for parameter in self.model.parameters():
@@ -264,7 +264,7 @@ class Side(training.Side):
         )
 
     def image(self, idx: Tensor) -> Tensor:
-        """f32[B,3,S,S], normalised."""
+        """The normalised images f32[B,3,S,S] of the clips `idx` i64[B]."""
         return (self.clips[idx].float() / 255.0 - self.mean) / self.std
 
     def update(self, idx: Tensor, rate: float) -> None:
@@ -278,7 +278,7 @@ class Side(training.Side):
         self.optimizer.step()
 
     def predict(self, idx: Tensor) -> np.ndarray:
-        """i64[B,N], which units the clips `idx` show."""
+        """Labels i64[B,N]: 1 for units that the clips `idx` show."""
         self.model.eval()
         with torch.inference_mode():
             outputs = self.model(self.image(idx), self.places[idx])

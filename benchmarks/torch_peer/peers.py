@@ -1,14 +1,14 @@
 """The networks by the name of their model.
 
-Each file has
+Each file has three functions:
 
     make(keys, *, num_classes, num_frames, channels, image_size)
-        the network, for a resolved configuration: normalised clips f32[B,T,C,H,W] to a dict with
-        `logits` f32[B,K]
+        makes the network for options as a dict; it maps normalised clips f32[B,T,C,H,W] to a dict
+        with `logits` f32[B,K]
     target(frames, keys)
-        what it is to construct beside the class, f32[B,...], of frames f32[B,T,C,H,W] in [0, 1]
+        gives its target beside the class, f32[B,...], for frames f32[B,T,C,H,W] in [0, 1]
     loss(outputs, target, label, keys)
-        mean over the batch
+        gives the mean loss of the batch
 """
 
 from __future__ import annotations

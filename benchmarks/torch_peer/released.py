@@ -18,12 +18,12 @@ class ReleasedFDP(nn.Module):
         self.network = network
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
-        """f32[B,T,1,H,W] to `logits` f32[B,5] and `dynamic_image` f32[B,64,64]."""
+        """Maps f32[B,T,1,H,W] to `logits` f32[B,5] and `dynamic_image` f32[B,64,64]."""
         logits, image = self.network(clip[:, None])
         return {"logits": logits, "dynamic_image": image}
 
 
-# File of the checkout, class in it, and what makes its outputs a dict.
+# File of the checkout, class in it, and the module that makes its outputs a dict.
 RELEASED: dict[str, tuple[str, str, Callable[[nn.Module], nn.Module]]] = {
     "fdp": ("fdp.py", "FDP", ReleasedFDP)
 }

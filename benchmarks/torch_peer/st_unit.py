@@ -91,7 +91,7 @@ def _rotated(x: Tensor, sin: Tensor, cos: Tensor) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
-    """f[N,heads,L,d] three times, `decay` added to the scores."""
+    """Attention of q, k, v f[N,heads,L,d], with `decay` added to the scores."""
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=decay[None], scale=1.0)
 
 
@@ -146,7 +146,7 @@ class Downsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one size, and what leads to the next."""
+    """Blocks of one size, and the layer that leads to the next size."""
 
     def __init__(self, c: Mapping[str, Any], stage: int, rates: list[float]) -> None:
         super().__init__()
@@ -175,14 +175,14 @@ class ConvStem(nn.Module):
 
 
 def add_head(module: nn.Module, c: Mapping[str, Any], num_classes: int) -> None:
-    """`proj`, `norm` and `head` in `module`: the released classes have them in different places."""
+    """Adds `proj`, `norm`, `head` to `module`: released classes have them in different places."""
     module.proj = nn.Linear(c["channels"][-1], c["head_width"])
     module.norm = nn.BatchNorm2d(c["head_width"])
     module.head = nn.Linear(c["head_width"], num_classes)
 
 
 def run_head(module: nn.Module, x: Tensor) -> Tensor:
-    """Linear, batch norm, swish, mean, linear: f[N,h,w,C] -> f[N,K], by what `add_head` gave."""
+    """Runs the layers of `add_head`, with swish and mean: f[N,h,w,C] -> f[N,K]."""
     x = functional.silu(module.norm(module.proj(x).permute(0, 3, 1, 2)))
     return module.head(x.mean((2, 3)))
 
@@ -287,7 +287,7 @@ class PositionViT(nn.Module):
 
 
 def initialise(model: nn.Module) -> None:
-    """Linear layers by a normal of 0.02, biases zero; convolutions stay as PyTorch drew them."""
+    """Draws linear layers by a normal of 0.02 with zero biases; convolutions stay as they are."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02, a=-2.0, b=2.0)
@@ -295,5 +295,5 @@ def initialise(model: nn.Module) -> None:
 
 
 def no_target(frames: Tensor) -> Tensor:
-    """f32[B,0]: the class is all these networks are asked for."""
+    """The empty target f32[B,0]: these networks are asked for the class alone."""
     return frames.new_empty(len(frames), 0)

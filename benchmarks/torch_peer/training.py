@@ -1,4 +1,4 @@
-"""How the PyTorch side trains: the same data, augmentation, losses and optimizer as a card's."""
+"""Training on the PyTorch side: data, augmentation, losses and optimizer are those of the card."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class Side:
       device: `cuda` or `cpu`.
       clips: u8[N,T,C,H,W].
       labels: i64[N].
-      model, optimizer: of the current fold.
+      model: network of the current fold.
+      optimizer: optimizer of the current fold.
     """
 
     def __init__(self, study: Study, layout: str, *, path: str = "") -> None:
-        """Put the data on the device.
+        """Puts the data on the device.
 
         Args:
           study: data, folds and configuration.
@@ -50,7 +51,7 @@ class Side:
         self.keys = dataclasses.asdict(study.options)
 
     def start_fold(self, number: int) -> None:
-        """A new network and optimizer, seeded with the fold's number."""
+        """Makes a new network and optimizer, seeded with the fold's number."""
         torch.manual_seed(number)
         self.rng = np.random.default_rng(number)
         self.model = self.make_model()
@@ -88,7 +89,7 @@ class Side:
         apply(self.optimizer, rate)
 
     def predict(self, idx: Tensor) -> np.ndarray:
-        """i64[B], classes of the clips `idx`, by the mean over mirror images if the card says."""
+        """Classes i64[B] of the clips `idx`, by the mean over mirror images if the card says so."""
         self.model.eval()
         with torch.inference_mode():
             frames = self.clips[idx].float() / 255.0
@@ -111,10 +112,10 @@ def apply(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def prepare_torch(config: ConfigDict) -> str:
-    """Threads and precision as on the other side; returns the device.
+    """Sets threads and precision as on the other side, and returns the device.
 
     Raises:
-      SystemExit: the card asks for what the peer does not do.
+      SystemExit: the card asks for something that the peer does not do.
     """
     if config.dtype != "float32" or config.data.split_scale != "none":
         raise SystemExit(
@@ -122,14 +123,14 @@ def prepare_torch(config: ConfigDict) -> str:
             f" dtype={config.dtype}, data.split_scale={config.data.split_scale}."
         )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    # JAX rounds float32 products to TF32 on a GPU unless told otherwise: the same here.
+    # On a GPU, JAX rounds float32 products to TF32 by default, and so does the peer.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def augment(frames: Tensor, config: ConfigDict, rng: np.random.Generator) -> Tensor:
-    """Rotate, crop or shift, flip and recolour each clip f32[B,T,C,H,W] by its own draw."""
+    """Rotates, crops or shifts, flips and recolours each clip f32[B,T,C,H,W] by its own draw."""
     shift, crop = config.augment.shift_px, config.augment.crop_px
     if config.augment.rotation_deg:
         frames = rotate(frames, config.augment.rotation_deg, rng)
@@ -140,7 +141,7 @@ def augment(frames: Tensor, config: ConfigDict, rng: np.random.Generator) -> Ten
 
 
 def rotate(frames: Tensor, largest_deg: float, rng: np.random.Generator) -> Tensor:
-    """Turn each clip f32[B,T,C,H,W] about its middle, bilinear, edges repeated."""
+    """Turns each clip f32[B,T,C,H,W] about its middle, bilinear, with repeated edges."""
     b, t, c, h, w = frames.shape
     angle = torch.from_numpy(np.deg2rad(rng.uniform(-largest_deg, largest_deg, b))).to(frames)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
@@ -152,7 +153,7 @@ def rotate(frames: Tensor, largest_deg: float, rng: np.random.Generator) -> Tens
 
 
 def jitter(frames: Tensor, amounts: list[float], rng: np.random.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue of each clip f32[B,T,C,H,W], in [0, 1]."""
+    """Changes brightness, contrast, saturation and hue of each clip f32[B,T,C,H,W] in [0, 1]."""
     b, _, channels = frames.shape[:3]
     draws = torch.from_numpy(rng.uniform(-1, 1, (4, b, 1, 1, 1, 1))).to(frames)
     brightness, contrast, saturation, hue = (a * d for a, d in zip(amounts, draws, strict=True))
@@ -174,7 +175,7 @@ def jitter(frames: Tensor, amounts: list[float], rng: np.random.Generator) -> Te
 
 
 def move(frames: Tensor, config: ConfigDict, rng: np.random.Generator) -> Tensor:
-    """Crop or shift, and flip, each clip f32[B,T,C,H,W] by its own draw."""
+    """Crops or shifts, and flips, each clip f32[B,T,C,H,W] by its own draw."""
     shift, crop = config.augment.shift_px, config.augment.crop_px
     b, t, c, h, w = frames.shape
     if shift:
@@ -193,7 +194,7 @@ def move(frames: Tensor, config: ConfigDict, rng: np.random.Generator) -> Tensor
 
 
 def normalise(frames: Tensor, center: str) -> Tensor:
-    """As `mexjax.train.augment.normalise`, on f32[B,T,C,H,W]."""
+    """Does the same as `mexjax.train.augment.normalise`, on f32[B,T,C,H,W]."""
     if center == "none":
         return (frames - 0.5) / 0.5
     if center == "imagenet":

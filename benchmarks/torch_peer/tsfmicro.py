@@ -16,7 +16,7 @@ _TOP_HEAD, _NO_PLACE = ("t_to_s", "s_only"), ("early", "t_only")
 
 
 class TSFmicro(nn.Module):
-    """The network, for a configuration that `mexjax.models.tsfmicro.options.resolve` gave."""
+    """The network, for options of TSFmicro as a dict."""
 
     def __init__(self, c: Mapping[str, Any], *, num_classes: int, channels: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class TSFmicro(nn.Module):
         st_unit.initialise(self)
 
     def forward(self, clip: Tensor) -> dict[str, Tensor]:
-        """f32[B,T,C,H,W], onset and apex first, to `logits` f32[B,K]."""
+        """Maps f32[B,T,C,H,W], onset and apex first, to `logits` f32[B,K]."""
         onset, apex = clip[:, 0], clip[:, 1]
         fusion = self.c["fusion"]
         if fusion in _TOP_HEAD:
@@ -82,7 +82,7 @@ def make(
 
 
 def target(frames: Tensor, keys: Mapping[str, Any]) -> Tensor:
-    """Nothing."""
+    """An empty target, f32[B,0]."""
     del keys
     return st_unit.no_target(frames)
 
@@ -90,7 +90,7 @@ def target(frames: Tensor, keys: Mapping[str, Any]) -> Tensor:
 def loss(
     outputs: Mapping[str, Tensor], target: Tensor, label: Tensor, keys: Mapping[str, Any]
 ) -> Tensor:
-    """Cross-entropy."""
+    """The cross-entropy of the batch."""
     del target
     return functional.cross_entropy(
         outputs["logits"], label, label_smoothing=keys["label_smoothing"]
