@@ -371,7 +371,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace, *, keeps_memory: bool) -> None:
-    """Measures, prints and records what the command line asks for."""
+    """Runs the measurements of the command line, and prints and records them."""
     num_threads = len(os.sched_getaffinity(0))
     if torch:
         torch.set_num_threads(num_threads)

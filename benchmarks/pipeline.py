@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measures, prints and records what the command line asks for."""
+    """Runs the measurements of the command line, and prints and records them."""
     seconds = 1.0 if arguments.quick else 10.0
     config = load_config(arguments.card)
     start = time.perf_counter()

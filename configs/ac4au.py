@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from mexjax.models.card import start
 
-# Per action unit and their mean, F1 in percent over the 2031 held-out clips of the six sets.
+# F1 in percent over the 2031 held-out clips of the six sets: the mean, and each action unit.
 PAPER = {
     "f1": 40.508, "AU1": 58.9, "AU2": 57.1, "AU4": 77.2, "AU5": 44.8, "AU6": 6.8, "AU7": 34.2,
     "AU9": 30.9, "AU10": 25.0, "AU12": 34.5, "AU14": 47.5, "AU15": 36.7, "AU17": 32.5,
@@ -61,8 +61,8 @@ def _tiny(config: ConfigDict) -> None:
 def _paper(config: ConfigDict) -> None:
     config.data.name = "prepared"
     config.data.image_size_px = 112
-    # The text gives kinds of augmentation and no strengths, and nothing of the training. This is
-    # how the benchmark trains its own colour clips, and small strengths.
+    # The text gives kinds of augmentation without strengths, and nothing about the training. These
+    # are small strengths, and the training of the benchmark on its own colour clips.
     config.augment.rotation_deg = 10.0
     config.augment.brightness = 0.2
     config.augment.contrast = 0.2
@@ -70,7 +70,7 @@ def _paper(config: ConfigDict) -> None:
     config.augment.hue = 0.02
     config.train.num_epochs = 100
     config.train.batch_size = 32
-    config.train.optimizer = "adam"  # L2 in the gradient, not decoupled
+    config.train.optimizer = "adam"  # its L2 is in the gradient, not decoupled
     config.train.learning_rate = 1e-4
     config.train.weight_decay = 1e-3
     config.train.decays_kernels_only = True

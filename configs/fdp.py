@@ -9,7 +9,7 @@ On the embedded dataset `tiny` takes three minutes on two CPU cores and reaches 
 Variants:
   tiny       the default: a small network on the embedded dataset.
   paper      the network the text of the paper describes.
-  paper_14m  the same without global aggregators: what its parameter counts imply.
+  paper_14m  the same without global aggregators, as its parameter counts imply.
   official   the network, data treatment and training of the released code, quirks included.
 """
 
@@ -47,8 +47,9 @@ def _tiny(config: ConfigDict) -> None:
 
 
 def _published(config: ConfigDict) -> None:
-    # Section 4 of the paper: Adam, 1e-4, batch 36; 72 px aligned faces, 64 px crops, flips. The
-    # decay and the number of updates are those of the released code, the paper gives none.
+    # Section 4 of the paper has Adam, 1e-4, batches of 36, aligned faces of 72 px, crops of 64 px
+    # and flips. The decay and the number of updates are those of the released code; the paper gives
+    # none.
     config.train.optimizer = "adam"
     config.train.learning_rate = 1e-4
     config.train.weight_decay = 1e-3

@@ -59,7 +59,7 @@ def _published(config: ConfigDict) -> None:
     # The text gives 200 epochs and no decay, schedule or augmentation: those are the code's.
     config.train.optimizer = "adamw"
     config.train.learning_rate = 8e-4
-    config.train.weight_decay = 0.6  # of every parameter, norms, biases and positions included
+    config.train.weight_decay = 0.6  # it decays every parameter, norms, biases and positions too
     config.train.batch_size = 16
     config.train.num_epochs = 200
     config.train.schedule = "epoch_decay"
@@ -71,5 +71,5 @@ def _published(config: ConfigDict) -> None:
     config.augment.shift_px = 15
     config.augment.rotation_deg = 3.0
     config.augment.is_flipped = True
-    # Sec. III: in training alone, as the released code has it; lambda 0.1.
+    # Sec. III: key frames are chosen anew in training alone, as in the released code; lambda 0.1.
     config.data.key_frames.choice = "reselected"

@@ -8,8 +8,8 @@ On the embedded dataset `tiny` takes one minute on two CPU cores and reaches a m
 (benchmarks/results/2026-11-29-cpu2-1c6328a-micro_au_clip.json).
 
 Variants:
-  tiny        the default: small towers trained from nothing on the embedded dataset. Not a CLIP: it
-              shows that everything works, and says so in its report.
+  tiny        the default: small towers trained from nothing on the embedded dataset. This is not a
+              CLIP: it shows that everything works, and its report says so.
   paper       ViT-B/32 with OpenAI's weights, the eight units of CASME II. One flag gives the
               weights: --config.model.weights=model.safetensors
               (https://huggingface.co/openai/clip-vit-base-patch32), two the data:
@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _tiny(config: ConfigDict) -> None:
     config.data.image_size_px = 56
-    # The embedded motions are large as they are: three times as far is beyond what phases resolve.
+    # The embedded motions are large enough: phases cannot resolve motions three times as large.
     config.data.magnify = "none"
     config.train.num_epochs = 40
     config.train.batch_size = 16
@@ -55,8 +55,8 @@ def _tiny(config: ConfigDict) -> None:
 
 
 def _published(config: ConfigDict) -> None:
-    # SGD, 0.001 for what is trained of the towers (model.tower_rate) and 0.01 for the rest, a tenth
-    # from epoch 40 on, 80 epochs, batches of 8, seed 1. Momentum is not in the text.
+    # The text has SGD, 0.001 for the trained part of the towers (model.tower_rate) and 0.01 for the
+    # rest, a tenth from epoch 40 on, 80 epochs, batches of 8 and seed 1, but no momentum.
     config.seed = 1
     config.data.image_size_px = 224
     config.data.flow_source_px = 224

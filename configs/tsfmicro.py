@@ -32,9 +32,9 @@ from ml_collections import ConfigDict
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.models.card import start
 
-# What the released scripts set for their datasets: batch, weight decay, shift in pixels, rotation
-# in degrees, epochs, seed, classes, and the lambda by which their loaders choose onset and apex
-# anew in training (0: they do not), of which the text says nothing.
+# Settings of the released scripts for their datasets: batch, weight decay, shift in pixels,
+# rotation in degrees, epochs, seed, classes, and the lambda by which their loaders choose onset
+# and apex anew in training (0: they do not). The text does not mention this lambda.
 _COLUMNS = (
     "train.batch_size", "train.weight_decay", "augment.shift_px", "augment.rotation_deg",
     "train.num_epochs", "seed", "protocol.classes", "data.key_frames.lambda_rise",
@@ -93,11 +93,11 @@ def _tiny(config: ConfigDict) -> None:
 
 
 def _published(config: ConfigDict) -> None:
-    # AdamW, 8e-4, a batch of 32, flips and crops are in the text; decay, schedule, rotation and how
-    # far is shifted are in the code alone.
+    # AdamW, 8e-4, a batch of 32, flips and crops are in the text; decay, schedule, rotation and
+    # shift are in the code alone.
     config.train.optimizer = "adamw"
     config.train.learning_rate = 8e-4
-    config.train.weight_decay = 0.6  # of every parameter, norms, biases and positions included
+    config.train.weight_decay = 0.6  # it decays every parameter, norms, biases and positions too
     config.train.batch_size = 32
     config.train.schedule = "epoch_decay"
     config.train.decay_per_epoch = 0.987

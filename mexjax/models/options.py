@@ -52,7 +52,7 @@ def _kinds(options: type) -> dict[str, Any]:
 
 
 def _checked(key: str, value: Any, kind: Any) -> Any:
-    """A value as its field holds it, or an error that says what the field takes."""
+    """A value as its field holds it, or an error that names the type or choices of the field."""
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if value not in choices:
@@ -66,7 +66,7 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ConfigError(f"{key} takes a finite number; found {value!r}.")
-        # An integer stays one: what was written is what is saved.
+        # An integer stays one, so that the saved configuration has the value as it was written.
         return value
     is_of_kind = isinstance(kind, type | types.UnionType) and isinstance(value, kind)
     if is_of_kind and (kind is bool or not isinstance(value, bool)):

@@ -1,7 +1,7 @@
 """State of a group of folds on disk: asynchronous orbax checkpoints with a way back.
 
 Each group has one folder. A checkpoint holds everything the group needs to go on: parameters,
-optimizer, batch statistics, its position in the plan and what it has recorded so far.
+optimizer, batch statistics, its position in the plan and its record so far.
 """
 
 from __future__ import annotations

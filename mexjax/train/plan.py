@@ -127,7 +127,7 @@ def _eval_batches(rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
 
 
 def _split_scale(folds: Sequence[Fold], clips: np.ndarray, mode: str) -> np.ndarray:
-    """Mean of a split's pixels in [-1, 1], and the maximum of what the mean leaves."""
+    """Mean of a split's pixels in [-1, 1], and the maximum after the mean is subtracted."""
     if mode not in SPLIT_SCALES:
         raise ConfigError(unknown_name("data.split_scale", mode, SPLIT_SCALES))
     if mode == "per_split" and any(len(fold.validation) for fold in folds):

@@ -79,7 +79,7 @@ class AC4AU(nn.Module):
         return outputs | self._units(outputs["f"], mode)
 
     def _frames(self, frames: jax.Array, mode: Mode) -> jax.Array:
-        """f[N,H,W,C] -> f32[N,D], before any normalisation of its length."""
+        """Features f32[N,D] of frames f[N,H,W,C], before any normalisation of their length."""
         c = self.options
         dtype = jnp.dtype(c.dtype)
         norm_mode = Mode() if c.freeze_bn else mode
@@ -130,7 +130,7 @@ class AC4AU(nn.Module):
         return backbone(frames, norm_mode, inserted=inserted)["embedding"]
 
     def _temporal(self, x: jax.Array, batch: Mapping[str, jax.Array], mode: Mode) -> jax.Array:
-        """f32[B,T,D] -> f32[B,D], the mean over time of a transformer."""
+        """The mean over time of a transformer: f32[B,T,D] -> f32[B,D]."""
         c = self.options
         is_seen = batch.get("is_seen")
         encoder = TokenEncoder(

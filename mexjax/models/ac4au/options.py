@@ -1,4 +1,4 @@
-"""Presets of AC4AU: every option with its meaning, and what the paper leaves open.
+"""Presets of AC4AU: every option with its meaning, and the gaps that the paper leaves.
 
 "The paper" is "Regulatory Focus Theory Induced Micro-Expression Analysis with Structured
 Representation Learning", ACM MM 2025. Its authors have released no code, so there is no preset
@@ -47,8 +47,8 @@ class Options:
     spatial_depth: int = 1
     spatial_heads: int = 4
     spatial_mlp_width: int = 512
-    # pre_norm starts as the identity, so that pre-trained layers see what they were trained on |
-    # torch_default: as PyTorch's encoder layer is unless told otherwise.
+    # pre_norm starts as the identity, so that pre-trained layers see maps like those of their
+    # training | torch_default: with the defaults of PyTorch's encoder layer.
     spatial_style: Literal["pre_norm", "torch_default"] = "pre_norm"
     spatial_dropout_rate: float = 0.1
     has_spatial_position: bool = True

@@ -23,7 +23,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 class TokenEncoder(nn.Module):
-    """f[N,L,C] -> f[N,L,C]: position code, blocks and, if asked for, a last layer norm.
+    """A map f[N,L,C] -> f[N,L,C] by position code, blocks and, if asked for, a last layer norm.
 
     Attributes:
       depth: number of blocks; with 0 and without position and norm tokens stay as they are.

@@ -5,8 +5,8 @@ by one temporal convolution into a dynamic representation, from which come the c
 and the dynamic image of the clip; a linear scorer on the frame features learns their order.
 
 The text of the paper and the released code (CYF-cuber/FDP, commit 7ad36d9) are different networks.
-Presets: `paper` is the text, `official` the code, `paper_14m` what the parameter counts of the
-paper's Table 10 imply (no attention), `tiny` a small one for a laptop. Every difference is a key.
+Presets: `paper` is the text, `official` the code, `paper_14m` the network without attention that
+the parameter counts of Table 10 imply, `tiny` a small one for a laptop. Every difference is a key.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class FDP(nn.Module):
         return outputs
 
     def _volume(self, features: jax.Array) -> jax.Array:
-        """f[B,T,M^2] -> f[B,M,M,T]."""
+        """Stacks maps in time: f[B,T,M^2] -> f[B,M,M,T]."""
         b, t, _ = features.shape
         size = self.options.map_size_px
         if self.options.volume_layout == "raw_reshape":

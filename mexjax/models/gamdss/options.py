@@ -50,7 +50,7 @@ class Options(UnitOptions):
 PAPER = Options()
 PRESETS = {
     "paper": PAPER,
-    # The network of the text is that of the code: what the text leaves open was taken from there.
+    # The network of the text is that of the code, which fills every gap that the text leaves.
     "official": PAPER,
     # This one is for frames of 64x64. The mean of both phases helps: small networks err apart.
     "tiny": dataclasses.replace(PAPER, **TINY_UNIT, backbone_size="small", inference="mean"),

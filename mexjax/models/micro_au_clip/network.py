@@ -1,7 +1,7 @@
 """Micro-AU CLIP: action units of micro-expressions by CLIP on images of optical flow.
 
 The tokens in which an action unit's landmarks lie become a feature of the unit (LSI); attention
-among units weighs what the face does as a whole (GSD); each unit's feature is classified, and
+among units weighs the state of the whole face (GSD); each unit's feature is classified, and
 pulled towards the one of two sentences that describes it. Emotions are then read off the cosines
 with those sentences, without an emotion label in training (Eq. 13).
 
@@ -62,7 +62,7 @@ class MicroAUClip(nn.Module):
     activation: str
 
     def setup(self) -> None:
-        """Makes the towers, the features of units, their heads and what the options ask for."""
+        """Makes the towers, the features of units, their heads and the optional layers."""
         c = self.options
         dtype = jnp.dtype(c.dtype)
         self.image = ImageTower(self.size, self.activation, dtype)

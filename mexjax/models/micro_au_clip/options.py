@@ -1,7 +1,7 @@
-"""Presets of Micro-AU CLIP: every option with its meaning, and where the paper leaves it open.
+"""Presets of Micro-AU CLIP: every option with its meaning, and the gaps that the paper leaves.
 
-Equations, tables and figures are those of arXiv 2603.16302. No code of it is known: what a comment
-calls "our reading" the text does not say.
+Equations, tables and figures are those of arXiv 2603.16302. No code of it is known. The
+text does not say what a comment calls "our reading".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small transformer that keeps the positions of a face: one token a pixel of a tiny image."""
+"""A small transformer that keeps the positions of a face: each pixel of a tiny image is a token."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def resize_map(x: jax.Array, size: int, method: str = "bilinear") -> jax.Array:
 
 
 class PositionViT(nn.Module):
-    """f[N,S,S,C] -> f[N,S,S,width]: pixels are tokens, with a learnt code of their places.
+    """A transformer f[N,S,S,C] -> f[N,S,S,width] of pixels, with a learnt code of their places.
 
     Blocks are pre-norm with an exact GELU; a last layer norm follows. No class token.
 
@@ -71,7 +71,7 @@ class PositionViT(nn.Module):
         Args:
           x: f[N,S,S,C].
           mode: how the pass is run.
-          added: f[N,S,S,width], added to the tokens; None: nothing is.
+          added: f[N,S,S,width], added to the tokens; None: nothing is added.
           added_at: `before_norm`, after the last block, or `before_blocks`.
         """
         n, height, width, c = x.shape

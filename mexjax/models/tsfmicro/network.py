@@ -27,14 +27,14 @@ _PARITIES = ((slice(3, None, -2), (1, 0)), (slice(2, None, -2), (0, 1)))
 
 
 def upsample_conv(x: jax.Array, w: jax.Array) -> jax.Array:
-    """f[N,H,W,I], f[4,4,I,O] -> f[N,2H,2W,O], as PyTorch's ConvTranspose2d(k=4, s=2, p=1).
+    """Doubles a map as PyTorch's ConvTranspose2d(k=4, s=2, p=1): f[N,H,W,I] -> f[N,2H,2W,O].
 
     Input pixel m with tap t gives output pixel 2m - 1 + t, so each of the four parities of an
     output pixel is a plain convolution with a quarter of the taps: no multiplication by a zero.
 
     Args:
-      x: images.
-      w: the kernel of the transposed convolution, its taps not mirrored.
+      x: maps f[N,H,W,I].
+      w: f[4,4,I,O], kernel of the transposed convolution, whose taps are not mirrored.
     """
     rows = []
     for row_taps, row_padding in _PARITIES:
