@@ -92,7 +92,7 @@ def _entry(
             lambda a: [a.transpose(3, 0, 1, 2)[:, None]],
         )
     if path == ("params", "mer_fc1", "kernel"):
-        # The released code flattens channels first, ours flattens them last.
+        # Channels are the slowest index of the rows in the released code, and the fastest here.
         channels = shapes["params", "volume_conv", "kernel"][-1]
         rows, out = shape
         return common.Entry(
