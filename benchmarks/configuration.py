@@ -87,7 +87,7 @@ def make_page(root: Path = ROOT) -> str:
         rows = [(f"model.{f.name}", f.default, f.meaning) for f in read_fields(path)]
         if not rows:
             continue
-        source = "Defaults are those of the text of the paper; variants are in"
+        source = "Defaults are those of the paper's text; variants are in"
         parts.append(_table(f"model, of {paper}", rows, f"{source} `{path.relative_to(root)}`."))
     rows = [
         (f"data.synthetic.{field.name}", field.default, field.meaning)
