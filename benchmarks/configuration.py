@@ -84,7 +84,7 @@ def make_page(root: Path = ROOT) -> str:
         if not rows:
             continue
         source = "Defaults are those of the text of the paper; variants are in"
-        parts.append(_table(f"model, of {paper}", rows, f"{source} `{path.relative_to(root)}`."))
+        parts.append(_table(f"model, of {paper}", rows, f"{source}\n`{path.relative_to(root)}`."))
     rows = [
         (f"data.synthetic.{field.name}", field.default, field.meaning)
         for field in read_fields(root / SYNTHETIC)
