@@ -133,7 +133,7 @@ class Located:
 
 
 class Cropper:
-    """Prepares clips; may be called by many threads, and sent to other processes."""
+    """A preparer of clips; many threads may call it, and it may be sent to other processes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

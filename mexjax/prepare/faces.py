@@ -62,7 +62,7 @@ KINDS = ("auto", *SOURCES)
 
 
 class Finder(Protocol):
-    """Finds the face in an image.
+    """A function that finds the face in an image.
 
     Attributes:
       kind: one of `SOURCES`.

@@ -82,8 +82,10 @@ def parse_aus(text: object) -> ParsedAus:
 def _as_text(cell: object) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
+    if isinstance(cell, numbers.Integral) and not isinstance(cell, bool):
+        return str(int(cell))
     if isinstance(cell, numbers.Real) and not isinstance(cell, bool) and float(cell).is_integer():
-        return str(math.trunc(cell))
+        return str(int(float(cell)))
     text = str(cell).strip()
     return "" if text == "/" else text
 

@@ -124,7 +124,7 @@ CLASS_MAPS: dict[tuple[str, int], ClassMap] = {
     ("samm", 3): _make(_THREE, ("others",)),
     ("samm", 4): _make(_FOUR),
     ("samm", 5): _make(_SAMM_FIVE, ("disgust", "fear", "sadness")),
-    # The seven emotions SAMM was coded for (Davison et al., 2018); "other" is not one of them.
+    # SAMM was coded for these seven emotions (Davison et al., 2018); "other" is none of them.
     ("samm", 7): _make(
         _words("happiness", "surprise", "anger", "disgust", "sadness", "fear", "contempt"),
         ("others",),

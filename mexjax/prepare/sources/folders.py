@@ -146,7 +146,9 @@ def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
             count = 0
             while count <= MAX_VIDEO_FRAMES and video.grab():
                 count += 1
-            if header > count + MAX_MISCOUNT_FRAMES:  # cut off: reading it will say where
+            if (
+                header > count + MAX_MISCOUNT_FRAMES
+            ):  # the video is cut off; reading it will say where
                 count = header
     if not 0 < count <= MAX_VIDEO_FRAMES:
         raise DataError(

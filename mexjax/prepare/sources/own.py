@@ -28,7 +28,7 @@ from mexjax.prepare.sources.sheet_source import check_root
 from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered
 from mexjax.protocol.classes import canonical_emotion
 
-DEFAULT_FPS = 30.0  # a webcam's; used only where neither the table nor the video says
+DEFAULT_FPS = 30.0  # that of a webcam, used where neither the table nor the video says
 UNKNOWN_SUBJECT = "unknown"
 
 _FIELDS = {

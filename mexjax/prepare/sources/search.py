@@ -142,7 +142,7 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
     try:
         paths = sorted(folder.glob(pattern))
     except OSError:
-        return []  # a parent that may not be listed
+        return []  # the folder may not be listed
     return [
         path
         for path in paths

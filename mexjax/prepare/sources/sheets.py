@@ -128,9 +128,8 @@ def read_rows(path: Path) -> dict[str, Rows]:
                 f"{path} is not a spreadsheet mexjax reads; expected {', '.join(SUFFIXES)}."
             )
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # they are about styles and validation rules, which are not read
+            # The warnings are about styles and validation rules, which are not read.
+            warnings.simplefilter("ignore")
             tables = pd.read_excel(path, sheet_name=None, header=None, dtype=object)
     except DataError:
         raise
@@ -160,7 +159,7 @@ def _read_csv(path: Path) -> Rows:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = data.decode("gb18030", errors="replace")  # what Excel writes in China
+        text = data.decode("gb18030", errors="replace")  # Excel writes this in China
     head = text[:4096]
     delimiter = max(",;\t", key=head.count)
     return [list(row) for row in csv.reader(io.StringIO(text), delimiter=delimiter)]
