@@ -1,7 +1,7 @@
 """The manifest: one Parquet table of clips, one row each, the same for every dataset.
 
-`BASE` is what every table of clips has, `READING` what a reader of a dataset adds, `PREPARED` what
-preparation adds. Other columns are kept as they are.
+`BASE` holds the columns of every table of clips, `READING` those that a reader of a dataset adds,
+`PREPARED` those that preparation adds. Other columns are kept as they are.
 """
 
 from __future__ import annotations
@@ -151,13 +151,13 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _refuse_missing(found: Iterable[str], required: Iterable[str], what: str) -> None:
-    found = list(found)
-    missing = [name for name in required if name not in found]
+def _refuse_missing(names: Iterable[str], required: Iterable[str], what: str) -> None:
+    names = list(names)
+    missing = [name for name in required if name not in names]
     if missing:
         raise DataError(
             f"{what} lacks the columns {', '.join(missing)}; it has"
-            f" {', '.join(map(str, found)) or 'none'}. Prepare the dataset again."
+            f" {', '.join(map(str, names)) or 'none'}. Prepare the dataset again."
         )
 
 

@@ -75,7 +75,7 @@ def displacement(identity: Identity, au: int, side: int, points: np.ndarray) -> 
       f[P, 2] in the dtype of `points`.
     """
     centres, vectors = (a.astype(points.dtype) for a in anchors(identity, au, side))
-    # Two columns, not a sum over an axis of length two: numpy is ten times slower there.
+    # The two columns are added one by one: numpy sums an axis of length two ten times slower.
     squared = (points[:, 0] - centres[:, :1]) ** 2 + (points[:, 1] - centres[:, 1:]) ** 2
     gaussians = np.exp(squared * points.dtype.type(-0.5 / TABLE[au].radius ** 2))
     fall_off = gaussians.max(axis=0) * _half(points, side) / (gaussians.sum(axis=0) + 1e-9)
@@ -85,7 +85,7 @@ def displacement(identity: Identity, au: int, side: int, points: np.ndarray) -> 
 def shading(identity: Identity, au: int, side: int, points: np.ndarray) -> np.ndarray:
     """Wrinkles and bulges: relative change f[P] of brightness at intensity 1.
 
-    Arguments as of `displacement`.
+    The arguments are those of `displacement`.
     """
     total = np.zeros(len(points), points.dtype)
     lines, blobs = _marks(identity, au, side)

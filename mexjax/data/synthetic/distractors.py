@@ -1,4 +1,4 @@
-"""What moves or changes although it means nothing: head, blinks, light, sensor, compression."""
+"""Changes that mean nothing: motion of the head, blinks, light, sensor noise, compression."""
 
 from __future__ import annotations
 
@@ -120,7 +120,9 @@ class FrameMotion:
         )
 
 
-def at_frames(motion: Motion, frames: Sequence[int], seed: int, clip: int) -> FrameMotion:
+def at_frames(
+    motion: Motion, frames: Sequence[int] | np.ndarray, seed: int, clip: int
+) -> FrameMotion:
     """The motion at frames given by number; each frame's random part has its own stream."""
     t = np.asarray(frames, float)
     turns = 2 * np.pi * _PATH_FREQUENCIES * t[:, None, None] / motion.num_frames

@@ -1,9 +1,9 @@
-"""Which action units each emotion shows, and what knowing the units would let one predict."""
+"""Action units that each emotion shows, and how well the units alone predict the emotion."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -60,7 +60,7 @@ _AMBIGUOUS = {
 }
 
 
-def _table(priors: dict[str, float], rows: dict[str, str] | None = None) -> EmotionTable:
+def _table(priors: Mapping[str, float], rows: Mapping[str, str] | None = None) -> EmotionTable:
     rows = {**_ROWS, **(rows or {})}
     total = sum(priors.values())
     return EmotionTable(

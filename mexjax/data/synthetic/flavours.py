@@ -7,11 +7,13 @@ recording of any of them is used.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mexjax.data.synthetic.config import SyntheticConfig, make_config
 from mexjax.errors import ConfigError, unknown_name
 
 # Classes are in the order of the emotion table; action units 1 2 4 5 6 7 9 10 12 14 15 17.
-_FLAVOURS: dict[str, dict[str, object]] = {
+_FLAVOURS: dict[str, dict[str, Any]] = {
     "casme": {
         "num_subjects": 19,
         "emotion_table": "casme",
@@ -84,11 +86,11 @@ _FLAVOURS: dict[str, dict[str, object]] = {
     },
 }
 FLAVOURS = tuple(_FLAVOURS)
-# What a flavour says of itself.
+# Every flavour fixes these fields itself.
 FIXED = ("num_subjects", "num_clips", "class_counts", "au_counts", "emotion_table", "name")
 
 
-def flavour(name: str, *, scale: float = 1.0, seed: int = 0, **changes: object) -> SyntheticConfig:
+def flavour(name: str, *, scale: float = 1.0, seed: int = 0, **changes: Any) -> SyntheticConfig:
     """Settings like those of a public set.
 
     Args:
@@ -114,7 +116,7 @@ def flavour(name: str, *, scale: float = 1.0, seed: int = 0, **changes: object) 
     return make_config({**fields, **changes})
 
 
-def _scale(fields: dict[str, object], scale: float) -> None:
+def _scale(fields: dict[str, Any], scale: float) -> None:
     counts = [max(1, round(n * scale)) for n in fields["class_counts"]]
     fields["class_counts"] = tuple(counts)
     fields["num_subjects"] = max(2, round(fields["num_subjects"] * scale))
@@ -124,7 +126,7 @@ def _scale(fields: dict[str, object], scale: float) -> None:
     if "au_counts" in fields:
         fields["au_counts"] = tuple(round(n * scale) for n in fields["au_counts"])
         # Rounding must leave one unit for each clip that shows any.
-        shown = sum(counts) - fields.get("num_without_au", 0)
-        short = max(0, shown - sum(fields["au_counts"]))
+        num_with_au = sum(counts) - fields.get("num_without_au", 0)
+        short = max(0, num_with_au - sum(fields["au_counts"]))
         au4 = fields["au_counts"][2] + short
         fields["au_counts"] = (*fields["au_counts"][:2], au4, *fields["au_counts"][3:])
