@@ -33,7 +33,7 @@ def correlation_figure(by_name: Mapping[str, np.ndarray], units: Sequence[str]) 
     side = 1.1 + 0.34 * len(units)
     figure, all_axes = new_figure(columns * side, rows * side + 0.4, rows=rows, columns=columns)
     order = cluster_order(next(iter(by_name.values())))
-    names = [units[i] for i in order.tolist()]
+    names = [units[int(i)] for i in order]
     for axes, (title, matrix) in zip(all_axes, by_name.items(), strict=False):
         values = matrix[np.ix_(order, order)]
         axes.set_facecolor(PALE)
