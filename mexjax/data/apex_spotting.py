@@ -14,7 +14,7 @@ import numpy as np
 from mexjax.errors import ConfigError, DataError
 
 BLOCKS = 6  # blocks along each side of the face
-HIGH_PASS = 1.0  # bins: what lies nearer to the origin of the 3-D spectrum is slow and uniform
+HIGH_PASS = 1.0  # bins: changes nearer to the origin of the 3-D spectrum are slow and uniform
 
 
 def spot_apex(

@@ -36,7 +36,7 @@ from mexjax.errors import ConfigError, DataError, unknown_name
 
 WINDOWS = ("inward", "eq2", "alg1", "apex")
 DIFFERENCES = ("signed", "uint8_wrap", "same_light")
-_BLOCK = 1 << 18  # values of a frame converted to float64 at a time: bounds the memory
+_BLOCK = 1 << 18  # values of a frame converted to float64 at a time, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)

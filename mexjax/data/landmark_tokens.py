@@ -1,4 +1,4 @@
-"""From landmarks to the image patches that show each action unit (Micro-AU CLIP)."""
+"""The image patches that show each action unit, by the landmarks in them (Micro-AU CLIP)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a configuration to a `Dataset`."""
+"""A configuration becomes a `Dataset`."""
 
 from __future__ import annotations
 

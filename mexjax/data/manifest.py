@@ -24,7 +24,7 @@ BASE: dict[str, pa.DataType] = {
     "subject": _TEXT,  # casme2/01: the same number in two datasets is not the same person
     "clip": _TEXT,  # unique inside its subject
     "onset": _INT,  # frame numbers as in the release
-    "apex": _INT,  # always filled; `notes` says how where it was not annotated
+    "apex": _INT,  # always filled; `notes` says so where it was not annotated
     "offset": _INT,
     "fps": pa.float64(),
     "n_frames": _INT,  # offset - onset + 1, whether or not the files are there
@@ -37,12 +37,12 @@ BASE: dict[str, pa.DataType] = {
 }
 READING: dict[str, pa.DataType] = {
     "frame_folder": _TEXT,  # below the root, with "/"; a video file where frames are not files
-    "num_missing_frames": _INT,  # of n_frames
+    "num_missing_frames": _INT,  # how many of n_frames are not there
 }
 PREPARED: dict[str, pa.DataType] = {
     "num_stored": _INT,  # frames in the record
     "shard": _TEXT,
-    "sha256": _TEXT,  # of the record
+    "sha256": _TEXT,  # hash of the record
 }
 COLUMNS: dict[str, pa.DataType] = BASE | READING | PREPARED
 

@@ -87,7 +87,8 @@ def pack(
         "landmarks": np.ascontiguousarray(landmarks, np.float32),
         "landmark_frames": np.asarray(landmark_frames, np.int64),
     }
-    # One entry, because several come out in any order, and equal clips must give equal bytes.
+    # There is one entry, because several come out in any order, and equal clips must give equal
+    # bytes.
     metadata = json.dumps({"id": name, "schema_version": SCHEMA_VERSION})
     return safetensors.numpy.save(arrays, {"clip": metadata})
 

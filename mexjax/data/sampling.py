@@ -60,10 +60,10 @@ def sample_indices(
 
     Args:
       length: frames of the clip, T.
-      num: frames wanted, n.
+      num: number of frames to choose, n.
       rule: a key of `RULES` (see the module).
       offset: place in each segment, in [0, 1); only `segment` reads it.
-      short: what becomes of a clip with T < n: `replicate` its last frame, or `refuse`.
+      short: treatment of a clip with T < n: `replicate` its last frame, or `refuse` it.
 
     Returns:
       i64[n], never falling, each in [0, T).

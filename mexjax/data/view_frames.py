@@ -186,8 +186,9 @@ def magnified(reference: np.ndarray, frames: np.ndarray, magnifier: Magnifier) -
     out = []
     for frame in frames:
         # Frames go one at a time: the bands of a frame take fifty times its memory.
-        pair = (first, frame.astype(np.float32) / 255)  # numpy arrays are taken too
-        moved = magnification.magnify(*pair, factor, method=method)  # pyright: ignore[reportArgumentType]
+        image = frame.astype(np.float32) / 255
+        # NumPy arrays go into it as they are, which its annotation does not say.
+        moved = magnification.magnify(first, image, factor, method=method)  # pyright: ignore[reportArgumentType]
         out.append(np.round(np.asarray(moved) * 255).astype(np.uint8))
     return np.stack(out)
 

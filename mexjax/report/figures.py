@@ -152,7 +152,9 @@ def _subject_bars(
         color=INK,
     )
     for x, entry in zip(at, subjects, strict=True):
-        is_low = max(last[x], entry["oracle"]["acc"]) <= 0.06  # the diamond is where the count was
+        is_low = (
+            max(last[x], entry["oracle"]["acc"]) <= 0.06
+        )  # the diamond takes the place of the count
         axes.annotate(
             f"{entry['n']}",
             (x, 0),

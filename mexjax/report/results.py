@@ -1,4 +1,4 @@
-"""From the saved predictions of a run to its numbers.
+"""The saved predictions of a run become its numbers.
 
 There are three ways to choose the evaluation that counts, kept apart everywhere:
 

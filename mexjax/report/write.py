@@ -1,4 +1,4 @@
-"""From a run folder to results.json, predictions.csv, report.md and figures, without a model.
+"""A run folder becomes results.json, predictions.csv, report.md and figures, without a model.
 
 docs/results_format.md describes every file that is read and written.
 """

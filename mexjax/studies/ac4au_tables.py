@@ -144,7 +144,7 @@ def study(
       only: names of rows; (): all.
       seeds: seeds of the runs.
       overrides: texts `key=value` for all rows.
-      console: where progress is told.
+      console: console that shows the progress; None: none.
 
     Returns:
       `{"command", "environment", "card", "seeds", "tables": {name: [{"row", "f1": {mean, sd, n},
@@ -246,7 +246,7 @@ def _probe(workdir: Path) -> dict[str, float] | None:
     run = read_run(workdir)
     try:
         probes = subject_probes(run, read_features(run))
-    except DataError:  # too few clips of a subject
+    except DataError:  # the subjects have too few clips
         return None
     if not probes:
         return None

@@ -97,7 +97,7 @@ def subject_probe(
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise ConfigError("The probe needs scikit-learn: pip install scikit-learn.") from error
-    right = often = asked = 0
+    right = often = total = 0
     for name in np.unique(fold):
         rows = np.flatnonzero(fold == name)
         _, inverse, counts = np.unique(subject[rows], return_inverse=True, return_counts=True)
@@ -113,13 +113,13 @@ def subject_probe(
         right += int((probe.predict(x[test]) == y[test]).sum())
         _, in_test = np.unique(y[test], return_counts=True)
         often += int(in_test.max())
-        asked += len(test)
-    if not asked:
+        total += len(test)
+    if not total:
         raise DataError(
             f"No held-out fold has two subjects with {MIN_CLIPS} clips each, so there is nothing"
             " to probe. Run a larger share of the data."
         )
-    return {"accuracy": right / asked, "chance": often / asked, "clips": asked}
+    return {"accuracy": right / total, "chance": often / total, "clips": total}
 
 
 def embed(features: np.ndarray, *, seed: int = 0) -> np.ndarray:

@@ -94,7 +94,7 @@ def draw_strips(
     Args:
       strips: clips that have six frames, annotated then new key frames, and the new places.
       share: lambda.
-      folder: to write to.
+      folder: folder to write to.
 
     Returns:
       The path.

@@ -1,4 +1,4 @@
-"""Motion magnification looked at: faces before and after, and the flow between them.
+"""Pictures of motion magnification: faces before and after, and the flow between them.
 
     mexjax study magnify                                              # embedded clips
     mexjax study magnify --root=prepared/casme2 --methods=phase,linear
@@ -111,7 +111,7 @@ def magnify_figure(
         1.35 * len(heads) + 0.4, 1.42 * len(pairs) + 0.6, rows=len(pairs), columns=len(heads)
     )
     for row, (onset, apex) in enumerate(pairs):
-        # One scale for all flows of a row, so that larger is seen as larger.
+        # All flows of a row have one scale, so that larger is seen as larger.
         flows = [dense_flow(onset[..., 0], x[..., 0]) for x in (apex, *moved[row])]
         scale = max(float(np.percentile(np.linalg.norm(f, axis=-1), 99)) for f in flows)
         tiles = [onset[..., 0], apex[..., 0]]
@@ -151,7 +151,7 @@ def _displacements(
     flows: np.ndarray,
     hows: Sequence[Magnifier],
 ) -> tuple[list[str], list[list[str]]]:
-    """Measured displacement over the true one, by least squares over the pixels that move."""
+    """Head and rows: measured over true displacement, by least squares over moving pixels."""
     if not len(pairs):
         raise DataError("No clips to measure.")
     rows = []

@@ -8,8 +8,8 @@ import functools
 import cv2
 import numpy as np
 
-WINDOW_CENTER = (0.0, 0.377)  # u: the square crop around eyes, nose tip and mouth corners ...
-WINDOW_SIDE = 2.5  # ... enlarged 2.5 times, as FDP and others crop
+WINDOW_CENTER = (0.0, 0.377)  # u: middle of the square around eyes, nose tip and mouth corners
+WINDOW_SIDE = 2.5  # u: that square enlarged 2.5 times, as FDP and others crop
 MARGIN = 0.2  # u on each side, which pose and drift can bring into view
 OVERSAMPLING = 2  # canvas pixels for one output pixel
 

@@ -12,7 +12,7 @@ from mexjax.data.synthetic.emotions import AUS
 from mexjax.data.synthetic.identity import Identity
 
 LID_EDGE = 0.011  # u: softness of the lid's edge
-LASH_WIDTH = 0.016  # u
+LASH_WIDTH = 0.016  # u: width of the lash line
 _RAISE = np.array([TABLE[au].lids for au in AUS])  # u at intensity 1: upper, lower
 _SCLERA = np.array([0.90, 0.87, 0.85])
 

@@ -39,7 +39,7 @@ _FLAVOURS: dict[str, dict[str, Any]] = {
         "emotion_table": "samm8",
         "class_counts": (26, 15, 57, 12, 26, 9, 8, 6),
         "au_counts": (6, 18, 23, 10, 3, 46, 5, 6, 28, 13, 4, 6),
-        "num_without_au": 18,  # a guess: 168 units in 159 clips leave no room for blends else
+        "num_without_au": 18,  # a guess: without it 168 units in 159 clips leave no room for blends
         "fps": 200.0,
         "annotation_error": 0.15,
     },
@@ -111,7 +111,7 @@ def flavour(name: str, *, scale: float = 1.0, seed: int = 0, **changes: Any) -> 
         _scale(fields, scale)
     fields["name"] = f"synthetic_{name}"
     fields["offset_error_factor"] = 1.5  # offsets are the least certain of the three
-    # Seeds far apart: with equal ones two sets would share their subjects.
+    # The seeds lie far apart: with equal ones two sets would share their subjects.
     fields["seed"] = 1_000_003 * (1 + FLAVOURS.index(name)) + seed
     return make_config({**fields, **changes})
 

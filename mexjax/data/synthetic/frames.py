@@ -1,4 +1,4 @@
-"""From a plan to pixels: any frames of any clip; a frame is the same whichever others are drawn."""
+"""Pixels of any frames of a plan's clips; a frame is the same whichever others are drawn."""
 
 from __future__ import annotations
 

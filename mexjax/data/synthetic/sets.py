@@ -92,10 +92,10 @@ def _assign_counted(config: SyntheticConfig, labels: np.ndarray) -> list[AuSet]:
     _repair(counts, members, shares, target)
     sets: list[AuSet] = [()] * len(labels)
     for k, (names, _) in enumerate(choices):
-        drawn = [aus for aus, n in zip(names, counts[k], strict=True) for _ in range(n)]
+        pool = [aus for aus, n in zip(names, counts[k], strict=True) for _ in range(n)]
         clips = rows[labels[rows] == k]
-        for clip, j in zip(clips, rng.permutation(len(drawn)), strict=True):
-            sets[clip] = drawn[j]
+        for clip, j in zip(clips, rng.permutation(len(pool)), strict=True):
+            sets[clip] = pool[j]
     return sets
 
 
