@@ -84,7 +84,7 @@ def test_names_that_help_knows_are_those_of_the_readers():
         assert title == SOURCES[name].title or title == "SMIC" or title.startswith("your own"), name
     assert (prepare.FACES, prepare.COLORS) == (KINDS, COLORS)
     assert options.PARSERS.keys() == command.STUDIES.keys()
-    assert options.TABLES == tuple(ac4au_tables.TABLES)
+    assert tuple(ac4au_tables.TABLES) == options.TABLES
     assert (options.WINDOWS, options.DIFFERENCES) == (keyframes.WINDOWS, keyframes.DIFFERENCES)
 
 
