@@ -80,7 +80,7 @@ def chosen_places(
 
 
 def pair_places(clip: ClipFrames, part: str) -> tuple[int, int]:
-    """Places of the reference and of the apex: of `rise` the onset, of `fall` the offset.
+    """Places of the reference (the onset for `rise`, the offset for `fall`) and of the apex.
 
     Raises:
       ConfigError: an unknown part.

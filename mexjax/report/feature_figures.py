@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 
 from mexjax.report.figures import INK, MUTED, ORANGE, new_figure, set_title
 
-# Distinguishable with the common colour vision deficiencies (Okabe and Ito 2008, and two more).
+# People with the common colour vision deficiencies can tell these apart (Okabe and Ito 2008, and
+# two more).
 _COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000"),
     *("#7f7f7f", "#8c564b", "#6a3d9a", "#b15928"),

@@ -188,7 +188,7 @@ def _classes(run: Run, pooled: np.ndarray, by_subject: np.ndarray) -> dict[str, 
 
 
 def _units(run: Run, pooled: np.ndarray) -> dict[str, Any]:
-    """Each action unit, and what saying "present" of every clip would score."""
+    """Scores of each action unit, and the F1 of saying "present" of every clip."""
     details = metrics.unit_details(pooled)
     counts = details.pop("num_true")
     return {

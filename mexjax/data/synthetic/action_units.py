@@ -15,7 +15,7 @@ INDEX = {au: i for i, au in enumerate(AUS)}
 SIDES = (-1, 1)  # image left, image right
 ONE_SIDED = (2, 6, 10, 12, 14, 15)
 
-# Left landmark -> its mirror image, for the points that the table uses.
+# The mirror image of each left landmark that the table uses.
 _MIRROR = {17: 26, 18: 25, 19: 24, 20: 23, 21: 22, 31: 35, 48: 54, 49: 53, 50: 52, 51: 51}
 _MIRROR |= {57: 57, 58: 56, 59: 55, 60: 64, 61: 63, 66: 66}
 

@@ -40,7 +40,7 @@ class Canvas:
         return WINDOW_CENTER[1] - WINDOW_SIDE / 2 - MARGIN
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Places f[..., 2] in u to pixel coordinates, where (0, 0) is the first pixel's centre."""
+        """Turn places f[..., 2] in u into pixels; (0, 0) is the centre of the first pixel."""
         origin = np.array([self.left, self.top], points.dtype)
         return (points - origin) * points.dtype.type(self.per_u) - points.dtype.type(0.5)
 

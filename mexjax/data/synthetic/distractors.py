@@ -105,11 +105,11 @@ class FrameMotion:
     gain: np.ndarray
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
-        """Places on the face f[T, P, 2] to places in the image f[T, P, 2]; both in u."""
+        """Turn places on the face f[T, P, 2] into places in the image f[T, P, 2]; both in u."""
         return np.einsum("tij,tpj->tpi", self.matrix, points) + self.shift[:, None]
 
     def to_face(self, points: np.ndarray) -> np.ndarray:
-        """Places in the image f[P, 2] or f[T, P, 2] to places on the face f[T, P, 2]; in u."""
+        """Turn places in the image f[P, 2] or f[T, P, 2] into places on the face f[T, P, 2]; in u."""
         dtype = points.dtype
         points = points if points.ndim == 3 else points[None]
         m = np.linalg.inv(self.matrix).astype(dtype)[:, None]

@@ -35,7 +35,7 @@ class Eye:
     lower: float
 
     def local(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places to (along the axis / half width, below the axis in u)."""
+        """Turn places into (distance along the axis / half width, distance below the axis in u)."""
         dx, dy = x - self.center[0], y - self.center[1]
         along = (dx * self.axis[0] + dy * self.axis[1]) / self.half_width
         return along, dy * self.axis[0] - dx * self.axis[1]

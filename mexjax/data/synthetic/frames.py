@@ -16,7 +16,7 @@ from mexjax.data.synthetic.identity import Identity
 from mexjax.data.synthetic.light import light
 from mexjax.data.synthetic.plan import Clip, Plan, unit_weights
 
-# So many pixels of all frames are worked on at once, which bounds the memory of large clips.
+# This many pixels of all frames are drawn at once, which bounds the memory of large clips.
 _CHUNK_PIXELS = 1 << 20
 
 
