@@ -109,7 +109,7 @@ class FrameMotion:
         return np.einsum("tij,tpj->tpi", self.matrix, points) + self.shift[:, None]
 
     def to_face(self, points: np.ndarray) -> np.ndarray:
-        """Turn places in the image f[P, 2] or f[T, P, 2] into places on the face f[T, P, 2]; in u."""
+        """Turn image places f[P, 2] or f[T, P, 2] into places on the face f[T, P, 2]; in u."""
         dtype = points.dtype
         points = points if points.ndim == 3 else points[None]
         m = np.linalg.inv(self.matrix).astype(dtype)[:, None]
