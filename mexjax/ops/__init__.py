@@ -1,1 +1,15 @@
 """Operations without parameters: pure functions of arrays."""
+
+__all__ = [
+    "activations",
+    "conv",
+    "flow",
+    "flow_frames",
+    "magnify",
+    "mesh",
+    "products",
+    "rank_pooling",
+    "retention",
+    "retention_tables",
+    "selective_scan",
+]

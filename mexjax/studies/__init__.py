@@ -14,4 +14,5 @@ __all__ = [
     "keyframes",
     "keyframes_figures",
     "magnify",
+    "options",
 ]
