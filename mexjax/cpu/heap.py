@@ -42,8 +42,9 @@ def heap_for_training(is_on: bool = True) -> Iterator[Heap]:
     """Hold the heap settings of a training run.
 
     A library does not change its user's memory unasked: in a process that did not call
-    `run_in_calling_thread`, the heap that is yielded does nothing. The memory that the heap walled off is
-    free again after the block; the settings of the C library stay, since it cannot take them back.
+    `run_in_calling_thread`, the heap that is yielded does nothing. The memory that the heap walled
+    off is free again after the block; the settings of the C library stay, since it cannot take them
+    back.
 
     Args:
       is_on: False for a heap that does nothing.
@@ -82,7 +83,7 @@ class Heap:
         try:
             libc.malloc_trim(0)
             is_kept = all([libc.mallopt(key, value) == 1 for key, value in settings.items()])
-            # Another thread would reserve the pages in a heap of its own; another device needs none.
+            # Another thread would reserve them in a heap of its own; another device needs none.
             is_main = threading.current_thread() is threading.main_thread()
             if not (is_main and is_cpu()):
                 return KeptHeap(None, [], is_kept=is_kept)

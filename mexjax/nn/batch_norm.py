@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import flax.linen as nn
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from mexjax.cpu.ordering import copy_after
 from mexjax.cpu.sums import sums_by_blocks
 from mexjax.nn.mode import Mode
+from mexjax.ops.gradients import custom_vjp
 
 
 class BatchNorm(nn.Module):
@@ -130,7 +130,7 @@ def _affine(
     return (x - mean[:, None]) * factor[:, None] + bias
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(0,))
+@custom_vjp(0)
 def _normalise(
     eps: float,
     x: jax.Array,
@@ -186,7 +186,7 @@ def _zeros_like(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 _normalise.defvjp(_normalise_fwd, _normalise_bwd)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(0,))
+@custom_vjp(0)
 def _normalise_activate(
     eps: float,
     x: jax.Array,

@@ -12,6 +12,7 @@ from jax import lax
 from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import copy_after, empty_after, zeros_after
 from mexjax.cpu.sums import rows_of_a_block
+from mexjax.ops.gradients import custom_vjp
 from mexjax.ops.mesh import vary_alike
 
 # Bytes of a block of rows, and its fewest rows: fewer would be a loop of many steps.
@@ -54,7 +55,7 @@ def _moments(epsilon: float, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, lax.rsqrt(var + epsilon)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(0,))
+@custom_vjp(0)
 def _normalise(epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """The rows of x f[M,C] normalised, scaled and shifted: f32[M,C]."""
     return _normalise_fwd(epsilon, x, scale, bias)[0]

@@ -9,13 +9,14 @@ but its place and gradient are those of another value.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mexjax.ops.gradients import custom_vjp
 
 
 def max_pool(x: jax.Array, size: int) -> jax.Array:
@@ -100,7 +101,7 @@ def _kind_of_place(size: int) -> type[np.signedinteger]:
     return np.int8 if size**2 <= 128 else np.int32
 
 
-@functools.partial(jax.custom_vjp[tuple[jax.Array, jax.Array]], nondiff_argnums=(1,))
+@custom_vjp(1)
 def _max_and_place(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     largest, *others = _slices(x, size)
     kind = _kind_of_place(size)
@@ -124,7 +125,7 @@ def _max_and_place_bwd(size, place, gradients):
 _max_and_place.defvjp(_max_and_place_fwd, _max_and_place_bwd)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(2,))
+@custom_vjp(2)
 def _put(x: jax.Array, place: jax.Array, size: int) -> jax.Array:
     here = np.arange(size**2, dtype=_kind_of_place(size)).reshape(size, 1, size, 1)
     return _joined(jnp.where(_along_windows(place) == here, _along_windows(x), 0))

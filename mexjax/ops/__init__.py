@@ -5,6 +5,7 @@ __all__ = [
     "conv",
     "flow",
     "flow_frames",
+    "gradients",
     "magnify",
     "mesh",
     "products",

@@ -18,6 +18,7 @@ flow at a high resolution and make it smaller afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ def _dis(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     solver.setPatchSize(16)
     solver.setPatchStride(8)
     solver.setVariationalRefinementAlpha(60.0)
-    return solver.calc(first, second, None)
+    return _calc(solver, first, second)
 
 
 def _farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -67,7 +68,12 @@ def _tvl1(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     solver = cv2.optflow.DualTVL1OpticalFlow.create()
     solver.setLambda(0.015)  # weight of the data; 0.15 of OpenCV's default follows the noise
     solver.setScalesNumber(4)
-    return solver.calc(first, second, None)
+    return _calc(solver, first, second)
+
+
+def _calc(solver: cv2.DenseOpticalFlow, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    no_start = cast(np.ndarray, None)  # OpenCV takes None here, which its declared types lack
+    return solver.calc(first, second, no_start)
 
 
 METHODS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {

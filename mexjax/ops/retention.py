@@ -18,7 +18,6 @@ the forward pass, and 2.5 times those of chunked, which makes them again.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ import numpy as np
 
 from mexjax.cpu.ordering import zeros_after
 from mexjax.ops import retention_tables as tables
+from mexjax.ops.gradients import custom_vjp
 
 # The score of a key that is not there: its weight is zero, and no infinity meets another.
 _ABSENT = -1e30
@@ -76,7 +76,7 @@ def decomposed_retention(
     return y.transpose(1, 3, 0, 2, 4)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(0, 1))
+@custom_vjp(0, 1)
 def _attend(
     size: tuple[int, ...],
     log_decay: tuple[float, ...],
@@ -220,7 +220,7 @@ def _scores(
     return jnp.where(is_there, scores, _ABSENT)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(0, 1, 2))
+@custom_vjp(0, 1, 2)
 def _chunked(
     size: tables.Size,
     log_decay: tuple[float, ...],

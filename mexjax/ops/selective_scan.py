@@ -19,14 +19,13 @@ pass, the same recurrence from the end. All forms are equal up to rounding.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mexjax.cpu.ordering import zeros_after
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.ops.gradients import custom_vjp
 
 FORMS = ("sequential", "associative", "chunked")
 CHUNK = 32  # positions: at 28 or more a step is long enough not to be all overhead
@@ -132,7 +131,7 @@ def linear_scan(
     return _linear_scan(form, chunk, decay, new)
 
 
-@functools.partial(jax.custom_vjp[jax.Array], nondiff_argnums=(0, 1))
+@custom_vjp(0, 1)
 def _linear_scan(form: str, chunk: int, decay: jax.Array, new: jax.Array) -> jax.Array:
     return _run(form, chunk, decay, new, is_reverse=False)
 
