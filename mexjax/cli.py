@@ -82,7 +82,7 @@ def run_command(
     """
     try:
         status = action()
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at the end of the process
+        sys.stdout.flush()  # a missing reader is noticed here, not at the end of the process
         return status
     except SystemExit as stopped:  # --help and --version end this way
         return int(stopped.code or 0)

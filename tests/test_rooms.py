@@ -16,6 +16,11 @@ OF_MODULES = ["cpu", "ops", "nn", "data", "prepare", "train", "report", "studies
 OF_NAMES = ["config", "interop", "models", "ops.conv", "protocol"]
 
 
+def test_the_package_has_the_names_that_it_lists():
+    assert sorted(mexjax.__all__) == sorted([*mexjax._PUBLIC, "__version__"])
+    assert all(hasattr(mexjax, name) for name in mexjax.__all__)
+
+
 def test_every_room_is_looked_at():
     rooms = {module.name for module in pkgutil.iter_modules(mexjax.__path__) if module.ispkg}
     assert rooms == {name.partition(".")[0] for name in OF_MODULES + OF_NAMES}

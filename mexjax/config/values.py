@@ -84,7 +84,7 @@ def check_values(config: ConfigDict) -> None:
       ConfigError: a key that is missing, has no such choice, is not finite or out of its range, or
         two that contradict each other.
     """
-    # Imported here: reading a configuration must not wait for JAX.
+    # The import is here because reading a configuration must not wait for JAX.
     from mexjax.ops import conv
 
     values = flat(config)

@@ -62,7 +62,7 @@ _IN_BLOCK = {
         "fc2": "mlp.fc2",
     },
 }
-# Tensors outside the blocks: path here -> (OpenAI, Hugging Face).
+# Names of the tensors outside the blocks: path here -> (OpenAI, Hugging Face).
 _ALONE = {
     "image/embed/kernel": (_PATCH["openai"], _PATCH["huggingface"]),
     "image/embed/class_token": (
@@ -160,8 +160,8 @@ def find_size(
     a size in `SIZES` has the heads of that size.
 
     Args:
-      state: from `read_state`.
-      naming: from `find_naming`.
+      state: result of `read_state`.
+      naming: result of `find_naming`.
       image_heads: heads of the image transformer; 0: as above.
       text_heads: heads of the text transformer; 0: as above.
 
@@ -268,7 +268,7 @@ def from_torch(
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
-      state: from `read_state`; the naming and all sizes are read off it.
+      state: result of `read_state`; the naming and all sizes are read off it.
       activation: `quick_gelu` or `gelu`. If empty, it is `quick_gelu`, and a line of the log says
         so unless the weights are an archive of OpenAI's own, which alone has three more scalars.
       image_heads: heads of the image transformer; 0: see `find_size`.

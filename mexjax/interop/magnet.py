@@ -87,7 +87,7 @@ def from_torch(state: common.State) -> tuple[MagNet, dict[str, Any]]:
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
-      state: from `read_state`; the layout is read off its names.
+      state: result of `read_state`; the layout is read off its names.
 
     Raises:
       DataError: names of neither port, or names or shapes that do not fit.

@@ -22,7 +22,7 @@ from mexjax.errors import ConfigError, unknown_name
 from mexjax.interop import common
 from mexjax.nn.mobilefacenet import GROUPS, STAGES, MobileFaceNet
 
-# Applied in order to the "/"-joined path of a module, without collection and leaf.
+# The renames apply in order to the "/"-joined path of a module, without collection and leaf.
 _RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "insightface_pytorch": ((r"^(conv_[345])_(\d)(/|$)", r"\1/model/\2\3"),),
     "arcface_torch": (
@@ -83,7 +83,7 @@ def from_torch(
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
-      state: from `read_state`. Width and length of the embedding are read off it.
+      state: result of `read_state`. Width and length of the embedding are read off it.
       layout: one of `LAYOUTS`; `auto` tells by the names.
       eps: epsilon of the batch norms; weights converted from MXNet may want 2e-5.
 

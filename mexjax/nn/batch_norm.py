@@ -27,8 +27,8 @@ class BatchNorm(nn.Module):
       eps: added to the variance.
       momentum: share of the running statistics that an update keeps.
       per_frame: statistics for each of the `mode.num_frames` frame positions on its own, and T
-        updates of the running ones in time order: what calling the network frame by frame does.
-      dtype: of the result; parameters and statistics are float32.
+        updates of the running ones in time order, as if the network ran frame by frame.
+      dtype: dtype of the result; parameters and statistics are float32.
       scale_init: a zero initial scale makes a residual branch start as nothing.
     """
 

@@ -75,7 +75,7 @@ class ClipSize:
 
 SIZES: dict[str, ClipSize] = {
     "vit_b_32": ClipSize(TowerSize(768, 12, 12, 3072), TowerSize(512, 12, 8, 2048)),
-    # For tests: a forward pass takes milliseconds.
+    # This size is for tests: a forward pass takes milliseconds.
     "tiny": ClipSize(
         TowerSize(32, 2, 4, 128),
         TowerSize(32, 2, 4, 128),
@@ -91,7 +91,7 @@ def _init(std: float) -> Initializer:
 
 
 class _ImageEmbedding(nn.Module):
-    """f[B,S,S,3] -> f[B,1+G*G,C]: a linear map of every patch, row by row, after a class token."""
+    """A linear map of every patch, row by row, after a class token: f[B,S,S,3] -> f[B,1+G*G,C]."""
 
     size: ClipSize
     dtype: jnp.dtype
@@ -115,7 +115,7 @@ class _ImageEmbedding(nn.Module):
 
 
 class _TextEmbedding(nn.Module):
-    """i32[M,L] -> f[M,L,C]."""
+    """Token ids i32[M,L] as vectors f[M,L,C], with their positions added."""
 
     size: ClipSize
     dtype: jnp.dtype
@@ -177,7 +177,7 @@ class ImageTower(nn.Module):
         )
 
     def first(self, image: jax.Array, num_blocks: int) -> jax.Array:
-        """f[B,S,S,3] -> f[B,L,C]: all tokens after `num_blocks` blocks, the class token first."""
+        """All tokens after `num_blocks` blocks, the class token first: f[B,S,S,3] -> f[B,L,C]."""
         x = self.pre_norm(self.embed(image))
         for block in self.blocks[:num_blocks]:
             x = block(x, _STILL)
@@ -199,7 +199,7 @@ class ImageTower(nn.Module):
         return self.post_norm(x)
 
     def project(self, x: jax.Array) -> jax.Array:
-        """f[...,C] after the norm -> f[...,E], the space that both towers share."""
+        """Tokens f[...,C] after the norm in the space that both towers share, f[...,E]."""
         return self.projection(x)
 
 
@@ -227,7 +227,7 @@ class TextTower(nn.Module):
         )
 
     def first(self, ids: jax.Array, num_blocks: int) -> jax.Array:
-        """i32[M,L] -> f[M,L,C]: all tokens after `num_blocks` blocks."""
+        """All tokens after `num_blocks` blocks: i32[M,L] -> f[M,L,C]."""
         x = self.embed(ids)
         for block in self.blocks[:num_blocks]:
             x = block(x, _STILL)
@@ -290,5 +290,5 @@ class Clip(nn.Module):
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """f[...,E] divided by its length."""
+    """Vectors f[...,E], each divided by its length."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -21,7 +21,7 @@ _ZEROS = nn.initializers.zeros
 
 
 class ConvNeXtBlock(nn.Module):
-    """x + scale * mlp(norm(depthwise 7x7 convolution of x)): f[N,H,W,C] -> f[N,H,W,C].
+    """The step x + scale * mlp(norm(depthwise 7x7 convolution of x)): f[N,H,W,C] -> f[N,H,W,C].
 
     Attributes:
       layer_scale: initial value of a factor for each channel; 0: no factors.
@@ -58,7 +58,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]]: the last map, which has no norm of its own.
+    """The network f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]]; its last map has no norm.
 
     s is `patch_px` times 2 for each stage after the first.
 

@@ -15,7 +15,7 @@ from mexjax.cpu.sums import rows_of_a_block
 from mexjax.ops.gradients import custom_vjp
 from mexjax.ops.mesh import vary_alike
 
-# Bytes of a block of rows, and its fewest rows: fewer would be a loop of many steps.
+# Bytes of a block of rows, and its fewest rows: with fewer the loop would have many steps.
 BLOCK_BYTES, MIN_ROWS = 2**20, 128
 
 
@@ -29,7 +29,7 @@ class LayerNorm(nn.Module):
 
     Attributes:
       epsilon: added to the variance.
-      dtype: of the result; parameters and statistics are float32.
+      dtype: dtype of the result; parameters and statistics are float32.
     """
 
     epsilon: float = 1e-6

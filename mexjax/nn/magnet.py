@@ -41,7 +41,7 @@ LAYOUTS = {
     "postech": Layout(True, 7, True, True),
 }
 GAINS = ("port", "official")
-MULTIPLE_PX = 4  # height and width are multiples of it
+MULTIPLE_PX = 4  # height and width are multiples of this
 
 
 def gain_of(factor: float, convention: str) -> float:

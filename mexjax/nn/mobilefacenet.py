@@ -161,7 +161,7 @@ class MobileFaceNet(nn.Module):
           x: f[N,H,W,C], sides multiples of 16; 112 for the public weights.
           mode: the mode of the pass; None: one that `train` decides.
           train: used only without a mode.
-          inserted: by name of a stage, a function of its map f[N,h,w,c] that keeps the shape.
+          inserted: a function of the map f[N,h,w,c] of each named stage, which keeps the shape.
 
         Returns:
           `embedding` f32[N,emb_dim] before normalisation, and `embedding_l2` of length 1.

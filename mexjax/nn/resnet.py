@@ -64,7 +64,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """f[N,H,W,C] -> f[N,num_features], or the last map. The defaults are ResNet-18.
+    """The network f[N,H,W,C] -> f[N,num_features], or the last map; the defaults are ResNet-18.
 
     It is a stem of stride `stem_stride`, max-pooling of stride 2, and stages.
 

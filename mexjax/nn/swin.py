@@ -208,7 +208,7 @@ class PatchMerging(nn.Module):
 
 
 class Swin(nn.Module):
-    """f[N,H,W,I] -> f[N,ceil(H/s),ceil(W/s),channels[-1]]: the last map after the last norm.
+    """The network f[N,H,W,I] -> f[N,ceil(H/s),ceil(W/s),channels[-1]], up to its last norm.
 
     s is `patch_px` times 2 for each stage after the first. Sequences have one entry a stage.
 

@@ -190,7 +190,7 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """f[N,H,W,C] -> f[N,num_features]: the class token after the last norm, then a linear layer.
+    """The network f[N,H,W,C] -> f[N,num_features]: a linear layer on the class token at the end.
 
     Attributes:
       num_features: width of the linear layer at the end.

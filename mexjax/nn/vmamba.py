@@ -126,14 +126,14 @@ class VSSBlock(nn.Module):
 
 
 class VMamba(nn.Module):
-    """f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]]: the last map after the last norm.
+    """The network f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]], up to its last norm.
 
     s is 4 times 2 for each stage after the first.
 
     Attributes:
       channels: width of each stage.
       depths: blocks of each stage.
-      ratio: see `SS2D`, as for the next four.
+      ratio: channels of a scan over those of its stage.
       state: numbers of state in each channel.
       rank: rank of the map that makes the steps.
       form: form of the scan.

@@ -30,8 +30,8 @@ def _dis(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Kroeger et al.'s method ("Fast optical flow using dense inverse search", ECCV 2016)."""
     solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     solver.setFinestScale(0)  # OpenCV's preset stops at half the resolution
-    # Patches of 16 px instead of 8, and thrice the smoothness: skin has little texture, and a
-    # sensor's noise is a good part of it.
+    # Patches have 16 px instead of 8, and three times the smoothness: skin has little texture, and
+    # the noise of the sensor is a large part of it.
     solver.setPatchSize(16)
     solver.setPatchStride(8)
     solver.setVariationalRefinementAlpha(60.0)
@@ -66,7 +66,7 @@ def _tvl1(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             " package, or choose dis or farneback."
         )
     solver = cv2.optflow.DualTVL1OpticalFlow.create()
-    solver.setLambda(0.015)  # weight of the data; 0.15 of OpenCV's default follows the noise
+    solver.setLambda(0.015)  # weight of the data; OpenCV's default of 0.15 follows the noise
     solver.setScalesNumber(4)
     return _calc(solver, first, second)
 

@@ -111,7 +111,7 @@ def _magnify_phases(
 ) -> jax.Array:
     """The magnified frame f[..., H, W] from padded frames and the filters of the pyramid."""
     spectra = jnp.fft.fft2(jnp.stack([first, second]))[..., None, :, :]  # (2, ..., 1, H, W)
-    # One inverse transform for all bands: the real part of a sum is the sum of the real parts.
+    # All bands share one inverse transform: the real part of a sum is the sum of the real parts.
     total = spectra[1, ..., 0, :, :] * residual
     for band in bands:  # (O, H, W)
         c_first, c_second = jnp.fft.ifft2(spectra * band)  # (..., O, H, W) each

@@ -136,7 +136,7 @@ def _attend_bwd(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     del size, log_decay
     q, k, v, y, weights = saved
-    # The part of the softmax gradient that is the same for every key of a query.
+    # This part of the softmax gradient is the same for every key of a query.
     common = (dy.astype(jnp.float32) * y).sum(axis=-1, keepdims=True)
     d_scores = weights * (_products("...qd,...kd->...qk", dy, v) - common)
     d_scores = d_scores.astype(q.dtype)
@@ -255,7 +255,7 @@ def _chunked_fwd(size, log_decay, chunk, q, k, v) -> tuple[jax.Array, Any]:
 def _chunked_bwd(size, log_decay, chunk, saved, dy):
     q, k, v, y, log_total = saved
     length = q.shape[2]
-    # The part of the softmax gradient that is the same for every key of a query.
+    # This part of the softmax gradient is the same for every key of a query.
     common = (dy * y).sum(axis=-1, keepdims=True)
 
     def step(dq, keys):

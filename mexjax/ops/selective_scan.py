@@ -206,7 +206,7 @@ def _chunked(decay: jax.Array, new: jax.Array, most: int, is_reverse: bool) -> j
     chunk = -(-length // num_chunks)
     spare = num_chunks * chunk - length
     if spare:
-        # No decay and nothing new: a position that changes nothing, in either direction.
+        # A position without decay and without input changes nothing, in either direction.
         pad = [(0, 0)] * len(lead) + [(0, spare), (0, 0)]
         decay = jnp.pad(decay, pad, constant_values=1.0)
         new = jnp.pad(new, pad)

@@ -30,7 +30,8 @@ from mexjax.ops.conv.small_maps import LOWERINGS as SMALL_MAPS
 from mexjax.ops.conv.winograd import LOWERINGS as WINOGRAD
 
 TABLE = Path(__file__).with_name("table.json")
-# Distance in octaves, summed over map size, channels in and out (and of a group), half the batch.
+# The distance is in octaves, summed over map size, channels in and out (and of a group), and half
+# the batch.
 MAX_DISTANCE = 1.5
 
 

@@ -9,7 +9,8 @@ from jax import lax
 from mexjax.cpu.sums import sum_terms
 from mexjax.ops.conv.geometry import Function, Geometry, Lowering, turn
 
-# Most convolutions that one is split into, few or many, and most weights of one split into many.
+# A convolution is split into at most so many parts, few or many; one of more weights is not split
+# into many.
 FEW_PARTS, MANY_PARTS, MOST_WEIGHTS = 4, 36, 2**18
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

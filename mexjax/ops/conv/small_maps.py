@@ -67,7 +67,7 @@ def _dense_map(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 
 
 def _dense_map_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    contract = (((2,), (2,)), ((0,), (0,)))  # over the outputs, for each group
+    contract = (((2,), (2,)), ((0,), (0,)))  # a sum over the outputs for each group
     kernel = _unrolled_kernel(w, g, dy)
     dx = lax.dot_general(_vectors(dy, g), kernel, contract, preferred_element_type=jnp.float32)
     return _maps(dx, g.size)
