@@ -50,7 +50,7 @@ def make_batch(module, count: int = 6, seed: int = 0):
         "landmark_tokens": jnp.asarray(np.where(mask, places, -1), jnp.int32),
         "label": jnp.asarray(rng.integers(0, 2, (count, len(UNITS)))),
     }
-    if module.options["contrast"] == "global":
+    if module.options.contrast == "global":
         texts = module.texts
         ids = np.array(texts.units).reshape(len(UNITS), 2, -1)
         joined = prompts.joined_ids(ids, np.asarray(batch["label"]), comma=texts.comma)

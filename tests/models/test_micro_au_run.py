@@ -14,7 +14,7 @@ from mexjax.errors import ConfigError, DataError
 from mexjax.report import zero_shot
 from mexjax.report.files import read_run
 from mexjax.report.write import write_report
-from mexjax.studies import magnify
+from mexjax.studies import command, magnify
 from mexjax.train.study import load_dataset
 
 CARD = ROOT / "configs" / "micro_au_clip.py"
@@ -180,7 +180,7 @@ def test_magnification_is_shown(tmp_path, capsys):
     assert pictures and all(path.stat().st_size > 5000 for path in pictures)
     printed = capsys.readouterr().out
     assert "phase" in printed and "linear" in printed
-    assert magnify.main([*options, "--methods=fase"]) == 2
+    assert command.main(["magnify", *options, "--methods=fase"]) == 2
     assert "phase" in capsys.readouterr().err
 
 
