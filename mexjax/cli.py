@@ -1,4 +1,4 @@
-"""What all commands share: their parser, the printing of errors, and exit statuses."""
+"""The parts that all commands share: their parser, the printing of errors, and exit statuses."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Parser(argparse.ArgumentParser):
 
     def not_understood(self, arguments: Sequence[str]) -> str:
         """The text about arguments that are no options, with the nearest option of the first."""
-        known = [text for action in self._actions for text in action.option_strings]
+        names = [text for action in self._actions for text in action.option_strings]
         name = arguments[0].partition("=")[0]
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
         hint = f" Did you mean {close[0]}?" if close else ""
         return f"Not understood: {' '.join(arguments)}.{hint} See {self.prog} --help."
 
@@ -72,17 +72,17 @@ def run_command(
     """Run a command; print an error in one line, without a traceback.
 
     Args:
-      action: what the command does; it returns the exit status.
-      when_stopped: what is said after Ctrl-C.
+      action: the work of the command; it returns the exit status.
+      when_stopped: the line that is printed after Ctrl-C.
 
     Returns:
-      The status of `action`; 2 after an error that the user can mend; 130 after Ctrl-C, 128 and
-      the number of the signal after a run that was asked to stop; 141 where the reader of a pipe
-      has gone.
+      The status of `action`; 2 after an error that the user can mend; 130 after Ctrl-C; 128 plus
+      the number of the signal after a run that was asked to stop; 141 if the reader of a pipe has
+      gone.
     """
     try:
         status = action()
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at the end of the process
+        sys.stdout.flush()  # a missing reader is noticed here, not at the end of the process
         return status
     except SystemExit as stopped:  # --help and --version end this way
         return int(stopped.code or 0)
@@ -105,7 +105,7 @@ def run_command(
 
 def entry_point(command: Callable[[], int]) -> NoReturn:
     """Run a command as this process; its status is that of the process."""
-    logging.getLogger("absl").setLevel(logging.WARNING)  # orbax and grain tell what they do
+    logging.getLogger("absl").setLevel(logging.WARNING)  # orbax and grain log every step
     sys.exit(command())
 
 

@@ -17,7 +17,7 @@ from mexjax import cli
 from mexjax.config import KEYS, list_cards
 from mexjax.errors import ConfigError, unknown_name
 
-# Command -> what it does. Apart from training, a command is `main` of a module, loaded when asked.
+# Each command has a sentence. Apart from training, it is `main` of a module, loaded when asked.
 COMMANDS = {
     "train": "train every fold of a card and report (the command if none is named)",
     "prepare": "make a dataset's release, or your own clips, ready for training",
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> cli.Parser:
-    """Options of training, with their meaning."""
+    """The options of training, with their meaning."""
     about = ["Train and evaluate every fold of a recipe card, and report.", ""]
     about += _section("Commands; COMMAND --help explains the options of each:", COMMANDS)
     cards = {
@@ -82,7 +82,7 @@ def parser() -> cli.Parser:
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments as `key=value` overrides and the others.
+    """Arguments split into `key=value` overrides and the others.
 
     Args:
       argv: `--config.key=value`, or `--config.key value`, among others.
@@ -110,26 +110,26 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def _train(arguments: Sequence[str]) -> int:
     options = parser()
     overrides, others = split_overrides(arguments)
-    given, rest = options.parse_known_args(others)
-    if given.version:
+    values, rest = options.parse_known_args(others)
+    if values.version:
         from mexjax import __version__
 
         print(f"mexjax {__version__}")
         return 0
-    if given.list:
+    if values.list:
         return _list()
     if rest:
-        raise ConfigError(_not_understood(options, rest, has_card=given.config is not None))
-    if given.config is None:
+        raise ConfigError(_not_understood(options, rest, has_card=values.config is not None))
+    if values.config is None:
         raise ConfigError(
             "Which recipe card? For example mexjax --config=fdp. mexjax --list shows all of them,"
             " and mexjax --help the commands."
         )
-    return _run(given.config, overrides, given.workdir, is_overwritten=given.overwrite)
+    return _run(values.config, overrides, values.workdir, is_overwritten=values.overwrite)
 
 
 def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool) -> str:
-    """The text about arguments that training does not have, with what was probably meant."""
+    """The text about arguments that training does not have, with the one probably meant."""
     first, name = rest[0], rest[0].lstrip("-").partition("=")[0]
     sections = {key.partition(".")[0] for key in KEYS if "." in key}
     if name in KEYS or (first.startswith("--") and name.partition(".")[0] in sections):
@@ -144,7 +144,7 @@ def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool)
 
 
 def _run(card: str, overrides: Sequence[str], workdir: str | None, *, is_overwritten: bool) -> int:
-    # Imported here: --help must not wait for them.
+    # The imports are here because --help must not wait for them.
     import jax
     from rich.console import Console
 
@@ -169,11 +169,11 @@ def _run(card: str, overrides: Sequence[str], workdir: str | None, *, is_overwri
         f" {len(devices)} x {devices[0].device_kind}, folder {folder}",
         highlight=False,
     )
-    done = train.run(config, folder, overwrite=is_overwritten)
-    if done.was_finished:
+    outcome = train.run(config, folder, overwrite=is_overwritten)
+    if outcome.was_finished:
         console.print("This run was finished before; its report is rebuilt from its predictions.")
-    print_results(done.results)
-    console.print(f"Report, figures and predictions: {done.workdir}/report.md", highlight=False)
+    print_results(outcome.results)
+    console.print(f"Report, figures and predictions: {outcome.workdir}/report.md", highlight=False)
     return 0
 
 
@@ -203,7 +203,7 @@ def _list() -> int:
 
 
 def _section(title: str, entries: dict[str, str]) -> list[str]:
-    """A title and one line an entry, then an empty line."""
+    """The lines of a title, one line for each entry, and an empty line."""
     return [title, *(f"  {name:16}{text}".rstrip() for name, text in entries.items()), ""]
 
 

@@ -24,6 +24,7 @@ HELP = [
     ["--help"],
     ["train", "--help"],
     ["--version"],
+    ["--list"],
     ["prepare", "--help"],
     ["report", "--help"],
     ["study", "--help"],
@@ -45,7 +46,7 @@ def python(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
     )
 
 
-def test_help_imports_no_jax():
+def test_help_and_lists_import_no_jax():
     """One process for all of them: it fails at the first one that imports JAX."""
     code = (
         "import sys\n"
