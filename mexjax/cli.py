@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import difflib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from rich.console import Console
@@ -64,43 +66,64 @@ class Parser(argparse.ArgumentParser):
         return f"Not understood: {' '.join(arguments)}.{hint} See {self.prog} --help."
 
 
+@dataclasses.dataclass
+class Outcome:
+    """The exit status of a command; 0 unless an error or the command sets another."""
+
+    status: int = 0
+
+
+@contextlib.contextmanager
+def errors_printed(
+    when_stopped: str = "Stopped at once; what was saved before is kept.",
+) -> Iterator[Outcome]:
+    """Print an error of the block in one line, without a traceback, and set the exit status.
+
+    Args:
+      when_stopped: the line that is printed after Ctrl-C.
+
+    Yields:
+      The outcome. Its status is that of the block; 2 after an error that the user can mend; 130
+      after Ctrl-C; 128 plus the number of the signal after a run that was asked to stop; 141 if the
+      reader of a pipe has gone.
+    """
+    outcome = Outcome()
+    try:
+        yield outcome
+        sys.stdout.flush()  # a missing reader is noticed here, not at the end of the process
+    except SystemExit as stopped:  # --help and --version end this way
+        outcome.status = int(stopped.code or 0)
+    except Interrupted as stopped:
+        _print(str(stopped), "bold yellow")
+        outcome.status = 128 + signal.Signals[stopped.signal_name].value
+    except KeyboardInterrupt:
+        _print(when_stopped, "bold yellow")
+        outcome.status = INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outcome.status = BROKEN_PIPE
+    except (MexjaxError, OSError) as error:
+        errors = Console(stderr=True, highlight=False)
+        errors.print("[bold red]Error:[/]", end=" ")
+        errors.print(message(error), markup=False, soft_wrap=True)
+        outcome.status = ERROR
+
+
 def run_command(
     action: Callable[[], int],
     *,
     when_stopped: str = "Stopped at once; what was saved before is kept.",
 ) -> int:
-    """Run a command; print an error in one line, without a traceback.
+    """The exit status of a command, whose errors are printed as by `errors_printed`.
 
     Args:
       action: the work of the command; it returns the exit status.
       when_stopped: the line that is printed after Ctrl-C.
-
-    Returns:
-      The status of `action`; 2 after an error that the user can mend; 130 after Ctrl-C; 128 plus
-      the number of the signal after a run that was asked to stop; 141 if the reader of a pipe has
-      gone.
     """
-    try:
-        status = action()
-        sys.stdout.flush()  # a missing reader is noticed here, not at the end of the process
-        return status
-    except SystemExit as stopped:  # --help and --version end this way
-        return int(stopped.code or 0)
-    except Interrupted as stopped:
-        _print(str(stopped), "bold yellow")
-        return 128 + signal.Signals[stopped.signal_name].value
-    except KeyboardInterrupt:
-        _print(when_stopped, "bold yellow")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except (MexjaxError, OSError) as error:
-        errors = Console(stderr=True, highlight=False)
-        errors.print("[bold red]Error:[/]", end=" ")
-        errors.print(message(error), markup=False, soft_wrap=True)
-        return ERROR
+    with errors_printed(when_stopped) as outcome:
+        outcome.status = action()
+    return outcome.status
 
 
 def entry_point(command: Callable[[], int]) -> NoReturn:

@@ -138,7 +138,7 @@ class Network(nn.Module):
 
     def __init__(self, module: MicroAUClip) -> None:
         super().__init__()
-        c = self.c = module.config
+        c = self.c = dataclasses.asdict(module.options)
         asked = {"token_space": "joint", "branches": "both", "pooling": "attention"}
         asked |= {"fusion": "gda", "fc_mode": "incoming", "contrast": "bce", "dropout_rate": 0.0}
         for key, value in asked.items():
@@ -209,7 +209,7 @@ def _is_frozen(name: str, c: Mapping[str, Any]) -> bool:
     if first == 0:
         return False
     if "resblocks." in name:
-        return int(name.split("resblocks.")[1].split(".")[0]) < first
+        return int(name.split("resblocks.")[1].split(".", maxsplit=1)[0]) < first
     behind = ("visual.ln_post", "visual.proj", "ln_final", "text_projection")
     return not (c["train_projections"] and name.startswith(behind))
 

@@ -116,7 +116,8 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
 
 def _validation(dataset: Dataset, folds: list[Fold], rows: Rows) -> dict[str, np.ndarray]:
     """f32[F, E]: accuracy on the inner subjects of each training fold, of action units the mean
-    F1; NaN without any."""
+    F1; NaN without any.
+    """
     out = np.full((len(folds), rows[0]["logits"].shape[0]), np.nan, np.float32)
     for f, (fold, row) in enumerate(zip(folds, rows, strict=True)):
         if len(fold.validation):

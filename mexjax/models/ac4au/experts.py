@@ -144,7 +144,7 @@ class ExpertMixture(nn.Module):
 
 
 def _is_among(scores: jax.Array, k: int) -> jax.Array:
-    """bool of the same shape: whether a score is one of the k largest; of equals the first."""
+    """Bool of the same shape: whether a score is one of the k largest; of equals the first."""
     _, places = jax.lax.top_k(scores, k)
     return jax.nn.one_hot(places, scores.shape[-1], dtype=bool).any(axis=-2)
 

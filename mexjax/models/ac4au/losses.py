@@ -26,7 +26,7 @@ def angular_margin_logits(
     margin: float = 0.5,
     mode: str = "monotone",
 ) -> jax.Array:
-    """scale * cos(theta), and scale * cos(theta + margin) for the class of the label.
+    """Scale * cos(theta), and scale * cos(theta + margin) for the class of the label.
 
     Equation 7 of AC4AU; ArcFace (Deng et al., CVPR 2019). Where theta + margin passes pi, cos(theta
     + margin) rises again and would reward moving away. `literal` lets it; `monotone` goes on from

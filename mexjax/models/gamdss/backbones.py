@@ -47,7 +47,8 @@ class Backbone:
     @property
     def has_batch_norm(self) -> bool:
         """Whether statistics of the batch are taken: the module has `per_frame`, not stochastic
-        depth."""
+        depth.
+        """
         return self.module is ResNet
 
     def fields(self, size: str) -> dict[str, Any]:
