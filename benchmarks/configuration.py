@@ -87,8 +87,8 @@ def make_page(root: Path = ROOT) -> str:
         rows = [(f"model.{f.name}", f.default, f.meaning) for f in read_fields(path)]
         if not rows:
             continue
-        source = "Defaults are those of the paper's text; variants are in"
-        parts.append(_table(f"model, of {paper}", rows, f"{source} `{path.relative_to(root)}`."))
+        source = "Defaults are those of the text of the paper; variants are in"
+        parts.append(_table(f"model, of {paper}", rows, f"{source}\n`{path.relative_to(root)}`."))
     rows = [
         (f"data.synthetic.{field.name}", field.default, field.meaning)
         for field in read_fields(root / SYNTHETIC)

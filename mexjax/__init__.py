@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mexjax.config import load_config
+    from mexjax.data.loading import list_datasets
+    from mexjax.models import from_torch, list_models, to_torch
+    from mexjax.report.write import write_report
+    from mexjax.train.run import run
 
 __version__ = "0.1.0"
 
-# Resolved on first use: reading a configuration or a report must not wait for the models.
+# Names are resolved on first use: reading a configuration or a report must not wait for the models.
 _PUBLIC = {
     "load_config": "mexjax.config",
     "run": "mexjax.train.run",
@@ -18,7 +25,16 @@ _PUBLIC = {
     "list_datasets": "mexjax.data.loading",
 }
 
-__all__ = sorted([*_PUBLIC, "__version__"])
+__all__ = [
+    "__version__",
+    "from_torch",
+    "list_datasets",
+    "list_models",
+    "load_config",
+    "run",
+    "to_torch",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

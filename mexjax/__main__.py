@@ -1,4 +1,4 @@
-"""`python -m mexjax`: the same as the console script `mexjax`."""
+"""The command `python -m mexjax`, which is the console script `mexjax`."""
 
 from mexjax.main import entry_point
 

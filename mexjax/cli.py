@@ -1,14 +1,16 @@
-"""What all commands share: their parser, the printing of errors, and exit statuses."""
+"""The parts that all commands share: their parser, the printing of errors, and exit statuses."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import difflib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from rich.console import Console
@@ -57,11 +59,55 @@ class Parser(argparse.ArgumentParser):
 
     def not_understood(self, arguments: Sequence[str]) -> str:
         """The text about arguments that are no options, with the nearest option of the first."""
-        known = [text for action in self._actions for text in action.option_strings]
+        names = [text for action in self._actions for text in action.option_strings]
         name = arguments[0].partition("=")[0]
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
         hint = f" Did you mean {close[0]}?" if close else ""
         return f"Not understood: {' '.join(arguments)}.{hint} See {self.prog} --help."
+
+
+@dataclasses.dataclass
+class Outcome:
+    """The exit status of a command; 0 unless an error or the command sets another."""
+
+    status: int = 0
+
+
+@contextlib.contextmanager
+def errors_printed(
+    when_stopped: str = "Stopped at once; what was saved before is kept.",
+) -> Iterator[Outcome]:
+    """Print an error of the block in one line, without a traceback, and set the exit status.
+
+    Args:
+      when_stopped: the line that is printed after Ctrl-C.
+
+    Yields:
+      The outcome. Its status is that of the block; 2 after an error that the user can mend; 130
+      after Ctrl-C; 128 plus the number of the signal after a run that was asked to stop; 141 if the
+      reader of a pipe has gone.
+    """
+    outcome = Outcome()
+    try:
+        yield outcome
+        sys.stdout.flush()  # a missing reader is noticed here, not at the end of the process
+    except SystemExit as stopped:  # --help and --version end this way
+        outcome.status = int(stopped.code or 0)
+    except Interrupted as stopped:
+        _print(str(stopped), "bold yellow")
+        outcome.status = 128 + signal.Signals[stopped.signal_name].value
+    except KeyboardInterrupt:
+        _print(when_stopped, "bold yellow")
+        outcome.status = INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outcome.status = BROKEN_PIPE
+    except (MexjaxError, OSError) as error:
+        errors = Console(stderr=True, highlight=False)
+        errors.print("[bold red]Error:[/]", end=" ")
+        errors.print(message(error), markup=False, soft_wrap=True)
+        outcome.status = ERROR
 
 
 def run_command(
@@ -69,43 +115,20 @@ def run_command(
     *,
     when_stopped: str = "Stopped at once; what was saved before is kept.",
 ) -> int:
-    """Run a command; print an error in one line, without a traceback.
+    """The exit status of a command, whose errors are printed as by `errors_printed`.
 
     Args:
-      action: what the command does; it returns the exit status.
-      when_stopped: what is said after Ctrl-C.
-
-    Returns:
-      The status of `action`; 2 after an error that the user can mend; 130 after Ctrl-C, 128 and
-      the number of the signal after a run that was asked to stop; 141 where the reader of a pipe
-      has gone.
+      action: the work of the command; it returns the exit status.
+      when_stopped: the line that is printed after Ctrl-C.
     """
-    try:
-        status = action()
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at the end of the process
-        return status
-    except SystemExit as stopped:  # --help and --version end this way
-        return int(stopped.code or 0)
-    except Interrupted as stopped:
-        _print(str(stopped), "bold yellow")
-        return 128 + signal.Signals[stopped.signal_name].value
-    except KeyboardInterrupt:
-        _print(when_stopped, "bold yellow")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except (MexjaxError, OSError) as error:
-        errors = Console(stderr=True, highlight=False)
-        errors.print("[bold red]Error:[/]", end=" ")
-        errors.print(message(error), markup=False, soft_wrap=True)
-        return ERROR
+    with errors_printed(when_stopped) as outcome:
+        outcome.status = action()
+    return outcome.status
 
 
 def entry_point(command: Callable[[], int]) -> NoReturn:
     """Run a command as this process; its status is that of the process."""
-    logging.getLogger("absl").setLevel(logging.WARNING)  # orbax and grain tell what they do
+    logging.getLogger("absl").setLevel(logging.WARNING)  # orbax and grain log every step
     sys.exit(command())
 
 

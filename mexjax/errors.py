@@ -1,7 +1,7 @@
 """Every error mexjax raises on purpose, and the wording they share.
 
-A message says what was expected, what was found, where, and what to do. `main.py` prints the
-message alone; from Python they are ordinary exceptions.
+A message says what was expected, what was found, where, and what to do. `cli.run_command` prints
+the message alone; from Python they are ordinary exceptions.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class MexjaxError(Exception):
-    """Base of all errors that come from what the user gave, not from a defect."""
+    """The base of all errors that come from the user's input, not from a defect."""
 
 
 class ConfigError(MexjaxError, ValueError):
@@ -42,7 +42,7 @@ class Interrupted(MexjaxError, RuntimeError):
     """The run was asked to stop (SIGTERM or SIGINT) and has saved its state.
 
     Attributes:
-      signal_name: which of the two.
+      signal_name: name of the signal.
     """
 
     def __init__(self, text: str, signal_name: str = "SIGTERM") -> None:

@@ -17,13 +17,13 @@ TEMPORARIES = ".*.tmp"  # pattern of the names that `temporary` gives
 def temporary(path: Path) -> Iterator[Path]:
     """A name beside `path` for a file in the making, `.<name>.<process id>.tmp`.
 
-    What is still there under it when the block ends is deleted.
+    A file that still has this name when the block ends is deleted.
     """
     place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield place
     finally:
-        with suppress(OSError):  # what went wrong before says more
+        with suppress(OSError):  # an earlier error says more
             place.unlink(missing_ok=True)
 
 

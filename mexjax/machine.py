@@ -18,7 +18,10 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
     """Keep compiled programs on disk, so that a second run starts at once.
 
     Args:
-      folder: where; by default `$JAX_COMPILATION_CACHE_DIR`, else `~/.cache/mexjax/xla`.
+      folder: the place; by default `$JAX_COMPILATION_CACHE_DIR`, else `~/.cache/mexjax/xla`.
+
+    Returns:
+      The folder.
     """
     folder = folder or os.environ.get("JAX_COMPILATION_CACHE_DIR")
     path = Path(folder) if folder else Path.home() / ".cache" / "mexjax" / "xla"
@@ -60,11 +63,11 @@ def processor() -> str:
 
 
 def git_commit() -> str:
-    """The commit the package was run from, `-dirty` with changes; empty outside a checkout."""
+    """The commit of the package, with `-dirty` after changes; empty outside a checkout."""
     here = Path(__file__).resolve().parent
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""

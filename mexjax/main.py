@@ -7,17 +7,24 @@ python -m mexjax.main --config=configs/fdp.py          the same in a checkout
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mexjax import cli
 from mexjax.config import KEYS, list_cards
 from mexjax.errors import ConfigError, unknown_name
 
-# Command -> what it does. Apart from training, a command is `main` of a module, loaded when asked.
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from mexjax.train.run import RunResult
+
+# Each command has a sentence. Apart from training, it is `main` of a module, loaded when asked.
 COMMANDS = {
     "train": "train every fold of a card and report (the command if none is named)",
     "prepare": "make a dataset's release, or your own clips, ready for training",
@@ -47,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: arguments without the program's name.
 
     Returns:
-      The exit status, see `mexjax.cli.run_command`.
+      The exit status, see `mexjax.cli.errors_printed`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = "train"
@@ -55,11 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = arguments.pop(0)
     if name in _MODULES:
         return importlib.import_module(_MODULES[name]).main(arguments)
-    return cli.run_command(lambda: _train(arguments))
+    with cli.errors_printed() as outcome:
+        order = _read(arguments)
+        if order is not None:
+            from mexjax.train.run import run
+
+            config = _prepare(order)
+            _show(run(config, order.folder(config), overwrite=order.is_overwritten))
+    return outcome.status
 
 
 def parser() -> cli.Parser:
-    """Options of training, with their meaning."""
+    """The options of training, with their meaning."""
     about = ["Train and evaluate every fold of a recipe card, and report.", ""]
     about += _section("Commands; COMMAND --help explains the options of each:", COMMANDS)
     cards = {
@@ -82,7 +96,7 @@ def parser() -> cli.Parser:
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments as `key=value` overrides and the others.
+    """Arguments split into `key=value` overrides and the others.
 
     Args:
       argv: `--config.key=value`, or `--config.key value`, among others.
@@ -107,29 +121,53 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return overrides, others
 
 
-def _train(arguments: Sequence[str]) -> int:
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """A training that was asked for.
+
+    Attributes:
+      card: name or path of the card, with its variant.
+      overrides: `key=value` of the keys that are set.
+      workdir: folder of the run; None: the default one.
+      is_overwritten: whether an earlier run in the folder is deleted.
+    """
+
+    card: str
+    overrides: Sequence[str]
+    workdir: str | None
+    is_overwritten: bool
+
+    def folder(self, config: ConfigDict) -> str:
+        """The folder of the run."""
+        name, _, variant = self.card.partition(":")
+        return self.workdir or f"runs/{Path(name).stem}_{variant or config.model.preset}"
+
+
+def _read(arguments: Sequence[str]) -> Order | None:
+    """The training that the arguments ask for, or None if they only ask to be told something."""
     options = parser()
     overrides, others = split_overrides(arguments)
-    given, rest = options.parse_known_args(others)
-    if given.version:
+    values, rest = options.parse_known_args(others)
+    if values.version:
         from mexjax import __version__
 
         print(f"mexjax {__version__}")
-        return 0
-    if given.list:
-        return _list()
+        return None
+    if values.list:
+        _list()
+        return None
     if rest:
-        raise ConfigError(_not_understood(options, rest, has_card=given.config is not None))
-    if given.config is None:
+        raise ConfigError(_not_understood(options, rest, has_card=values.config is not None))
+    if values.config is None:
         raise ConfigError(
             "Which recipe card? For example mexjax --config=fdp. mexjax --list shows all of them,"
             " and mexjax --help the commands."
         )
-    return _run(given.config, overrides, given.workdir, is_overwritten=given.overwrite)
+    return Order(values.config, overrides, values.workdir, values.overwrite)
 
 
 def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool) -> str:
-    """The text about arguments that training does not have, with what was probably meant."""
+    """The text about arguments that training does not have, with the one probably meant."""
     first, name = rest[0], rest[0].lstrip("-").partition("=")[0]
     sections = {key.partition(".")[0] for key in KEYS if "." in key}
     if name in KEYS or (first.startswith("--") and name.partition(".")[0] in sections):
@@ -143,41 +181,45 @@ def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool)
     return options.not_understood(rest)
 
 
-def _run(card: str, overrides: Sequence[str], workdir: str | None, *, is_overwritten: bool) -> int:
-    # Imported here: --help must not wait for them.
+def _prepare(order: Order) -> ConfigDict:
+    """Read and check the configuration, prepare the process, and say what will be trained."""
+    # The imports are here because --help must not wait for them.
     import jax
     from rich.console import Console
 
     from mexjax import machine
     from mexjax.config import check_values, load_config
     from mexjax.cpu.heap import run_in_calling_thread
-    from mexjax.report.text import print_results
-    from mexjax.train import run as train
 
-    config = load_config(card, overrides)
+    config = load_config(order.card, order.overrides)
     check_values(config)
     if config.cpu_heap:
         run_in_calling_thread()
     machine.use_compilation_cache()
-    name, _, variant = card.partition(":")
-    folder = workdir or f"runs/{Path(name).stem}_{variant or config.model.preset}"
-    console = Console()
     devices = jax.local_devices()
-    console.print(
+    Console().print(
         f"[bold]mexjax[/]  {config.model.name} ({config.model.preset}) on {config.data.name},"
         f" {config.protocol.name}, seed {config.seed},"
-        f" {len(devices)} x {devices[0].device_kind}, folder {folder}",
+        f" {len(devices)} x {devices[0].device_kind}, folder {order.folder(config)}",
         highlight=False,
     )
-    done = train.run(config, folder, overwrite=is_overwritten)
+    return config
+
+
+def _show(done: RunResult) -> None:
+    """Print the results of a run and where its files are."""
+    from rich.console import Console
+
+    from mexjax.report.text import print_results
+
+    console = Console()
     if done.was_finished:
         console.print("This run was finished before; its report is rebuilt from its predictions.")
     print_results(done.results)
     console.print(f"Report, figures and predictions: {done.workdir}/report.md", highlight=False)
-    return 0
 
 
-def _list() -> int:
+def _list() -> None:
     from mexjax.models import list_models
     from mexjax.prepare.command import DATASETS
     from mexjax.studies.command import STUDIES
@@ -199,11 +241,10 @@ def _list() -> int:
         ("Studies: mexjax study NAME", STUDIES),
     ):
         print("\n" + "\n".join(_section(title, entries)).rstrip())
-    return 0
 
 
 def _section(title: str, entries: dict[str, str]) -> list[str]:
-    """A title and one line an entry, then an empty line."""
+    """The lines of a title, one line for each entry, and an empty line."""
     return [title, *(f"  {name:16}{text}".rstrip() for name, text in entries.items()), ""]
 
 

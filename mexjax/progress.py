@@ -1,6 +1,6 @@
 """The one progress bar: a bar on a terminal, a line now and then elsewhere.
 
-It shows a spinner, what is being done, how much of it is done, details, the time gone by and the
+It shows a spinner, the present task, its share that is done, details, the time gone by and the
 time left. Training, the preparation of releases and the views of prepared clips use it.
 """
 
@@ -31,13 +31,13 @@ LINE_EVERY_S = 10.0
 
 
 class ProgressBar:
-    """One bar. It appears with the first thing that is said or shown.
+    """One bar, which appears with the first call of `say` or `show`.
 
     Args:
-      total: how much there is to do; None while that is not known.
+      total: amount of work; None while that is not known.
       is_shown: False: nothing is printed.
-      console: where; standard output by default.
-      is_kept: whether the bar stays on the terminal when all is done.
+      console: its place; standard output by default.
+      is_kept: True: the bar stays on the terminal when all is done.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ProgressBar:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """Tell what is happening, at once."""
+        """Print the present task at once."""
         if self._bar:
             self._bar.start()
             self._bar.update(self._task, description=text)
@@ -90,11 +90,11 @@ class ProgressBar:
             self._print(text)
 
     def show(self, done: int, description: str, detail: str = "", left_s: float = 0.0) -> None:
-        """Show how far things are.
+        """Show the progress.
 
         Args:
-          done: of the total.
-          description: what is being done.
+          done: amount of the total that is done.
+          description: the present task.
           detail: further numbers.
           left_s: seconds left, for a line; a bar estimates them itself.
         """
@@ -125,7 +125,7 @@ class ProgressBar:
 
 
 class ClipProgress(ProgressBar):
-    """Counts clips: those of a preparation, of a view or of a study."""
+    """A bar that counts clips of a preparation, of a view or of a study."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class ClipProgress(ProgressBar):
 
 
 class TrainProgress(ProgressBar):
-    """Counts fold-steps; shows which folds, epoch, loss and clips per second.
+    """A bar that counts fold-steps, with the folds, epoch, loss and clips per second.
 
     Args:
       total_steps: fold-steps of the whole run.
@@ -174,14 +174,14 @@ class TrainProgress(ProgressBar):
 
         Args:
           clip_flops: operations of the network's forward pass for one clip.
-          is_cpu: whether the programs are for a CPU; for other devices no time is said.
+          is_cpu: True: the programs are for a CPU; for other devices no time is said.
         """
         about = f" ({compile_time(clip_flops)} on a CPU, kept for next time)" if is_cpu else ""
         self._alarms.enter_context(without_alarms())
         self.say(f"compiling{about}")
 
     def restart_clock(self) -> None:
-        """Rates count from now: what went before was not training."""
+        """Count rates from now on, since the time before was not training."""
         self._alarms.close()
         self._clock = self._last_line = time.monotonic()
         if self._is_line:
@@ -194,7 +194,7 @@ class TrainProgress(ProgressBar):
             self._bar.update(self._task, completed=self._done)
 
     def enter_folds(self, first: int, count: int, total: int) -> None:
-        """Say which folds the next steps train: `count` from the `first`, which counts from 0."""
+        """Name the folds of the next steps: `count` from the `first`, which counts from 0."""
         is_one = count == 1
         numbers = f"fold {first + 1}" if is_one else f"folds {first + 1} to {first + count}"
         self._where = f"{numbers} of {total}"
@@ -206,23 +206,23 @@ class TrainProgress(ProgressBar):
           steps: steps, added over the folds of the group.
           clips: clips trained on.
           folds: names of the folds.
-          epoch: which one, of how many.
-          loss: mean of the epoch.
+          epoch: number of the epoch, and how many there are.
+          loss: mean loss of the epoch.
         """
         self._fresh += steps
         self._clips += clips
-        done = self._done + steps
+        position = self._done + steps
         gone = max(time.monotonic() - self._clock, 1e-9)
         detail = f"{epoch}  loss {loss:.3f}  {self._clips / gone:.0f} clips/s"
-        left = gone / max(self._fresh, 1) * ((self._total or 1) - done)
-        self.show(done, f"{self._where}: {folds}" if self._where else folds, detail, left)
+        left = gone / max(self._fresh, 1) * ((self._total or 1) - position)
+        self.show(position, f"{self._where}: {folds}" if self._where else folds, detail, left)
 
 
 def compile_time(clip_flops: int) -> str:
-    """About how long the programs of a network take to compile on two CPU cores.
+    """The rough time that the programs of a network take to compile on two CPU cores.
 
-    Measured: 8 to 38 s for networks below 0.1 GFLOP a clip, 40 to 90 s for those of 4, one to three
-    minutes for those of 6 to 27; a busy machine takes several times as long.
+    The measured times are 8 to 38 s for networks below 0.1 GFLOP a clip, 40 to 90 s for those of 4,
+    one to three minutes for those of 6 to 27; a busy machine takes several times as long.
     """
     if clip_flops < 5e8:
         return "about half a minute"
@@ -239,7 +239,7 @@ _LOG_LINE = re.compile(rb"[EWIF]\d{4} |\d{4}-\d\d-\d\d ")
 def without_alarms() -> Iterator[None]:
     """Keep XLA's alarms about slow compilation off the terminal; let everything else through.
 
-    XLA writes them to file descriptor 2 of the process, so that is where they are taken out.
+    XLA writes them to file descriptor 2 of the process, so they are taken out there.
     """
     sys.stderr.flush()
     try:
@@ -262,7 +262,7 @@ def without_alarms() -> Iterator[None]:
 
 
 def _forward(reading: int, terminal: int) -> None:
-    """Pass lines on to the terminal, alarms left out."""
+    """Pass all lines but alarms on to the terminal."""
     with os.fdopen(reading, "rb", buffering=0) as pipe, os.fdopen(terminal, "wb", 0) as out:
         lines, rest = AlarmFilter(), b""
         while chunk := pipe.read(65536):
@@ -275,14 +275,17 @@ def _forward(reading: int, terminal: int) -> None:
 
 
 class AlarmFilter:
-    """Tells lines of XLA's alarms from others. An alarm is a log line and what follows it, up to
-    the request to attach results and the row of stars after that."""
+    """A filter that tells lines of XLA's alarms from others.
+
+    An alarm is a log line and the lines after it, up to the request to attach results and the row
+    of stars after that.
+    """
 
     def __init__(self) -> None:
         self._is_in_alarm = self._is_after_alarm = False
 
     def keeps(self, line: bytes) -> bool:
-        """Whether a line, without its end, is none of an alarm; called for each line in order."""
+        """True if a line, without its end, is none of an alarm; call it for each line in order."""
         if _ALARM in line:
             self._is_in_alarm, self._is_after_alarm = True, False
             return False

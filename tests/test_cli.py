@@ -24,6 +24,7 @@ HELP = [
     ["--help"],
     ["train", "--help"],
     ["--version"],
+    ["--list"],
     ["prepare", "--help"],
     ["report", "--help"],
     ["study", "--help"],
@@ -45,7 +46,7 @@ def python(*arguments: str, **kwargs) -> subprocess.CompletedProcess:
     )
 
 
-def test_help_imports_no_jax():
+def test_help_and_lists_import_no_jax():
     """One process for all of them: it fails at the first one that imports JAX."""
     code = (
         "import sys\n"
@@ -84,7 +85,7 @@ def test_names_that_help_knows_are_those_of_the_readers():
         assert title == SOURCES[name].title or title == "SMIC" or title.startswith("your own"), name
     assert (prepare.FACES, prepare.COLORS) == (KINDS, COLORS)
     assert options.PARSERS.keys() == command.STUDIES.keys()
-    assert options.TABLES == tuple(ac4au_tables.TABLES)
+    assert tuple(ac4au_tables.TABLES) == options.TABLES
     assert (options.WINDOWS, options.DIFFERENCES) == (keyframes.WINDOWS, keyframes.DIFFERENCES)
 
 

@@ -241,7 +241,10 @@ def test_the_page_of_keys_is_what_the_code_says(monkeypatch, tmp_path, capsys):
     assert configuration.main(["--check"]) == 0
     page = configuration.PAGE.read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in page for name in KEYS)
-    assert "| `data.synthetic.rise_cv` | `0.25` | standard deviation of its logarithm." in page
+    assert (
+        "| `data.synthetic.rise_cv` | `0.25` | standard deviation of the logarithm of the rise."
+        in page
+    )
     monkeypatch.setattr(configuration, "PAGE", ROOT / "docs" / "none.md")
     assert configuration.main(["--check"]) == 1
     assert "out of date" in capsys.readouterr().out

@@ -34,9 +34,9 @@ def test_what_was_there_stays_when_writing_fails(error, tmp_path):
 
 
 def test_what_the_system_says_becomes_one_error(tmp_path):
-    with pytest.raises(WorkdirError, match=r"Cannot write .*a\.txt: No such file"):
-        with atomic(tmp_path / "nowhere" / "a.txt"):
-            pass
+    message = r"Cannot write .*a\.txt: No such file"
+    with pytest.raises(WorkdirError, match=message), atomic(tmp_path / "nowhere" / "a.txt"):
+        pass
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
         pass  # nothing was written
 

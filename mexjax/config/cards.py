@@ -1,7 +1,8 @@
 """Recipe cards: where they are, what their docstrings say, and their configuration.
 
-A card is a Python file with `get_config(variant: str) -> ConfigDict`. Those of the package lie in
-`configs/` of a checkout and in `mexjax/configs/` of an installed wheel; any other file can be one.
+A card is a Python file with `get_config(variant: str) -> ConfigDict`. The cards of the package are
+in `configs/` of a checkout and in `mexjax/configs/` of an installed wheel; any other file can be
+one.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What the docstring of a card says; the card is not run for it.
+    """The contents of a card's docstring; the card is not run for it.
 
     Attributes:
-      name: of the file, without `.py`.
-      path: of the file.
+      name: name of the file, without `.py`.
+      path: path of the file.
       title: first line of the docstring.
       variants: name and meaning of each line below `Variants:`.
     """

@@ -1,4 +1,4 @@
-"""One configuration key: what the table of keys holds of each."""
+"""One configuration key: an entry of the table of keys."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Key:
     """One configuration key.
 
     Attributes:
-      default: value where neither the card nor the command line gives one; it fixes the type.
+      default: value if neither the card nor the command line gives one; it fixes the type.
       meaning: one or more plain sentences.
-      unit: of a number; empty for shares, factors and counts that the meaning names.
+      unit: unit of a number; empty for shares, factors and counts that the meaning names.
       choices: every value that is allowed; empty: any. For a tuple, the choices of its items.
       least: smallest number that is allowed, itself included.
       most: largest number that is allowed, itself included.

@@ -1,7 +1,7 @@
 """Every configuration key in one table: default, meaning, unit, choices and bounds.
 
 The table makes the base configuration (`defaults`), drives the checks before a run
-(`mexjax.config.check_values`) and is what `docs/configuration.md` is generated from. Keys of
+(`mexjax.config.check_values`) and is the source of `docs/configuration.md`. Keys of
 `model.*` are the options of a paper (`mexjax/models/<paper>/options.py`); those of
 `data.synthetic.*` are the fields of `mexjax.data.synthetic.SyntheticConfig`.
 """

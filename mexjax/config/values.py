@@ -1,4 +1,4 @@
-"""Values of a configuration: overrides, their types, and what no run can be made with."""
+"""Values of a configuration: overrides, their types, and the checks before a run."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
     Raises:
       ConfigError: an unknown key, or a value that does not become one of the type.
     """
-    known = flat(config)
-    if key not in known:
-        close = difflib.get_close_matches(key, known, n=5, cutoff=0.5)
+    values = flat(config)
+    if key not in values:
+        close = difflib.get_close_matches(key, values, n=5, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         others = f" Others like it: {', '.join(close[1:])}." if close[1:] else ""
         raise ConfigError(
             f"Unknown configuration key {key!r}.{hint}{others} docs/configuration.md explains"
             " every key."
         )
-    new = _as_type(key, value, known[key])
+    new = _as_type(key, value, values[key])
     node = config
     *parents, leaf = key.split(".")
     for parent in parents:
@@ -73,7 +73,7 @@ def flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The configuration as JSON text with sorted keys: what `config.json` of a run holds."""
+    """The configuration as JSON text with sorted keys, as `config.json` of a run holds it."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
@@ -84,7 +84,7 @@ def check_values(config: ConfigDict) -> None:
       ConfigError: a key that is missing, has no such choice, is not finite or out of its range, or
         two that contradict each other.
     """
-    # Imported here: reading a configuration must not wait for JAX.
+    # The import is here because reading a configuration must not wait for JAX.
     from mexjax.ops import conv
 
     values = flat(config)
@@ -137,7 +137,7 @@ def _check_together(config: ConfigDict) -> None:
 
 
 def _as_type(key: str, value: Any, old: Any) -> Any:
-    """`value` as the type of `old`; text is read as Python literals are written."""
+    """The value in the type of `old`; text is read like a Python literal."""
     kind = type(old).__name__
     error = ConfigError(f"{key} takes a value of type {kind} (now {old!r}), found {value!r}.")
     if isinstance(old, str):

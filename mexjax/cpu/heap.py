@@ -2,12 +2,12 @@
 
 XLA:CPU takes the temporary memory of a program anew at every call. By default the C library gives
 large pieces back to the kernel at once, which hands out fresh, zeroed pages at the next call. Three
-settings mend that, and their order matters; the code below holds it:
+settings mend that, and their order matters:
 
 1. `run_in_calling_thread`, before JAX starts its backend;
 2. `Heap.keep_freed_memory`, after compilation, whose many small pieces would stay in the way;
-3. `KeptHeap.reserve_hole`, once the arrays that stay are allocated. Only what
-   `keep_freed_memory` returns has this method.
+3. `KeptHeap.reserve_hole`, once the arrays that stay are allocated. The result of
+   `keep_freed_memory` alone has this method.
 
 They are settings of the whole process and of glibc; elsewhere nothing is done. No number changes.
 The key `cpu_heap` turns them off. `docs/performance.md` has the gains.
@@ -28,7 +28,7 @@ from mexjax.cpu import is_cpu
 
 
 def run_in_calling_thread() -> None:
-    """Has XLA:CPU run programs in the thread that calls them; call it before any JAX work.
+    """Make XLA:CPU run programs in the thread that calls them; call it before any JAX work.
 
     In threads of its own XLA takes large arrays from heaps that give every one back to the kernel
     at once, whatever `keep_freed_memory` says. Other devices are not touched, nor is a backend that
@@ -39,11 +39,12 @@ def run_in_calling_thread() -> None:
 
 @contextmanager
 def heap_for_training(is_on: bool = True) -> Iterator[Heap]:
-    """Holds the heap settings of a training run.
+    """Hold the heap settings of a training run.
 
     A library does not change its user's memory unasked: in a process that did not call
-    `run_in_calling_thread`, the heap that is yielded does nothing. What the heap walled off is free
-    again after the block; the settings of the C library stay, since it cannot take them back.
+    `run_in_calling_thread`, the heap that is yielded does nothing. The memory that the heap walled
+    off is free again after the block; the settings of the C library stay, since it cannot take them
+    back.
 
     Args:
       is_on: False for a heap that does nothing.
@@ -66,12 +67,12 @@ class Heap:
         self._walls: list[int] = []
 
     def keep_freed_memory(self) -> KeptHeap:
-        """Between compilation and training: keeps what is freed, on large pages.
+        """Keep freed memory, on large pages; call it between compilation and training.
 
         Where Linux gives large pages only to a process that asks (the usual setting), pages of
-        4 KiB cost as much as fresh ones. So what compiling freed is given back, from here on freed
-        memory is kept, and in the main thread half of the available memory is asked for as large
-        pages and freed without being touched: what is allocated later lies in it.
+        4 KiB cost as much as fresh ones. So the memory that compiling freed is given back, from
+        here on freed memory is kept, and in the main thread half of the available memory is asked
+        for as large pages and freed without being touched: later allocations lie in it.
         """
         libc = self._libc
         if libc is None:
@@ -82,7 +83,7 @@ class Heap:
         try:
             libc.malloc_trim(0)
             is_kept = all([libc.mallopt(key, value) == 1 for key, value in settings.items()])
-            # Another thread would reserve them in a heap of its own, another device in vain.
+            # Another thread would reserve them in a heap of its own; another device needs none.
             is_main = threading.current_thread() is threading.main_thread()
             if not (is_main and is_cpu()):
                 return KeptHeap(None, [], is_kept=is_kept)
@@ -92,7 +93,7 @@ class Heap:
         return KeptHeap(libc if is_kept else None, self._walls, is_kept=is_kept and is_advised)
 
     def close(self) -> None:
-        """Frees the walls of the holes."""
+        """Free the walls of the holes."""
         while self._libc is not None and self._walls:
             self._libc.free(self._walls.pop())
 
@@ -101,7 +102,7 @@ class KeptHeap:
     """The heap during training; `Heap.keep_freed_memory` gives it.
 
     Attributes:
-      is_kept: whether the C library accepted all settings.
+      is_kept: true if the C library accepted all settings.
     """
 
     def __init__(self, libc: ctypes.CDLL | None, walls: list[int], *, is_kept: bool) -> None:
@@ -109,11 +110,11 @@ class KeptHeap:
         self._libc, self._walls, self._hole_bytes = libc, walls, 0
 
     def reserve_hole(self, num_bytes: int) -> bool:
-        """Once what stays is allocated: leaves a hole in the heap for the memory of a step.
+        """Leave a hole in the heap for the memory of a step; call it once lasting arrays are there.
 
-        A program takes its temporary memory in one piece at every call. Where the piece lies in a
-        hole that it just fits, the first small array to settle in a corner sends the next call to
-        fresh memory, and training holds the piece twice. So the hole is larger than the piece, and
+        A program takes its temporary memory in one piece at every call. If the piece lies in a hole
+        of its own size, the first small array to settle in a corner sends the next call to fresh
+        memory, and training holds the piece twice. So the hole is larger than the piece, and
         there is a smaller one, which glibc prefers for small pieces; an array of more than 64 MiB
         that outlives a step can still take the hole. Only address space is taken here: no page is
         touched, and pages that are free are given back. Nothing is done once there is a hole of the
@@ -123,7 +124,7 @@ class KeptHeap:
           num_bytes: size of the piece; 0 if it is not known.
 
         Returns:
-          Whether there is a hole.
+          True if there is a hole.
         """
         libc = self._libc
         if not num_bytes or libc is None:
@@ -132,8 +133,8 @@ class KeptHeap:
             places = [self._walled_off(libc, size) for size in (2**26, num_bytes + 2**27)]
             for place in filter(None, places):
                 libc.free(place)
-            # The hole does not need what earlier programs left free here and there. The top of the
-            # heap goes with it.
+            # The hole does not need the pieces that earlier programs left free here and there. The
+            # top of the heap goes with them.
             libc.malloc_trim(0)
             _reserve_large_pages(libc, psutil.virtual_memory().available // 2)
             if not all(places):  # a limit on address space
@@ -171,7 +172,7 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def _reserve_large_pages(libc: ctypes.CDLL, num_bytes: int) -> bool:
-    """Grows the heap by address space that is on large pages once it is used; no memory yet."""
+    """Grow the heap by address space that is on large pages once it is used; no memory yet."""
     page, large_page, advice = mmap.PAGESIZE, 2**21, 14  # MADV_HUGEPAGE
     start = libc.malloc(num_bytes)
     if not start:  # a limit on address space

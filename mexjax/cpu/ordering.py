@@ -1,10 +1,10 @@
 """Arrays that exist no earlier than another one.
 
-XLA:CPU orders a program so that much of it could run at once: what needs no other array, such as
-the zeros that a sum starts from, comes first and is held until it is used, and what the backward
-pass would compute again is found to be in the forward pass already and held until then. That
-takes memory for the whole of the step. What is made here needs an element of another
-array, which decides nothing.
+XLA:CPU orders a program so that much of it could run at once. Arrays that need no other array, such
+as the zeros that a sum starts from, come first and are held until they are used. Arrays that the
+backward pass would compute again exist in the forward pass already, so they are held until then.
+That takes memory for the whole of the step. The arrays here need an element of another array, whose
+value does not matter.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from jax import lax
 
 
 def _element(x: jax.Array) -> jax.Array:
-    """f[], the first of x f[...]; 0 of an empty one."""
+    """The first element f[] of x f[...]; 0 if x is empty."""
     if x.size == 0:
         return jnp.zeros((), x.dtype)
     return lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
 
 
 def empty_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """An array that is about to be overwritten; what is in it is an element of x."""
+    """An array that is about to be overwritten; its values are an element of x."""
     return jnp.broadcast_to(_element(x).astype(dtype), shape)
 
 
 def zeros_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """Zeros, whatever is in x f[...]; in `shard_map` they vary over the mesh axes that x does."""
-    # Nothing is above infinity, which XLA does not make use of. A product with zero would not do:
-    # it is NaN where x is.
+    """Zeros that come after x f[...]; in `shard_map` they vary over the mesh axes of x."""
+    # Nothing is above infinity, but XLA does not know that. A product with zero would not do: it is
+    # NaN where x is.
     return jnp.broadcast_to((_element(x) > jnp.inf).astype(dtype), shape)
 
 
 def copy_after(a: jax.Array, x: jax.Array) -> jax.Array:
-    """A copy of `a` f[...] (-0 becomes 0): what is computed of it comes after x."""
+    """A copy of `a` f[...] (-0 becomes 0): results that are computed from it come after x."""
     return a + zeros_after(x, (), a.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Sums over large arrays in which what is computed on the way stays in the cache."""
+"""Sums over large arrays whose intermediate arrays stay in the cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jax import lax
 from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import zeros_after
 
-# Bytes of one array in a block, and of the smallest array that is taken by blocks.
+# These are the bytes of one array in a block, and of the smallest array that is split into blocks.
 BLOCK_BYTES, MIN_BYTES = 2**20, 2**25
 
 Sums = tuple[jax.Array, ...]
@@ -31,18 +31,18 @@ def rows_of_a_block(num_rows: int, row_bytes: int, block_bytes: int) -> int:
 
 
 def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
-    """Sums that `function` takes over the rows of arrays f[N,...], at once or block by block.
+    """The sums of `function` over the rows of arrays f[N,...], at once or block by block.
 
-    XLA:CPU writes the operands of a sum down before it sums them, which for arrays larger than the
-    cache takes several passes over memory. There blocks of rows go through one after the other.
+    XLA:CPU writes the operands of a sum down before it sums them, which takes several passes over
+    memory if the arrays are larger than the cache. Then blocks of rows are summed one by one.
 
     Args:
-      function: from arrays f[n,...] to sums over the n rows, whose shapes and dtypes do not
+      function: it maps arrays f[n,...] to sums over the n rows, whose shapes and dtypes do not
         depend on n.
-      arrays: of as many rows.
+      *arrays: arrays of as many rows.
 
     Returns:
-      What `function` returns for all rows, but for the order of the additions.
+      The result of `function` for all rows, but for the order of the additions.
 
     Raises:
       AssertionError: the arrays differ in their number of rows.
@@ -57,10 +57,10 @@ def sums_by_blocks(function: Callable[..., Sums], *arrays: jax.Array) -> Sums:
 
 
 def sums_over_blocks(function: Callable[..., Sums], rows: int, *arrays: jax.Array) -> Sums:
-    """The same in a loop over blocks of `rows` rows, and what is left over after it."""
+    """The same in a loop over blocks of `rows` rows, and of the remaining rows after it."""
     num_rows = arrays[0].shape[0]
-    # Without axes of length one: layouts that differ in such an axis alone differ for XLA, which
-    # would copy the array in front of the loop.
+    # Axes of length one are dropped: layouts that differ in such an axis alone differ for XLA,
+    # which would copy the array in front of the loop.
     squeezed = [a.reshape(num_rows, *(size for size in a.shape[1:] if size != 1)) for a in arrays]
 
     def add(totals: Sums, block: list[jax.Array]) -> Sums:
@@ -74,5 +74,5 @@ def sums_over_blocks(function: Callable[..., Sums], rows: int, *arrays: jax.Arra
     shapes = jax.eval_shape(function, *arrays)
     zeros = tuple(zeros_after(arrays[-1], s.shape, s.dtype) for s in shapes)
     totals = lax.fori_loop(0, num_rows // rows, body, zeros)
-    done = num_rows // rows * rows
-    return totals if done == num_rows else add(totals, [a[done:] for a in arrays])
+    end = num_rows // rows * rows
+    return totals if end == num_rows else add(totals, [a[end:] for a in arrays])

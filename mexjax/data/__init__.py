@@ -1,4 +1,4 @@
-"""From prepared clips on disk, or from nothing, to arrays on the device.
+"""Clips, prepared on disk or drawn from nothing, become arrays on the device.
 
 The modules are imported one by one: preparing clips needs some of them, and those know no JAX.
 """

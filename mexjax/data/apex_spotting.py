@@ -1,10 +1,10 @@
 """The apex as the frame about which a face changes fastest, found with a 3-D Fourier transform.
 
-Our reading of the baseline "3DF-N" that GAMDSS compares with: the cited article (Li, Huang, Zhao,
-"Joint Local and Global Information Learning With Single Apex Frame Detection for Micro-Expression
-Recognition", IEEE TIP 2021) spots the apex in the frequencies of local spatio-temporal blocks; the
-meaning of N and what becomes of onset and offset are not given. Here N is the frames of a block,
-and onset and offset stay as annotated.
+This is our reading of the baseline "3DF-N" that GAMDSS compares with. The cited article (Li, Huang,
+Zhao, "Joint Local and Global Information Learning With Single Apex Frame Detection for
+Micro-Expression Recognition", IEEE TIP 2021) spots the apex in the frequencies of local
+spatio-temporal blocks; it does not give the meaning of N or the fate of onset and offset. Here N is
+the frames of a block, and onset and offset stay as annotated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from mexjax.errors import ConfigError, DataError
 
 BLOCKS = 6  # blocks along each side of the face
-HIGH_PASS = 1.0  # bins: what lies nearer to the origin of the 3-D spectrum is slow and uniform
+HIGH_PASS = 1.0  # bins: changes nearer to the origin of the 3-D spectrum are slow and uniform
 
 
 def spot_apex(
@@ -25,7 +25,8 @@ def spot_apex(
     Args:
       frames: u8[T, H, W], luma, from onset to offset.
       num_frames: N, frames of a block; the window slides over the clip and tells of its centre.
-      blocks: along each side; what does not divide evenly is cut off at the lower right.
+      blocks: blocks along each side; pixels that do not divide evenly are cut off at the lower
+        right.
       high_pass: radius in bins of the part of the spectrum that does not count, beside all that
         does not change in time.
 
@@ -61,7 +62,7 @@ def spot_apex(
 def _high_band(shape: tuple[int, int, int], radius: float) -> np.ndarray:
     """f32[N, h, w // 2 + 1]: 1 where a frequency is far from the origin and not constant in time.
 
-    Of the last axis only half is computed; its inner bins stand for two.
+    Only half of the last axis is computed; its inner bins stand for two.
     """
     axes = [np.fft.fftfreq(n, 1 / n) for n in shape[:2]] + [np.fft.rfftfreq(shape[2], 1 / shape[2])]
     time, row, column = np.meshgrid(*axes, indexing="ij")

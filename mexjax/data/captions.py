@@ -13,7 +13,7 @@ _INK, _EDGE = (255, 255, 255), (0, 0, 0)
 
 
 def caption(image: np.ndarray, text: str) -> None:
-    """Writes a line at the top of a picture, in place, white with a dark edge.
+    """Write a line at the top of a picture, in place, white with a dark edge.
 
     Args:
       image: u8[H, W, 3] RGB; what does not fit is cut off.

@@ -1,4 +1,4 @@
-"""What the views are computed from: the aligned frames of one clip, in memory."""
+"""The aligned frames of one clip in memory, from which the views are computed."""
 
 from __future__ import annotations
 

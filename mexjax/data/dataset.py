@@ -19,7 +19,7 @@ class Takes:
       views: values of `data.view` that it takes.
       tasks: values of `protocol.task` that it takes.
       clip_views: further views of each clip, by name, with their parameters.
-      has_flow: whether optical flow follows the key frames of a clip.
+      has_flow: True if optical flow follows the key frames of a clip.
     """
 
     model: str
@@ -35,12 +35,12 @@ class Dataset:
 
     Attributes:
       name: name of the dataset.
-      table: one row a clip (`mexjax.data.manifest.COLUMNS` or, of the embedded dataset, see
-        `mexjax.data.synthetic.make_table`).
+      table: one row a clip; its columns are `mexjax.data.manifest.COLUMNS`, or those of
+        `mexjax.data.synthetic.make_table` for the embedded dataset.
       clips: u8[N, T, H, W, C], C is 1 or 3.
-      labels: i32[N], index into `class_names`; of action units 0/1 i32[N, A].
+      labels: i32[N], index into `class_names`; for action units 0/1 i32[N, A].
       class_names: names of the K classes, or of the A units ("AU12").
-      train_clips: as `clips`, what training sees of each clip; None: the same.
+      train_clips: the clips that training sees, shaped as `clips`; None: the same.
       views: other arrays of each clip that the model takes, [N, ...], by name.
     """
 
@@ -54,7 +54,7 @@ class Dataset:
 
     @property
     def task(self) -> str:
-        """What the labels say: `emotion` or `au`."""
+        """The kind of the labels: `emotion` or `au`."""
         return "au" if self.labels.ndim == 2 else "emotion"
 
     @property
@@ -63,8 +63,11 @@ class Dataset:
         return pd.factorize(self.table["subject"], sort=True)[0].astype(np.int32)
 
     def on_host(self) -> dict[str, Any]:
-        """What the compiled step reads: `clips`, `labels`, `subjects`, `views` and, where training
-        sees other frames than evaluation, `train_clips`."""
+        """Arrays that are copied to the device for the compiled step.
+
+        They are `clips`, `labels`, `subjects`, `views` and, where training sees other frames than
+        evaluation, `train_clips`.
+        """
         names = ("clips", "labels", "subjects", "views")
         arrays = {name: getattr(self, name) for name in names}
         return arrays if self.train_clips is None else arrays | {"train_clips": self.train_clips}

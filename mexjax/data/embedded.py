@@ -36,7 +36,7 @@ def load_one(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.DataFram
         num_workers=num_cores(),
     )
     how = Magnifier(data.magnify, data.magnify_factor, data.magnify_weights, data.magnify_gain)
-    # Of key frames the apex alone, as of prepared clips.
+    # Only the apex of key frames is magnified, as in prepared clips.
     part = slice(1, 2) if data.view == "key_frames" else slice(None)
     if how.method != "none":
         for clip in clips:
@@ -90,8 +90,8 @@ def embedded_table(config: ConfigDict) -> pd.DataFrame:
 def embedded_clips(config: ConfigDict, names: Sequence[str], *, size_px: int) -> list[ClipFrames]:
     """All frames of the named clips of `data.name=synthetic`."""
     plan = synthetic.make_plan(_settings(config))
-    known = [clip.name for clip in plan.clips]
-    return [clip_frames(plan, known.index(name), size_px=size_px) for name in names]
+    order = [clip.name for clip in plan.clips]
+    return [clip_frames(plan, order.index(name), size_px=size_px) for name in names]
 
 
 def _settings(config: ConfigDict) -> synthetic.SyntheticConfig:
@@ -108,13 +108,13 @@ def _settings(config: ConfigDict) -> synthetic.SyntheticConfig:
 
 
 def _collection(data: ConfigDict) -> list[synthetic.SyntheticConfig]:
-    """Settings of each set; what differs from its default in `data.synthetic` rules."""
+    """Settings of each set; values of `data.synthetic` that differ from their defaults rule."""
     default = dataclasses.asdict(synthetic.SyntheticConfig())
     # A configuration read back from a file has lists where there were tuples.
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data.synthetic.items()}
-    given = {key: value for key, value in fields.items() if value != default[key]}
+    changes = {key: value for key, value in fields.items() if value != default[key]}
     for key in synthetic.FIXED:
-        if key in given:
+        if key in changes:
             raise ConfigError(
                 f"data.synthetic.{key} is fixed by each set of data.name={data.name};"
                 " data.collection says which sets there are and how large they are."
@@ -125,7 +125,7 @@ def _collection(data: ConfigDict) -> list[synthetic.SyntheticConfig]:
             data.collection.sets,
             scale=data.collection.scale,
             is_color=data.is_color,
-            **{**given, **size},
+            **{**changes, **size},
         )
     except ValueError as error:
         raise ConfigError(f"data.synthetic: {error}") from error

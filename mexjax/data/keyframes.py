@@ -19,7 +19,7 @@ The difference of two frames is the L2 norm over pixels and channels, of
     same_light  their difference after each was scaled to one mean (ours): light that flickers by
                 one percent changes more pixels than an expression does
 
-Of equal differences the candidate that is listed first wins.
+Among equal differences the candidate that is listed first wins.
 
 The norms of all pairs come from one matrix product, |a - b|^2 = |a|^2 + |b|^2 - 2 a b, of integers
 that float64 holds exactly: ties are ties.
@@ -36,12 +36,12 @@ from mexjax.errors import ConfigError, DataError, unknown_name
 
 WINDOWS = ("inward", "eq2", "alg1", "apex")
 DIFFERENCES = ("signed", "uint8_wrap", "same_light")
-_BLOCK = 1 << 18  # values of a frame converted to float64 at a time: bounds the memory
+_BLOCK = 1 << 18  # values of a frame converted to float64 at a time, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How key frames are chosen anew.
+    """A rule by which key frames are chosen anew.
 
     Attributes:
       window: one of `WINDOWS`.
@@ -81,7 +81,9 @@ def pairs(onset: int, apex: int, offset: int, length: int, rule: Rule) -> list[t
     """Candidates for (onset, apex) in the order in which ties are decided.
 
     Args:
-      onset, apex, offset: annotated places in the clip.
+      onset: annotated place of the onset in the clip.
+      apex: annotated place of the apex.
+      offset: annotated place of the offset.
       length: frames of the clip: no candidate lies outside.
       rule: window and lambda.
 
@@ -90,28 +92,29 @@ def pairs(onset: int, apex: int, offset: int, length: int, rule: Rule) -> list[t
     """
     near = reach(rule.lambda_rise, onset, apex)
     before = [apex - j for j in range(1, near + 1)]
-    found = [(onset, apex)]
+    candidates = [(onset, apex)]
     if rule.window in ("eq2", "apex"):
         onsets = range(onset, onset + (near if rule.window == "eq2" else 0) + 1)
         around = [apex, *(apex + s * j for j in range(1, near + 1) for s in (-1, 1))]
         last = min(length - 1, max(offset, apex))
-        found += [
+        candidates += [
             (o, a) for o in onsets for a in around if o < a <= last and (o, a) != (onset, apex)
         ]
-        return found
+        return candidates
     for o in range(onset + 1, onset + near + 1):
-        found += [(o, apex), *((o, a) for a in before)]
-    found += [(onset, a) for a in before]
+        candidates += [(o, apex), *((o, a) for a in before)]
+    candidates += [(onset, a) for a in before]
     # A lambda above one half would let the two windows cross.
-    found = [found[0], *(pair for pair in found[1:] if pair[0] < pair[1])]
-    return found[1:] if rule.window == "alg1" and len(found) > 1 else found
+    candidates = [candidates[0], *(pair for pair in candidates[1:] if pair[0] < pair[1])]
+    return candidates[1:] if rule.window == "alg1" and len(candidates) > 1 else candidates
 
 
 def offsets(apex: int, offset: int, chosen: int, length: int, rule: Rule) -> list[int]:
     """Candidates for the offset in the order in which ties are decided.
 
     Args:
-      apex, offset: annotated places; they set the reach.
+      apex: annotated place of the apex; it sets the reach together with the offset.
+      offset: annotated place of the offset.
       chosen: the new apex, which the new offset must not precede unless the annotated one does.
       length: frames of the clip.
       rule: window and lambda.
@@ -131,12 +134,14 @@ Differences = Callable[[Sequence[int], Sequence[int]], np.ndarray]
 def choose(
     differences: Differences, onset: int, apex: int, offset: int, length: int, rule: Rule
 ) -> tuple[int, int, int]:
-    """Chooses onset, apex and offset anew, by the differences of frames.
+    """Choose onset, apex and offset anew, by the differences of frames.
 
     Args:
       differences: (A places, B places) -> f64[A, B], by how much frame a differs from frame b, or
-        any function that grows with it. Asked for places within reach alone.
-      onset, apex, offset: annotated places. An offset before the apex stays.
+        any function that grows with it. It is asked for places within reach alone.
+      onset: annotated place of the onset.
+      apex: annotated place of the apex.
+      offset: annotated place of the offset; one before the apex stays.
       length: frames of the clip.
       rule: window and lambda.
 
@@ -155,9 +160,9 @@ def choose(
     first, second = (sorted({pair[side] for pair in candidates}) for side in (1, 0))
     between = differences(first, second)
     scores = [between[first.index(a), second.index(o)] for o, a in candidates]
-    onset, chosen = candidates[int(np.argmax(scores))]
-    later = offsets(apex, offset, chosen, length, rule)
-    return onset, chosen, later[int(np.argmax(differences([chosen], later)[0]))]
+    new_onset, new_apex = candidates[int(np.argmax(scores))]
+    later = offsets(apex, offset, new_apex, length, rule)
+    return new_onset, new_apex, later[int(np.argmax(differences([new_apex], later)[0]))]
 
 
 def reselect(
@@ -167,7 +172,9 @@ def reselect(
 
     Args:
       frames: u8[T, H, W, C]; only those within reach are read.
-      onset, apex, offset: annotated places in `frames`.
+      onset: annotated place of the onset in `frames`.
+      apex: annotated place of the apex.
+      offset: annotated place of the offset.
       rule: see `Rule`.
 
     Returns:
@@ -201,13 +208,14 @@ def squared_differences(a: np.ndarray, b: np.ndarray, difference: str = "signed"
         raise DataError(f"Frames must be 8-bit to be compared, found {a.dtype} and {b.dtype}.")
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     blocks = [slice(start, start + _BLOCK) for start in range(0, a.shape[1], _BLOCK)]
+    zero = np.zeros((len(a), len(b)))
     if difference == "uint8_wrap":
-        return sum(_wrapped_differences(a[:, block], b[:, block]) for block in blocks)
-    products = sum(_products(a[:, block], b[:, block]) for block in blocks)
-    squares = [sum(_squares(x[:, block]) for block in blocks) for x in (a, b)]
+        return sum((_wrapped_differences(a[:, block], b[:, block]) for block in blocks), zero)
+    products = sum((_products(a[:, block], b[:, block]) for block in blocks), zero)
+    squares = [sum((_squares(x[:, block]) for block in blocks), np.zeros(len(x))) for x in (a, b)]
     if difference == "signed":
         return squares[0][:, None] + squares[1] - 2 * products
-    # To mean 128. A black frame stays black.
+    # Each frame is scaled to mean 128; a black frame stays black.
     gain = [128 / np.maximum(x.mean(axis=1, dtype=np.float64), 1.0) for x in (a, b)]
     lit = (squares[0] * gain[0] ** 2)[:, None] + squares[1] * gain[1] ** 2
     return np.round(lit - 2 * products * gain[0][:, None] * gain[1], 6)
@@ -222,6 +230,6 @@ def _squares(a: np.ndarray) -> np.ndarray:
 
 
 def _wrapped_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The differences wrap modulo 256 before they are squared: no product of matrices does that."""
+    """Squares of differences that wrap modulo 256, which no product of matrices gives."""
     rows = [np.square(x - b, dtype=np.int64).sum(axis=1) for x in a]
     return np.stack(rows).astype(np.float64)

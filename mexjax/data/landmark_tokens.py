@@ -1,4 +1,4 @@
-"""From landmarks to the image patches that show each action unit (Micro-AU CLIP)."""
+"""The image patches that show each action unit, by the landmarks in them (Micro-AU CLIP)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.sampling import nearest_frame
 from mexjax.errors import ConfigError, DataError, unknown_name
 
-# Landmarks (iBUG, from 0) that show each action unit: Micro-AU CLIP, Table I. Only so counted are
-# 48, 54 the corners of the mouth and 19 to 24 symmetric; 38, 41, 44, 47 are not, as printed.
+# Landmarks (iBUG, from 0) that show each action unit: Micro-AU CLIP, Table I. Only if they are
+# counted from 0, 48 and 54 are the corners of the mouth and 19 to 24 are symmetric; 38, 41, 44, 47
+# are printed like this and are not symmetric.
 AU_LANDMARKS: dict[int, tuple[int, ...]] = {
     1: (19, 20, 21, 22, 23, 24),
     2: (19, 20, 21, 22, 23, 24),
@@ -31,9 +32,9 @@ def landmark_tokens(
 ) -> np.ndarray:
     """i32[A, 6]: for each action unit the patches in which its landmarks lie, then -1.
 
-    Patches of a `grid` x `grid` division of the crop, counted row by row from 0 (a class token not
-    counted). Repeated patches stay: a patch with two landmarks counts twice. Landmarks are those
-    found nearest to the apex, which is not magnified.
+    The patches are those of a `grid` x `grid` division of the crop, counted row by row from 0
+    without a class token. A patch with two landmarks counts twice. The landmarks are those of the
+    frame nearest to the apex, which is not magnified.
     """
     for au in aus:
         if au not in AU_LANDMARKS:

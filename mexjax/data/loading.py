@@ -1,4 +1,4 @@
-"""From a configuration to a `Dataset`."""
+"""A configuration becomes a `Dataset`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from mexjax.protocol.splits import label_table
 
 CONTROLS = ("none", "static", "shuffled_labels")
 SPLITS = ("train", "all")
-# Of data.key_frames: of embedded datasets, whose key frames are known, and of prepared ones.
+# Values of data.key_frames.choice: for embedded datasets, whose true key frames are known, and for
+# prepared ones.
 CHOICES = (("annotated", "reselected", "fft_apex", "true"), ("annotated", "reselected", "fft_apex"))
-# Views with a number of frames of their own: what data.num_frames must be.
+# Some views have a number of frames of their own, which data.num_frames must be.
 FRAMES = {"key_frames": (3, "onset, apex and offset"), "flow_image": (1, "one image")}
 
 
-# How the table and the clips u8[N,T,S,S,C] of a `data.name` are loaded.
+# A source loads the table and the clips u8[N,T,S,S,C] of a `data.name`.
 Source = Callable[[ConfigDict, str, Takes], tuple[pd.DataFrame, np.ndarray]]
 SOURCES: dict[str, Source] = {
     "prepared": load_prepared,
@@ -47,7 +48,7 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
 
     Args:
       config: the whole configuration.
-      takes: what the model takes of it.
+      takes: the parts of a dataset that the model takes.
 
     Raises:
       ConfigError: an unknown dataset, control or class count.
@@ -68,7 +69,7 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
             f" are {', '.join(sorted(set(table['emotion'])))}. Set protocol.classes to fit."
         )
     sets = [clips, source(config, choice, takes)[1]] if is_only_train else [clips]
-    table, labels = table[keep].reset_index(drop=True), labels[keep]
+    table, labels = table.take(np.flatnonzero(keep)).reset_index(drop=True), labels[keep]
     sets = [_as_configured(clips[keep], data) for clips in sets]
     if takes.has_flow:
         sets = [_with_flow(clips, config) for clips in sets]
@@ -96,18 +97,18 @@ def _check(config: ConfigDict, takes: Takes) -> None:
                 f"data.{key}={data[key]!r} is for prepared datasets; data.name={data.name} takes"
                 " none. Add --config.data.name=prepared."
             )
-    for key, value, known in (
+    for key, value, choices in (
         ("data.view", data.view, takes.views),
         ("protocol.task", config.protocol.task, takes.tasks),
     ):
-        if value not in known:
-            raise ConfigError(f"{key}={value!r}: {takes.model} takes {' or '.join(known)}.")
+        if value not in choices:
+            raise ConfigError(f"{key}={value!r}: {takes.model} takes {' or '.join(choices)}.")
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
     choice, splits = data.key_frames.choice, data.key_frames.splits
-    known = CHOICES[data.name == "prepared"]
-    if choice not in known:
-        raise ConfigError(unknown_name(f"data.key_frames.choice of {data.name}", choice, known))
+    choices = CHOICES[data.name == "prepared"]
+    if choice not in choices:
+        raise ConfigError(unknown_name(f"data.key_frames.choice of {data.name}", choice, choices))
     if splits not in SPLITS:
         raise ConfigError(unknown_name("data.key_frames.splits", splits, SPLITS))
     if choice != "annotated" and data.view != "key_frames":
@@ -182,7 +183,7 @@ def load_table(config: ConfigDict) -> pd.DataFrame:
     """The table of all clips of `config.data`, without any image.
 
     Raises:
-      ConfigError, DataError: as of `load`.
+      ConfigError, DataError: the same as from `load`.
     """
     if config.data.name not in SOURCES:
         raise ConfigError(unknown_name("dataset", config.data.name, SOURCES))

@@ -1,7 +1,7 @@
 """The manifest: one Parquet table of clips, one row each, the same for every dataset.
 
-`BASE` is what every table of clips has, `READING` what a reader of a dataset adds, `PREPARED` what
-preparation adds. Other columns are kept as they are.
+`BASE` holds the columns of every table of clips, `READING` those that a reader of a dataset adds,
+`PREPARED` those that preparation adds. Other columns are kept as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BASE: dict[str, pa.DataType] = {
     "subject": _TEXT,  # casme2/01: the same number in two datasets is not the same person
     "clip": _TEXT,  # unique inside its subject
     "onset": _INT,  # frame numbers as in the release
-    "apex": _INT,  # always filled; `notes` says how where it was not annotated
+    "apex": _INT,  # always filled; `notes` says so where it was not annotated
     "offset": _INT,
     "fps": pa.float64(),
     "n_frames": _INT,  # offset - onset + 1, whether or not the files are there
@@ -37,12 +37,12 @@ BASE: dict[str, pa.DataType] = {
 }
 READING: dict[str, pa.DataType] = {
     "frame_folder": _TEXT,  # below the root, with "/"; a video file where frames are not files
-    "num_missing_frames": _INT,  # of n_frames
+    "num_missing_frames": _INT,  # how many of n_frames are not there
 }
 PREPARED: dict[str, pa.DataType] = {
     "num_stored": _INT,  # frames in the record
     "shard": _TEXT,
-    "sha256": _TEXT,  # of the record
+    "sha256": _TEXT,  # hash of the record
 }
 COLUMNS: dict[str, pa.DataType] = BASE | READING | PREPARED
 
@@ -151,13 +151,13 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _refuse_missing(found: Iterable[str], required: Iterable[str], what: str) -> None:
-    found = list(found)
-    missing = [name for name in required if name not in found]
+def _refuse_missing(names: Iterable[str], required: Iterable[str], what: str) -> None:
+    names = list(names)
+    missing = [name for name in required if name not in names]
     if missing:
         raise DataError(
             f"{what} lacks the columns {', '.join(missing)}; it has"
-            f" {', '.join(map(str, found)) or 'none'}. Prepare the dataset again."
+            f" {', '.join(map(str, names)) or 'none'}. Prepare the dataset again."
         )
 
 

@@ -44,8 +44,8 @@ def load_prepared(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.Dat
 
 
 def read_table(config: ConfigDict) -> pd.DataFrame:
-    """The rows of the prepared datasets that are wanted."""
-    # Imported here: the readers of records take a second, and the embedded dataset needs none.
+    """The rows of the prepared datasets that `data.datasets` asks for."""
+    # These are imported here: they take a second, and the embedded dataset needs none of them.
     from mexjax.data.manifest import COLUMNS, read_manifest
     from mexjax.data.records import MANIFEST, RECORD
 
@@ -62,12 +62,13 @@ def read_table(config: ConfigDict) -> pd.DataFrame:
             " python -m mexjax.prepare command again; it goes on from what is there."
         )
     table = read_manifest(root / MANIFEST, required=COLUMNS)
-    known = list(dict.fromkeys(table["dataset"]))
+    names = list(dict.fromkeys(table["dataset"]))
     for name in data.datasets:
-        if name not in known:
-            raise ConfigError(unknown_name("dataset in data.datasets", str(name), known))
+        if name not in names:
+            raise ConfigError(unknown_name("dataset in data.datasets", str(name), names))
     if data.datasets:
-        table = table[table["dataset"].isin(list(data.datasets))].reset_index(drop=True)
+        rows = np.flatnonzero(table["dataset"].isin(list(data.datasets)))
+        table = table.take(rows).reset_index(drop=True)
     return table
 
 
@@ -98,11 +99,11 @@ def prepared_views(
 
 
 def _check_landmarks(config: ConfigDict, table: pd.DataFrame) -> None:
-    """Refuse landmarks that were found in several ways: clips would differ by how, not by what."""
+    """Refuse landmarks of several sources: clips would differ by the source, not by the face."""
     counts = table["landmark_source"].value_counts()
     if len(counts) > 1 and not config.data.may_mix_landmarks:
-        found = ", ".join(f"{name} ({count} clips)" for name, count in counts.items())
+        sources = ", ".join(f"{name} ({count} clips)" for name, count in counts.items())
         raise DataError(
-            f"The landmarks of these clips come from several sources: {found}. Prepare the dataset"
-            " again with one that finds every face, or set data.may_mix_landmarks=True."
+            f"The landmarks of these clips come from several sources: {sources}. Prepare the"
+            " dataset again with one that finds every face, or set data.may_mix_landmarks=True."
         )

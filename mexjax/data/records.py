@@ -9,8 +9,8 @@ eight bytes of length, a JSON header, raw arrays; nothing in it can run) with
     landmarks        f32[K,68,2]  x, y in px of the crop
     landmark_frames  i64[K]       the frames that these belong to
 
-and, as metadata, `clip`: JSON with the `id` of the clip and the `schema_version`. What the
-annotation says of a clip (onset, apex, offset, fps) is in the manifest, not here. Beside every
+and, as metadata, `clip`: JSON with the `id` of the clip and the `schema_version`. The annotation of
+a clip (onset, apex, offset, fps) is in the manifest, not here. Beside every
 `x.arrayrecord` lies `x.json` with the ids of its clips in the order of the records.
 """
 
@@ -33,13 +33,13 @@ from mexjax.data.clip_frames import ClipFrames
 from mexjax.errors import DataError
 
 SCHEMA_VERSION = 1
-MANIFEST, RECORD = "manifest.parquet", "preparation.json"  # of a prepared folder
+MANIFEST, RECORD = "manifest.parquet", "preparation.json"  # files of a prepared folder
 READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # for access at random
-MAX_SIDE_PX = 4096  # a larger crop is not of this program's making
+MAX_SIDE_PX = 4096  # this program makes no larger crop
 _ADVICE = "Delete the shard and its .json and run the preparation again: it makes that one anew."
 
-# On faces of 256 px a quarter faster to write than OpenCV's own settings, and a little smaller:
-# what sensor noise leaves has no repetitions worth a search. Older versions choose the filter.
+# These settings write faces of 256 px a quarter faster than OpenCV's own, and a little smaller:
+# sensor noise leaves no repetitions worth a search. Older versions choose the filter themselves.
 _PNG_OPTIONS = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):
     _PNG_OPTIONS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG]
@@ -87,7 +87,8 @@ def pack(
         "landmarks": np.ascontiguousarray(landmarks, np.float32),
         "landmark_frames": np.asarray(landmark_frames, np.int64),
     }
-    # One entry, because several come out in any order, and equal clips must give equal bytes.
+    # There is one entry, because several come out in any order, and equal clips must give equal
+    # bytes.
     metadata = json.dumps({"id": name, "schema_version": SCHEMA_VERSION})
     return safetensors.numpy.save(arrays, {"clip": metadata})
 
@@ -101,7 +102,7 @@ def decode(data: bytes, row: Row, *, nearest: Sequence[int] | None = None) -> Cl
       nearest: frame numbers; decode only the frames nearest to them, each once, in time order.
 
     Raises:
-      DataError: a damaged record, one of another clip, or one of another version.
+      DataError: a damaged record, one of another clip or of another version, or no frame number.
     """
     name = clip_id(row)
     if row.get("sha256") and hashlib.sha256(data).hexdigest() != row["sha256"]:
@@ -109,7 +110,7 @@ def decode(data: bytes, row: Row, *, nearest: Sequence[int] | None = None) -> Cl
     try:
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["clip"])
-        found, version = metadata["id"], int(metadata["schema_version"])
+        stored_name, version = metadata["id"], int(metadata["schema_version"])
         arrays = safetensors.numpy.load(data)
         png, numbers = arrays["png"], arrays["numbers"]
         ends = np.cumsum(arrays["png_sizes"])
@@ -121,26 +122,28 @@ def decode(data: bytes, row: Row, *, nearest: Sequence[int] | None = None) -> Cl
             f"The record of clip {name} has layout version {version}, this mexjax reads"
             f" {SCHEMA_VERSION}. Prepare the dataset again, into another folder."
         )
-    if found != name:
-        raise _damaged(name, row, f"it holds clip {found}")
+    if stored_name != name:
+        raise _damaged(name, row, f"it holds clip {stored_name}")
     if not len(numbers) == len(ends) > 0 or ends[-1] != png.size or (np.diff(ends) <= 0).any():
         raise _damaged(name, row, "the sizes of its frames contradict each other")
-    chosen = np.arange(len(ends))
+    rows = np.arange(len(ends))
     if nearest is not None:
-        chosen = np.unique([np.abs(numbers - wanted).argmin() for wanted in nearest])
+        rows = np.unique([np.abs(numbers - number).argmin() for number in nearest])
     starts = np.concatenate([[0], ends[:-1]])
     frames: np.ndarray | None = None
-    for place, i in enumerate(chosen):
+    for place, i in enumerate(rows):
         frame = _decode_frame(png[starts[i] : ends[i]])
         if frame is None or (frames is not None and frame.shape != frames.shape[1:]):
             raise _damaged(name, row, f"its frame {i} is no image like the others")
         if frames is None:
-            frames = np.empty((len(chosen), *frame.shape), np.uint8)
+            frames = np.empty((len(rows), *frame.shape), np.uint8)
         frames[place] = frame
+    if frames is None:
+        raise DataError(f"No frame of clip {name} was asked for. Give at least one frame number.")
     return ClipFrames(
         id=name,
         frames=frames,
-        numbers=numbers[chosen],
+        numbers=numbers[rows],
         onset=int(row["onset"]),
         apex=int(row["apex"]),
         offset=int(row["offset"]),

@@ -1,4 +1,4 @@
-"""Which frames of a clip a model sees: every rule that the papers and their code use.
+"""Rules that choose the frames of a clip that a model sees: all of the papers and their code.
 
 `rule` is one of
 
@@ -26,7 +26,7 @@ SHORT = ("replicate", "refuse")
 
 
 def _linspace(length: int, num: int, offset: float) -> np.ndarray:
-    # In integers: np.linspace may land a rounding error below a whole number.
+    # Integers are exact: np.linspace may land a rounding error below a whole number.
     return np.arange(num) * (length - 1) // max(num - 1, 1)
 
 
@@ -60,10 +60,10 @@ def sample_indices(
 
     Args:
       length: frames of the clip, T.
-      num: frames wanted, n.
+      num: number of frames to choose, n.
       rule: a key of `RULES` (see the module).
-      offset: of `segment`: place in each segment, in [0, 1).
-      short: what becomes of a clip with T < n: `replicate` its last frame, or `refuse`.
+      offset: place in each segment, in [0, 1); only `segment` reads it.
+      short: treatment of a clip with T < n: `replicate` its last frame, or `refuse` it.
 
     Returns:
       i64[n], never falling, each in [0, T).

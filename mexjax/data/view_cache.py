@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mexjax.files import TEMPORARIES, replacing
 
 FOLDER = "views"
 _ARRAY, _ABOUT = "data.npy", "params.json"
-# What of a row decides the view of its clip, besides the order of the rows.
+# These columns decide the view of a clip, besides the order of the rows.
 _COLUMNS = ("subject", "clip", "onset", "apex", "offset", "sha256")
 _ABANDONED_S = 24 * 3600.0  # age from which an unfinished file is of a killed process
 
@@ -42,8 +42,8 @@ def cached(
     Args:
       root: folder of the prepared dataset.
       manifest: N rows.
-      name: of the view.
-      about: parameters and version; what JSON can hold.
+      name: name of the view.
+      about: parameters and version, of types that JSON can hold.
       compute: row -> array, of one shape and dtype for all rows; called by several threads.
       progress: called with (clips done, N).
       num_workers: threads.
@@ -65,8 +65,8 @@ def cached(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
-        described = {"view": name, **about, "num_clips": len(rows)}
-        text = json.dumps(described, indent=2, sort_keys=True) + "\n"
+        content = {"view": name, **about, "num_clips": len(rows)}
+        text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         with replacing(folder / _ABOUT) as place:
             place.write_text(text, encoding="utf-8")
         with replacing(folder / _ARRAY) as place:
@@ -82,7 +82,7 @@ def cached(
     return array
 
 
-def _digest(rows: list[Row], about: Mapping[str, Any]) -> str:
+def _digest(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     keys = []
     for row in rows:
         if not row.get("sha256"):
@@ -112,7 +112,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 def _make(
     path: Path,
-    rows: list[Row],
+    rows: Sequence[Row],
     name: str,
     compute: Callable[[Row], np.ndarray],
     progress: Progress | None,
@@ -128,18 +128,18 @@ def _make(
     array[0] = first
 
     def fill(index: int) -> None:
-        made = _computed(rows[index], name, compute)
-        if made.shape != first.shape or made.dtype != first.dtype:
+        view = _computed(rows[index], name, compute)
+        if view.shape != first.shape or view.dtype != first.dtype:
             raise DataError(
-                f"{_id(rows[index])}: the view {name} is {made.dtype}{list(made.shape)}, that of"
+                f"{_id(rows[index])}: the view {name} is {view.dtype}{list(view.shape)}, that of"
                 f" {_id(rows[0])} {first.dtype}{list(first.shape)}."
             )
-        array[index] = made
+        array[index] = view
 
     if progress is not None:
         progress(1, len(rows))
-    # Threads: the work is in OpenCV, numpy and XLA, which release the interpreter's lock, and a
-    # process that holds JAX must not fork.
+    # Threads do it: the work is in OpenCV, numpy and XLA, which release the interpreter's lock, and
+    # a process that holds JAX must not fork.
     pool = ThreadPoolExecutor(num_workers)
     try:
         pending = [pool.submit(fill, index) for index in range(1, len(rows))]
@@ -156,8 +156,8 @@ def _computed(row: Row, name: str, compute: Callable[[Row], np.ndarray]) -> np.n
     try:
         return np.asarray(compute(row))
     except ConfigError:
-        raise  # about the parameters, the same for every clip
-    except ValueError as error:  # DataError too
+        raise  # it is about the parameters, the same for every clip
+    except ValueError as error:  # a DataError is one too
         text = str(error)
         clip = _id(row)
         raise DataError(text if clip in text else f"View {name} of clip {clip}: {text}") from error

@@ -48,8 +48,8 @@ def key_places(clip: ClipFrames) -> tuple[int, int, int]:
     """
     places = annotated(clip)
     numbers = clip.numbers[places]
-    found = [int(places[nearest_frame(numbers, n)]) for n in (clip.onset, clip.apex, clip.offset)]
-    return found[0], found[1], found[2]
+    keys = [int(places[nearest_frame(numbers, n)]) for n in (clip.onset, clip.apex, clip.offset)]
+    return keys[0], keys[1], keys[2]
 
 
 def chosen_places(
@@ -58,10 +58,10 @@ def chosen_places(
     """Places of onset, apex and offset as annotated, or chosen anew.
 
     Args:
-      clip: as stored; what lies outside onset and offset is looked at only if the rule does.
+      clip: stored frames; those outside onset and offset are read only if the rule reads them.
       choice: one of `CHOICES`.
-      rule: of `reselected`.
-      is_color: whether colours are compared, or luma.
+      rule: rule of the choice `reselected`.
+      is_color: True if colours are compared, False if luma is.
 
     Raises:
       ConfigError: an unknown choice.
@@ -80,7 +80,7 @@ def chosen_places(
 
 
 def pair_places(clip: ClipFrames, part: str) -> tuple[int, int]:
-    """Places of the reference and of the apex: of `rise` the onset, of `fall` the offset.
+    """Places of the reference (the onset for `rise`, the offset for `fall`) and of the apex.
 
     Raises:
       ConfigError: an unknown part.
@@ -123,13 +123,13 @@ def resized(frames: np.ndarray, size_px: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Magnifier:
-    """How motion is magnified.
+    """A way to magnify motion.
 
     Attributes:
       method: one of `METHODS`.
       factor: total displacement, 1 is the identity.
-      weights: of `magnet`, path of a checkpoint (`mexjax.interop.magnet`).
-      gain: of `magnet`, one of `mexjax.nn.magnet.GAINS`.
+      weights: path of a checkpoint for `magnet` (`mexjax.interop.magnet`).
+      gain: meaning of the factor for `magnet`, one of `mexjax.nn.magnet.GAINS`.
 
     Raises:
       ConfigError: an unknown method, a factor that is not positive, or `magnet` without weights.
@@ -148,7 +148,7 @@ class Magnifier:
         if (self.method == "magnet") != bool(self.weights):
             raise ConfigError(
                 f"Magnification {self.method!r} with weights={self.weights!r}: a checkpoint belongs"
-                " to the method magnet, and magnet needs one (docs/micro_au_clip.md says which)."
+                " to the method magnet, and magnet needs one, see docs/papers/micro_au_clip.md."
             )
 
     @functools.cached_property
@@ -185,8 +185,10 @@ def magnified(reference: np.ndarray, frames: np.ndarray, magnifier: Magnifier) -
     first = reference.astype(np.float32) / 255
     out = []
     for frame in frames:
-        # One at a time: the bands of a frame take fifty times its memory.
-        moved = magnification.magnify(first, frame.astype(np.float32) / 255, factor, method=method)
+        # Frames go one at a time: the bands of a frame take fifty times its memory.
+        image = frame.astype(np.float32) / 255
+        # NumPy arrays go into it as they are, which its annotation does not say.
+        moved = magnification.magnify(first, image, factor, method=method)  # pyright: ignore[reportArgumentType]
         out.append(np.round(np.asarray(moved) * 255).astype(np.uint8))
     return np.stack(out)
 
@@ -200,14 +202,14 @@ def _by_network(reference: np.ndarray, frames: np.ndarray, magnifier: Magnifier)
     pad = ((0, -height % MULTIPLE_PX), (0, -width % MULTIPLE_PX), (0, 0))
     is_color = frames.shape[-1] == 3
 
-    def prepared(frame: np.ndarray) -> np.ndarray:
+    def network_input(frame: np.ndarray) -> np.ndarray:
         colored = np.pad(with_channels(frame[None], True)[0], pad, mode="symmetric")
         return colored[None].astype(np.float32) / 127.5 - 1
 
     gain = np.float32(gain_of(magnifier.factor, magnifier.gain))
     out = []
     for frame in frames:
-        moved = np.asarray(run(variables, prepared(reference), prepared(frame), gain))[0]
+        moved = np.asarray(run(variables, network_input(reference), network_input(frame), gain))[0]
         levels = np.clip(np.round((moved[:height, :width] + 1) * 127.5), 0, 255).astype(np.uint8)
         out.append(with_channels(levels[None], is_color)[0])
     return np.stack(out)

@@ -46,8 +46,8 @@ from mexjax.ops import flow as optical
 
 _NO_MAGNIFIER, _PHASE = Magnifier(), Magnifier("phase")
 _RULE = keyframes.Rule()
-# Fields whose parameter has another name than the field.
-_PARAMETER_NAMES = {(Magnifier, "method"): "magnify"}
+# The parameters of these fields have other names than the fields.
+_PARAMETER_NAMES: dict[tuple[type, str], str] = {(Magnifier, "method"): "magnify"}
 _FIXED_SCALE = 4.0 / 3.0  # px of a 224 px image and factor 1 that fill a flow image's range
 
 
@@ -68,8 +68,8 @@ def uniform(
     Each frame may be magnified against the onset.
     """
     places = annotated(clip)
-    chosen = sample_indices(len(places), num_frames, rule=rule, offset=offset, short=short)
-    frames = with_channels(clip.frames[places[chosen]], is_color)
+    indices = sample_indices(len(places), num_frames, rule=rule, offset=offset, short=short)
+    frames = with_channels(clip.frames[places[indices]], is_color)
     onset = with_channels(clip.frames[places[:1]], is_color)[0]
     return resized(magnified(onset, frames, magnifier), size_px)
 
@@ -131,7 +131,7 @@ def _flow_field(
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """A view and what it can be asked for.
+    """A view and its parameters.
 
     Attributes:
       function: `(clip, *, ...) -> np.ndarray`; the default of each argument has its type.
@@ -156,7 +156,7 @@ class View:
         complete = self.complete(params)
         arguments = {}
         for name, default in self._defaults().items():
-            if dataclasses.is_dataclass(default):
+            if dataclasses.is_dataclass(default) and not isinstance(default, type):
                 fields = _parameters(name, default)
                 values = {field: complete[key] for key, (field, _) in fields.items()}
                 arguments[name] = dataclasses.replace(default, **values)
@@ -170,28 +170,28 @@ class View:
         Raises:
           ConfigError: an unknown parameter, or a value of another type than its default's.
         """
-        known = {
+        defaults = {
             key: value
             for name, default in self._defaults().items()
             for key, (_, value) in _parameters(name, default).items()
         }
-        complete = dict(known)
+        complete = dict(defaults)
         for name, value in params.items():
-            if name not in known:
+            if name not in defaults:
                 view = self.function.__name__
-                raise ConfigError(unknown_name(f"parameter of the view {view}", name, known))
-            complete[name] = _of_type(name, value, known[name])
+                raise ConfigError(unknown_name(f"parameter of the view {view}", name, defaults))
+            complete[name] = _of_type(name, value, defaults[name])
         return complete
 
     def _defaults(self) -> dict[str, Any]:
-        """Keyword argument of the function -> its default."""
+        """The default of each keyword argument of the function."""
         arguments = inspect.signature(self.function).parameters.values()
         return {a.name: a.default for a in arguments if a.kind is a.KEYWORD_ONLY}
 
 
 def _parameters(name: str, default: Any) -> dict[str, tuple[str, Any]]:
-    """Parameter -> field and default: those of a dataclass, or the argument itself."""
-    if not dataclasses.is_dataclass(default):
+    """Field and default by parameter: those of a dataclass, or the argument itself."""
+    if not dataclasses.is_dataclass(default) or isinstance(default, type):
         return {name: (name, default)}
     return {
         _PARAMETER_NAMES.get((type(default), field.name), field.name): (
@@ -236,14 +236,14 @@ def compute_view(
 ) -> np.ndarray:
     """A view of every clip of a prepared dataset, computed once and then read from disk.
 
-    Kept in `root/views/<name>-<hash>/`; the hash is of the parameters, of the view's version and of
-    the clips (their bytes and key frames), so nothing outdated is ever read.
+    It is kept in `root/views/<name>-<hash>/`. The hash covers the parameters, the view's version
+    and the clips (their bytes and key frames), so nothing outdated is ever read.
 
     Args:
       root: folder of the prepared dataset.
-      manifest: the rows wanted, N of them.
+      manifest: N rows of the manifest.
       name: a key of `VIEWS`.
-      params: of the view; the others have their defaults.
+      params: parameters of the view; the others have their defaults.
       progress: called with (clips done, clips in all).
       num_workers: threads; None: one a core. The result does not depend on it.
 

@@ -36,7 +36,7 @@ def network_from_torch(
     Args:
       name: a key of `NETWORKS`.
       state: a mapping of arrays, or a path (see `read_state`).
-      **kwargs: for the network's own file.
+      **kwargs: options of `from_torch` in the network's own module.
 
     Returns:
       The linen module and its variables.

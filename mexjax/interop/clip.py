@@ -31,15 +31,15 @@ from mexjax.nn.vit import ACTIVATIONS
 log = logging.getLogger(__name__)
 
 NAMINGS = ("openai", "huggingface")
-# Beside the weights in OpenAI's own archives, and nowhere else.
+# These scalars are beside the weights in OpenAI's own archives, and nowhere else.
 _OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
 _PATCH = {
     "openai": "visual.conv1.weight",
     "huggingface": "vision_model.embeddings.patch_embedding.weight",
 }
-_HEAD_WIDTH = 64  # of every published CLIP
+_HEAD_WIDTH = 64  # channels of a head of every published CLIP
 
-# (naming, tower) -> what stands before and after the number of a block.
+# (naming, tower) -> the name before the number of a block.
 _BLOCKS = {
     ("openai", "image"): "visual.transformer.resblocks",
     ("openai", "text"): "transformer.resblocks",
@@ -62,7 +62,7 @@ _IN_BLOCK = {
         "fc2": "mlp.fc2",
     },
 }
-# Tensors outside the blocks: path here -> (OpenAI, Hugging Face).
+# Names of the tensors outside the blocks: path here -> (OpenAI, Hugging Face).
 _ALONE = {
     "image/embed/kernel": (_PATCH["openai"], _PATCH["huggingface"]),
     "image/embed/class_token": (
@@ -136,7 +136,7 @@ def variable_shapes(module: Clip) -> dict[str, Any]:
 
 
 def find_naming(state: Mapping[str, Any]) -> str:
-    """Whose names a state dict has: `openai` (open_clip has the same) or `huggingface`.
+    """The naming of a state dict: `openai` (open_clip has the same) or `huggingface`.
 
     Raises:
       DataError: neither.
@@ -144,10 +144,10 @@ def find_naming(state: Mapping[str, Any]) -> str:
     for naming, name in _PATCH.items():
         if name in state:
             return naming
-    known = ", ".join(sorted(state)[:3])
+    first = ", ".join(sorted(state)[:3])
     raise DataError(
         f"No CLIP with a vision transformer: expected {_PATCH['openai']} (OpenAI, open_clip) or"
-        f" {_PATCH['huggingface']} (Hugging Face) among the {len(state)} tensors; found {known} ..."
+        f" {_PATCH['huggingface']} (Hugging Face) among the {len(state)} tensors; found {first} ..."
     )
 
 
@@ -156,13 +156,14 @@ def find_size(
 ) -> ClipSize:
     """The size of the network that a state dict holds.
 
-    The number of heads is in no tensor: every published CLIP has one for 64 channels; a network of
-    a size in `SIZES` has that one's.
+    The number of heads is in no tensor: every published CLIP has one for 64 channels. A network of
+    a size in `SIZES` has the heads of that size.
 
     Args:
-      state: from `read_state`.
-      naming: from `find_naming`.
-      image_heads, text_heads: 0: as above.
+      state: result of `read_state`.
+      naming: result of `find_naming`.
+      image_heads: heads of the image transformer; 0: as above.
+      text_heads: heads of the text transformer; 0: as above.
 
     Raises:
       DataError: tensors missing that tell the size, or channels that 64 does not divide.
@@ -177,8 +178,8 @@ def find_size(
 
     def tower(kind: str, width: int, num_heads: int) -> TowerSize:
         prefix = re.escape(_BLOCKS[naming, kind])
-        found = [re.match(rf"{prefix}\.(\d+)\.", name) for name in state]
-        depth = 1 + max((int(m[1]) for m in found if m), default=-1)
+        matches = [re.match(rf"{prefix}\.(\d+)\.", name) for name in state]
+        depth = 1 + max((int(match[1]) for match in matches if match), default=-1)
         hidden = f"{_BLOCKS[naming, kind]}.0.{_IN_BLOCK[naming]['fc1']}.weight"
         mlp_width = state[hidden].shape[0] if hidden in state else 4 * width
         return TowerSize(width, depth, num_heads, mlp_width)
@@ -195,38 +196,39 @@ def find_size(
         vocabulary=vocabulary,
         embed_width=projection[1] if naming == "openai" else projection[0],
     )
-    known = next((found for s in SIZES.values() if (found := _with_heads(size, s))), None)
-    if known is None and not (width % _HEAD_WIDTH or text_width % _HEAD_WIDTH):
+    candidates = (_with_heads(size, other) for other in SIZES.values())
+    full = next((candidate for candidate in candidates if candidate), None)
+    if full is None and not (width % _HEAD_WIDTH or text_width % _HEAD_WIDTH):
         heads = (width // _HEAD_WIDTH, text_width // _HEAD_WIDTH)
         image, text = (
             dataclasses.replace(t, num_heads=n)
             for t, n in zip((size.image, size.text), heads, strict=True)
         )
-        known = dataclasses.replace(size, image=image, text=text)
+        full = dataclasses.replace(size, image=image, text=text)
     if image_heads and text_heads:
         return size
-    if known is None:
+    if full is None:
         raise DataError(
             f"The number of attention heads of a CLIP of widths {width} and {text_width} cannot be"
             " read off its weights: published ones have a head for 64 channels. Give image_heads"
             " and text_heads."
         )
-    return known
+    return full
 
 
 def _with_heads(size: ClipSize, other: ClipSize) -> ClipSize | None:
     """`size` with the heads of a known one, if it is that in all but its texts."""
     image, text = (
-        dataclasses.replace(own, num_heads=their.num_heads)
-        for own, their in ((size.image, other.image), (size.text, other.text))
+        dataclasses.replace(tower, num_heads=like.num_heads)
+        for tower, like in ((size.image, other.image), (size.text, other.text))
     )
-    found = dataclasses.replace(size, image=image, text=text)
-    same = {"context": other.context, "vocabulary": other.vocabulary}
-    return found if dataclasses.replace(found, **same) == other else None
+    full = dataclasses.replace(size, image=image, text=text)
+    texts = {"context": other.context, "vocabulary": other.vocabulary}
+    return full if dataclasses.replace(full, **texts) == other else None
 
 
 def read_beside(path: Path) -> dict[str, str]:
-    """The activation that a file's own folder tells: it is in no tensor.
+    """The activation that the folder of a file of weights tells, since no tensor holds it.
 
     Hugging Face's `config.json` and open_clip's `open_clip_config.json` have it.
 
@@ -234,9 +236,9 @@ def read_beside(path: Path) -> dict[str, str]:
       {"activation": ...}, or nothing.
     """
     for name in ("config.json", "open_clip_config.json"):
-        found = _activation_in(path.parent / name)
-        if found:
-            return {"activation": found}
+        activation = _activation_in(path.parent / name)
+        if activation:
+            return {"activation": activation}
     return {}
 
 
@@ -252,7 +254,7 @@ def _activation_in(path: Path) -> str | None:
     for part in (content.get("vision_config"), content):
         if isinstance(part, dict) and "hidden_act" in part:
             return part["hidden_act"] if part["hidden_act"] in ACTIVATIONS else None
-    # Hugging Face leaves out what its class has by default, which is OpenAI's.
+    # Hugging Face leaves out the default of its class, which is OpenAI's activation.
     return "quick_gelu" if content.get("model_type") == "clip" else None
 
 
@@ -266,10 +268,11 @@ def from_torch(
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
-      state: from `read_state`; the naming and all sizes are read off it.
-      activation: `quick_gelu` or `gelu`. Empty: `quick_gelu`, and a line of the log says so
-        unless the weights are an archive of OpenAI's own, which alone has three more scalars.
-      image_heads, text_heads: of the attention; 0: see `find_size`.
+      state: result of `read_state`; the naming and all sizes are read off it.
+      activation: `quick_gelu` or `gelu`. If empty, it is `quick_gelu`, and a line of the log says
+        so unless the weights are an archive of OpenAI's own, which alone has three more scalars.
+      image_heads: heads of the image transformer; 0: see `find_size`.
+      text_heads: heads of the text transformer; 0: see `find_size`.
 
     Raises:
       ConfigError: an unknown activation.
@@ -286,21 +289,21 @@ def from_torch(
     module = Clip(size, activation or "quick_gelu")
     if module.activation not in ACTIVATIONS:
         raise ConfigError(unknown_name("activation", activation, ACTIVATIONS))
-    used = {
+    weights = {
         name: array
         for name, array in state.items()
         if name not in _OPENAI_SCALARS and not name.endswith("embeddings.position_ids")
     }
     entries = make_entries(variable_shapes(module), naming)
     what = f"a CLIP of {size.image.depth} and {size.text.depth} blocks under the names of {naming}"
-    return module, common.to_variables(entries, used, what)
+    return module, common.to_variables(entries, weights, what)
 
 
 def to_torch(variables: Mapping[str, Any], *, naming: str = "openai") -> common.State:
     """The state dict of a CLIP's variables.
 
     Args:
-      variables: of the network.
+      variables: variables of the network.
       naming: `openai` (also open_clip's) or `huggingface`.
     """
     return common.to_state(make_entries(variables, naming), variables)

@@ -7,17 +7,18 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import flax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mexjax.errors import ConfigError, DataError
 
 State = dict[str, np.ndarray]
 Shape = tuple[int, ...]
 
-# What training scripts wrap a state dict in, and what data-parallel training puts before names.
+# Training scripts wrap a state dict in these keys; data-parallel training puts the prefix before
+# names.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIX = "module."
 COUNTER = "num_batches_tracked"
@@ -28,11 +29,11 @@ class Entry:
     """One array of the JAX variables and the one or more state-dict entries it is made of.
 
     Attributes:
-      path: in the variables, from the collection down: ("params", "head", "kernel").
-      names: in the state dict.
-      shapes: of those, in PyTorch's layout.
-      to_jax: arrays in PyTorch's layout, in the order of `names`, to the JAX array.
-      to_torch: the way back.
+      path: keys in the variables, from the collection down: ("params", "head", "kernel").
+      names: keys in the state dict.
+      shapes: shapes of those entries in PyTorch's layout.
+      to_jax: it makes the JAX array of arrays in PyTorch's layout, in the order of `names`.
+      to_torch: it is the way back.
     """
 
     path: tuple[str, ...]
@@ -70,8 +71,12 @@ def plain_entry(path: tuple[str, ...], module_name: str, shape: Shape) -> Entry:
 
 
 def flat_shapes(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Shape]:
-    """Path -> shape of every array of a tree of variables."""
-    return {p: tuple(a.shape) for p, a in flax.traverse_util.flatten_dict(variables).items()}
+    """The shape of every array of a tree of variables, by path."""
+    return {path: tuple(array.shape) for path, array in _flat_arrays(variables).items()}
+
+
+def _flat_arrays(variables: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    return cast(dict[tuple[str, ...], Any], flatten_dict(variables))
 
 
 def read_state(source: Mapping[str, Any] | str | Path) -> State:
@@ -88,14 +93,14 @@ def read_state(source: Mapping[str, Any] | str | Path) -> State:
       DataError: no such file, another kind of file, or a file that holds no state dict.
       ConfigError: a `.pt` file, and PyTorch is not installed.
     """
-    if isinstance(source, str | Path):
-        source = _read_file(Path(source))
+    state = _read_file(Path(source)) if isinstance(source, str | Path) else source
     for wrapper in _WRAPPERS:
-        if isinstance(source.get(wrapper), Mapping):
-            source = source[wrapper]
-    if source and all(name.startswith(_PREFIX) for name in source):
-        source = {name.removeprefix(_PREFIX): value for name, value in source.items()}
-    return {name: _as_numpy(name, value) for name, value in source.items()}
+        inner = state.get(wrapper)
+        if isinstance(inner, Mapping):
+            state = inner
+    if state and all(name.startswith(_PREFIX) for name in state):
+        state = {name.removeprefix(_PREFIX): value for name, value in state.items()}
+    return {name: _as_numpy(name, value) for name, value in state.items()}
 
 
 def _read_file(path: Path) -> Mapping[str, Any]:
@@ -145,7 +150,7 @@ def _read_pickled(path: Path) -> Mapping[str, Any]:
 
 
 def _is_torch_script(path: Path) -> bool:
-    """Whether an archive holds a program beside its tensors, as OpenAI's CLIP files do."""
+    """True if an archive holds a program beside its tensors, as OpenAI's CLIP files do."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -166,12 +171,12 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
 
 
 def check_state(state: State, expected: Mapping[str, Shape], what: str) -> None:
-    """Compares names and shapes; batch counters may be absent or surplus.
+    """Compare names and shapes; batch counters may be absent or surplus.
 
     Raises:
       DataError: everything missing, surplus or of another shape, in one message.
     """
-    missing = sorted(set(expected) - set(state))
+    absent = sorted(set(expected) - set(state))
     surplus = sorted(n for n in set(state) - set(expected) if not n.endswith("." + COUNTER))
     wrong = [
         f"{name} (expected {shape}, found {state[name].shape})"
@@ -180,7 +185,7 @@ def check_state(state: State, expected: Mapping[str, Shape], what: str) -> None:
     ]
     problems = [
         f"{len(names)} {kind}: {', '.join(names)}"
-        for kind, names in (("missing", missing), ("surplus", surplus), ("of wrong shape", wrong))
+        for kind, names in (("missing", absent), ("surplus", surplus), ("of wrong shape", wrong))
         if names
     ]
     if problems:
@@ -202,12 +207,12 @@ def to_variables(entries: Iterable[Entry], state: State, what: str) -> dict[str,
         )
         for entry in entries
     }
-    return flax.traverse_util.unflatten_dict(flat)
+    return unflatten_dict(flat)
 
 
 def to_state(entries: Iterable[Entry], variables: Mapping[str, Any]) -> State:
     """The state dict of `variables`; each batch norm gets its counter, at zero."""
-    flat = flax.traverse_util.flatten_dict(variables)
+    flat = _flat_arrays(variables)
     state: State = {}
     for entry in entries:
         arrays = entry.to_torch(np.asarray(flat[entry.path]))

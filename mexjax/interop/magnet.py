@@ -17,7 +17,7 @@ from mexjax.errors import DataError
 from mexjax.interop import common
 from mexjax.nn.magnet import LAYOUTS, MagNet
 
-# Module here -> module there; of blocks what stands before their number.
+# Module here -> module there; the name of blocks is the part before their number.
 _ZHENGPENG = {
     "encoder_1": "encoder.cba_1",
     "encoder_2": "encoder.cba_2",
@@ -87,7 +87,7 @@ def from_torch(state: common.State) -> tuple[MagNet, dict[str, Any]]:
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
-      state: from `read_state`; the layout is read off its names.
+      state: result of `read_state`; the layout is read off its names.
 
     Raises:
       DataError: names of neither port, or names or shapes that do not fit.
@@ -98,10 +98,10 @@ def from_torch(state: common.State) -> tuple[MagNet, dict[str, Any]]:
             module = MagNet(layout)
             entries = make_entries(variable_shapes(module), layout)
             return module, common.to_variables(entries, state, f"MagNet, layout {layout!r}")
-    known = ", ".join(sorted(state)[:3])
+    names = ", ".join(sorted(state)[:3])
     raise DataError(
         f"No MagNet of a known port ({', '.join(LAYOUTS)}): expected names like"
-        f" encoder.cba_1.conv2d.weight or encoder.res_encoder.conv1.weight; found {known} ..."
+        f" encoder.cba_1.conv2d.weight or encoder.res_encoder.conv1.weight; found {names} ..."
     )
 
 

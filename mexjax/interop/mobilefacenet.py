@@ -1,6 +1,6 @@
 """MobileFaceNet weights in the two public layouts.
 
-    insightface_pytorch   `conv1.conv.weight`, `conv_3.model.0.conv_dw.bn.weight`: of the public
+    insightface_pytorch   `conv1.conv.weight`, `conv_3.model.0.conv_dw.bn.weight`: the public
                           InsightFace_Pytorch, 512 numbers, width 1. Trained on images in blue,
                           green, red order, as far as its data scripts tell.
     arcface_torch         `layers.3.layers.0.layers.1.layers.1.weight`: InsightFace's `mbf`, width
@@ -22,7 +22,7 @@ from mexjax.errors import ConfigError, unknown_name
 from mexjax.interop import common
 from mexjax.nn.mobilefacenet import GROUPS, STAGES, MobileFaceNet
 
-# Applied in order to the "/"-joined path of a module, without collection and leaf.
+# The renames apply in order to the "/"-joined path of a module, without collection and leaf.
 _RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "insightface_pytorch": ((r"^(conv_[345])_(\d)(/|$)", r"\1/model/\2\3"),),
     "arcface_torch": (
@@ -39,7 +39,7 @@ _RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
             (rf"^{stage}_(\d)(/|$)", rf"layers/{STAGES.index(stage)}/layers/\1/")
             for stage in ("conv_3", "conv_4", "conv_5")
         ),
-        # Of a bottleneck the three parts, then convolution, norm and activation of each.
+        # First come the three parts of a bottleneck, then convolution, norm and activation of each.
         (r"/conv/(bn|prelu|conv)$", r"/layers/0/\1"),
         (r"/conv_dw/(bn|prelu|conv)$", r"/layers/1/\1"),
         (r"/project/(bn|conv)$", r"/layers/2/\1"),
@@ -62,7 +62,7 @@ def make_entries(
 def _entry(path: tuple[str, ...], shape: common.Shape, layout: str, prefix: str) -> common.Entry:
     name = "/".join(path[1:-1])
     if path[1:] == ("conv_6_dw", "kernel"):
-        name += "/conv"  # no module of its own here
+        name += "/conv"  # here the convolution has no module of its own
     for pattern, new in _RENAMES[layout]:
         name = re.sub(pattern, new, name)
     name = prefix + name.strip("/").replace("/", ".")
@@ -83,9 +83,9 @@ def from_torch(
     """The network and its variables (float32 numpy arrays) that a state dict holds.
 
     Args:
-      state: from `read_state`. Width and length of the embedding are read off it.
+      state: result of `read_state`. Width and length of the embedding are read off it.
       layout: one of `LAYOUTS`; `auto` tells by the names.
-      eps: of the batch norms; weights converted from MXNet may want 2e-5.
+      eps: epsilon of the batch norms; weights converted from MXNet may want 2e-5.
 
     Raises:
       ConfigError: an unknown layout.

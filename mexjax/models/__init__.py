@@ -1,4 +1,7 @@
-"""The five systems: one folder and one class a paper, looked up by name."""
+"""The five systems: one folder and one class a paper, looked up by name.
+
+Nothing here imports JAX before a paper or weights are asked for: a list of names must not wait.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,17 @@ import functools
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import flax.linen as nn
+from typing import TYPE_CHECKING, Any
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.interop import NETWORKS, network_from_torch, network_to_torch
-from mexjax.interop.common import State, read_state
-from mexjax.models.paper import Paper
 
-__all__ = ["MODELS", "Paper", "from_torch", "get_model", "list_models", "to_torch"]
+if TYPE_CHECKING:
+    import flax.linen as nn
+
+    from mexjax.interop.common import State
+    from mexjax.models.paper import Paper
+
+__all__ = ["MODELS", "from_torch", "get_model", "list_models", "to_torch"]
 
 # The class of each paper.
 MODELS = {
@@ -64,9 +68,11 @@ def from_torch(
       ConfigError: no such model.
       DataError: weights that cannot be read, or that do not fit: every name is listed.
     """
-    if name in NETWORKS:
-        return network_from_torch(name, state, **kwargs)
-    return _paper_with_weights(name).from_torch(read_state(state), **kwargs)
+    from mexjax import interop
+
+    if name in interop.NETWORKS:
+        return interop.network_from_torch(name, state, **kwargs)
+    return _paper_with_weights(name).from_torch(interop.read_state(state), **kwargs)
 
 
 def to_torch(name: str, variables: Mapping[str, Any], **kwargs: Any) -> State:
@@ -79,12 +85,16 @@ def to_torch(name: str, variables: Mapping[str, Any], **kwargs: Any) -> State:
     Raises:
       ConfigError: no such model, or one without released weights.
     """
-    if name in NETWORKS:
-        return network_to_torch(name, variables, **kwargs)
+    from mexjax import interop
+
+    if name in interop.NETWORKS:
+        return interop.network_to_torch(name, variables, **kwargs)
     return _paper_with_weights(name).to_torch(variables, **kwargs)
 
 
 def _paper_with_weights(name: str) -> Paper:
+    from mexjax.interop import NETWORKS
+
     if name not in MODELS:
         raise ConfigError(unknown_name("source of PyTorch weights", name, (*MODELS, *NETWORKS)))
     return get_model(name)

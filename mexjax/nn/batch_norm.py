@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import flax.linen as nn
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from mexjax.cpu.ordering import copy_after
 from mexjax.cpu.sums import sums_by_blocks
 from mexjax.nn.mode import Mode
+from mexjax.ops.gradients import custom_vjp
 
 
 class BatchNorm(nn.Module):
@@ -21,14 +21,14 @@ class BatchNorm(nn.Module):
     - The stored variance is the unbiased one, n/(n-1) times what is used to normalise (PyTorch).
     - With fewer than two values (all rows padded, or one pixel) there is no variance to estimate:
       the running statistics normalise, and stay as they are.
-    - `mode.is_frozen` true: the same, by choice.
+    - If `mode.is_frozen` is true, the same happens by choice.
 
     Attributes:
       eps: added to the variance.
-      momentum: what the running statistics keep in an update.
+      momentum: share of the running statistics that an update keeps.
       per_frame: statistics for each of the `mode.num_frames` frame positions on its own, and T
-        updates of the running ones in time order: what calling the network frame by frame does.
-      dtype: of the result; parameters and statistics are float32.
+        updates of the running ones in time order, as if the network ran frame by frame.
+      dtype: dtype of the result; parameters and statistics are float32.
       scale_init: a zero initial scale makes a residual branch start as nothing.
     """
 
@@ -42,7 +42,7 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: jax.Array, mode: Mode, negative_slope: jax.Array | float | None = None
     ) -> jax.Array:
-        """Normalises x; what is below zero is multiplied by `negative_slope`, a number or f32[C].
+        """Normalise x; values below zero are multiplied by `negative_slope`, a number or f32[C].
 
         A ReLU (0), leaky or parametric ReLU that follows is better done here: its input is then
         neither written nor kept for the gradient.
@@ -62,10 +62,10 @@ class BatchNorm(nn.Module):
 
         times = mode.num_frames if self.per_frame else 1
         if x.shape[0] % times or (mode.weight is not None and mode.weight.shape != x.shape[:1]):
-            found = None if mode.weight is None else mode.weight.shape
+            weights = None if mode.weight is None else mode.weight.shape
             raise ValueError(
                 f"BatchNorm: expected N rows, N a multiple of {times} frames, and one weight a "
-                f"row; found x {x.shape}, weight {found}. Frames folded into the batch need "
+                f"row; found x {x.shape}, weight {weights}. Frames folded into the batch need "
                 "Mode.per_frame(num_frames)."
             )
         grouped = x.reshape(x.shape[0] // times, times, math.prod(x.shape[1:-1]), features)
@@ -77,8 +77,8 @@ class BatchNorm(nn.Module):
             is_used &= ~mode.is_frozen
         share = is_used / jnp.maximum(count, 1)
         share = jnp.broadcast_to(share, grouped.shape[:2]) if mask is None else mask * share
-        used = is_used[:, None]
-        mean, var = jnp.where(used, mean, old[0]), jnp.where(used, var, old[1])
+        column = is_used[:, None]
+        mean, var = jnp.where(column, mean, old[0]), jnp.where(column, var, old[1])
         if negative_slope is None:
             y = _normalise(self.eps, grouped, scale, bias, mean, var, share)
         else:
@@ -130,7 +130,7 @@ def _affine(
     return (x - mean[:, None]) * factor[:, None] + bias
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@custom_vjp(0)
 def _normalise(
     eps: float,
     x: jax.Array,
@@ -162,12 +162,12 @@ def _normalise_bwd(eps, residuals, dy):
 
 
 def _sums(centred: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """f32[T,C] each, over rows and pixels: of the gradient, and of it times x - mean."""
+    """Sums over rows and pixels of the gradient, and of it times x - mean: f32[T,C] each."""
     return dy.sum(axis=(0, 2)), (dy * centred).sum(axis=(0, 2))
 
 
 def _gradients(eps, residuals, dy, sum_dy, sum_dy_centred):
-    """Of x, scale and bias."""
+    """Gradients of x, scale and bias."""
     x, scale, mean, var, share = residuals
     rate = jax.lax.rsqrt(var + eps)
     sum_dy_normal = rate * sum_dy_centred
@@ -186,7 +186,7 @@ def _zeros_like(*arrays: jax.Array) -> tuple[jax.Array, ...]:
 _normalise.defvjp(_normalise_fwd, _normalise_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@custom_vjp(0)
 def _normalise_activate(
     eps: float,
     x: jax.Array,
@@ -221,8 +221,8 @@ def _normalise_activate_bwd(eps, residuals, dz):
         return *_sums(x - mean[:, None], dy), d_slope
 
     sum_dy, sum_dy_centred, d_slope = sums_by_blocks(sums, x, dz)
-    own, dy = (x, scale, mean, var, share), activation(x, dz)[1]
-    gradients = _gradients(eps, own, dy, sum_dy, sum_dy_centred)
+    dy = activation(x, dz)[1]
+    gradients = _gradients(eps, (x, scale, mean, var, share), dy, sum_dy, sum_dy_centred)
     return *gradients, *_zeros_like(mean, var, share), d_slope
 
 
@@ -232,9 +232,9 @@ _normalise_activate.defvjp(_normalise_activate_fwd, _normalise_activate_bwd)
 def _run(old: jax.Array, new: jax.Array, is_used: jax.Array, momentum: float) -> jax.Array:
     """`old` f32[C] after one update with each of `new` f32[T,C] in order, where `is_used` bool[T].
 
-    Closed form: what is kept of an update shrinks by `momentum` with each one that follows.
+    This is the closed form: the share of an update shrinks by `momentum` with each later one.
     """
-    used = is_used.astype(jnp.float32)
-    later = jnp.cumsum(used[::-1])[::-1] - used
-    gain = (1.0 - momentum) * used * momentum**later
-    return momentum ** used.sum() * old + (gain[:, None] * new).sum(axis=0)
+    uses = is_used.astype(jnp.float32)
+    later = jnp.cumsum(uses[::-1])[::-1] - uses
+    gain = (1.0 - momentum) * uses * momentum**later
+    return momentum ** uses.sum() * old + (gain[:, None] * new).sum(axis=0)

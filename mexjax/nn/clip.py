@@ -20,17 +20,24 @@ from mexjax.nn.layers import Initializer, space_to_depth
 from mexjax.nn.mode import Mode
 from mexjax.nn.vit import Block, at_places
 
-# Of colour images in [0, 1], per channel: what the public weights were trained with.
+# Statistics per channel of colour images in [0, 1] that the public weights were trained with.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_EPSILON = 1e-5  # of every layer norm; flax would take 1e-6
+_EPSILON = 1e-5  # every layer norm adds it; flax would take 1e-6
 _STILL = Mode()  # no dropout and no stochastic depth in CLIP
 
 
 @dataclasses.dataclass(frozen=True)
 class TowerSize:
-    """Of one transformer: width of a token, blocks, heads, hidden width of the MLPs."""
+    """Size of one transformer.
+
+    Attributes:
+      width: channels of a token.
+      depth: number of blocks.
+      num_heads: heads of the attention.
+      mlp_width: hidden width of the MLPs.
+    """
 
     width: int
     depth: int
@@ -40,7 +47,17 @@ class TowerSize:
 
 @dataclasses.dataclass(frozen=True)
 class ClipSize:
-    """Of both towers. `grid` is the number of patches a side, `embed_width` that of both ends."""
+    """Sizes of both towers.
+
+    Attributes:
+      image: size of the image transformer.
+      text: size of the text transformer.
+      patch_px: side of a patch.
+      grid: patches along one side of an image.
+      context: most tokens of a text.
+      vocabulary: number of token ids.
+      embed_width: channels of the space that both towers end in.
+    """
 
     image: TowerSize
     text: TowerSize
@@ -58,7 +75,7 @@ class ClipSize:
 
 SIZES: dict[str, ClipSize] = {
     "vit_b_32": ClipSize(TowerSize(768, 12, 12, 3072), TowerSize(512, 12, 8, 2048)),
-    # For tests: a forward pass takes milliseconds.
+    # This size is for tests: a forward pass takes milliseconds.
     "tiny": ClipSize(
         TowerSize(32, 2, 4, 128),
         TowerSize(32, 2, 4, 128),
@@ -74,7 +91,7 @@ def _init(std: float) -> Initializer:
 
 
 class _ImageEmbedding(nn.Module):
-    """f[B,S,S,3] -> f[B,1+G*G,C]: a linear map of every patch, row by row, after a class token."""
+    """A linear map of every patch, row by row, after a class token: f[B,S,S,3] -> f[B,1+G*G,C]."""
 
     size: ClipSize
     dtype: jnp.dtype
@@ -86,7 +103,7 @@ class _ImageEmbedding(nn.Module):
             raise ConfigError(
                 f"This CLIP image tower takes images [B, {side}, {side}, 3]; found {image.shape}."
             )
-        # A convolution whose kernel is its stride, as the matrix product it is.
+        # A convolution whose kernel is its stride is a matrix product.
         x = space_to_depth(image.astype(self.dtype), px)
         fan_in = 3 * px * px
         kernel = self.param("kernel", _init(fan_in**-0.5), (px, px, 3, width))
@@ -98,7 +115,7 @@ class _ImageEmbedding(nn.Module):
 
 
 class _TextEmbedding(nn.Module):
-    """i32[M,L] -> f[M,L,C]."""
+    """Token ids i32[M,L] as vectors f[M,L,C], with their positions added."""
 
     size: ClipSize
     dtype: jnp.dtype
@@ -136,9 +153,9 @@ class ImageTower(nn.Module):
     """The image transformer.
 
     Attributes:
-      size: of the network.
+      size: sizes of the network.
       activation: `quick_gelu` (OpenAI's weights) or `gelu` (most others).
-      dtype: what it computes in; parameters are float32.
+      dtype: dtype of the computation; parameters are float32.
     """
 
     size: ClipSize
@@ -146,6 +163,7 @@ class ImageTower(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
+        """Make the layers of the tower."""
         self.embed = _ImageEmbedding(self.size, self.dtype)
         self.pre_norm = LayerNorm(_EPSILON, dtype=self.dtype)
         self.blocks = _blocks(self.size.image, self.activation, self.dtype, is_causal=False)
@@ -159,7 +177,7 @@ class ImageTower(nn.Module):
         )
 
     def first(self, image: jax.Array, num_blocks: int) -> jax.Array:
-        """f[B,S,S,3] -> f[B,L,C]: all tokens after `num_blocks` blocks, the class token first."""
+        """All tokens after `num_blocks` blocks, the class token first: f[B,S,S,3] -> f[B,L,C]."""
         x = self.pre_norm(self.embed(image))
         for block in self.blocks[:num_blocks]:
             x = block(x, _STILL)
@@ -177,19 +195,19 @@ class ImageTower(nn.Module):
         return x if blocks else at_places(x, places)
 
     def norm(self, x: jax.Array) -> jax.Array:
-        """The last layer norm, of any tokens. CLIP applies it to the class token only."""
+        """The last layer norm of any tokens; CLIP itself applies it to the class token only."""
         return self.post_norm(x)
 
     def project(self, x: jax.Array) -> jax.Array:
-        """f[...,C] after the norm -> f[...,E], the space that both towers share."""
+        """Tokens f[...,C] after the norm in the space that both towers share, f[...,E]."""
         return self.projection(x)
 
 
 class TextTower(nn.Module):
-    """The text transformer; attributes as of `ImageTower`.
+    """The text transformer; its attributes are those of `ImageTower`.
 
-    A text is what its end token gathers: `ids` hold one, the largest id of the vocabulary, and
-    whatever follows it has no influence. Contexts shorter than `size.context` give the same result.
+    A text is represented by its end token: `ids` hold one, the largest id of the vocabulary, and
+    tokens after it have no influence. Contexts shorter than `size.context` give the same result.
     """
 
     size: ClipSize
@@ -197,6 +215,7 @@ class TextTower(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
+        """Make the layers of the tower."""
         self.embed = _TextEmbedding(self.size, self.dtype)
         self.blocks = _blocks(self.size.text, self.activation, self.dtype, is_causal=True)
         self.final_norm = LayerNorm(_EPSILON, dtype=self.dtype)
@@ -208,7 +227,7 @@ class TextTower(nn.Module):
         )
 
     def first(self, ids: jax.Array, num_blocks: int) -> jax.Array:
-        """i32[M,L] -> f[M,L,C]: all tokens after `num_blocks` blocks."""
+        """All tokens after `num_blocks` blocks: i32[M,L] -> f[M,L,C]."""
         x = self.embed(ids)
         for block in self.blocks[:num_blocks]:
             x = block(x, _STILL)
@@ -225,13 +244,14 @@ class TextTower(nn.Module):
 
 
 class Clip(nn.Module):
-    """Both towers; attributes as of `ImageTower`."""
+    """Both towers; the attributes are those of `ImageTower`."""
 
     size: ClipSize
     activation: str = "quick_gelu"
     dtype: jnp.dtype = jnp.float32
 
     def setup(self) -> None:
+        """Make both towers and the temperature."""
         self.image = ImageTower(self.size, self.activation, self.dtype)
         self.text = TextTower(self.size, self.activation, self.dtype)
         # Radford et al. start at a temperature of 0.07; trained weights hold log(100).
@@ -240,7 +260,7 @@ class Clip(nn.Module):
         )
 
     def __call__(self, images: jax.Array, ids: jax.Array) -> dict[str, jax.Array]:
-        """Images against texts.
+        """Compare images with texts.
 
         Args:
           images: f[B,S,S,3], normalised with `IMAGE_MEAN` and `IMAGE_STD`.
@@ -270,5 +290,5 @@ class Clip(nn.Module):
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """f[...,E] divided by its length."""
+    """Vectors f[...,E], each divided by its length."""
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -1,6 +1,6 @@
 """ConvNeXt (Liu et al. 2022, arXiv 2201.03545), any size; the defaults are ConvNeXt-T.
 
-Facts: the public facebookresearch/ConvNeXt (`models/convnext.py`).
+The facts come from the public facebookresearch/ConvNeXt (`models/convnext.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ZEROS = nn.initializers.zeros
 
 
 class ConvNeXtBlock(nn.Module):
-    """x + scale * mlp(norm(depthwise 7x7 convolution of x)): f[N,H,W,C] -> f[N,H,W,C].
+    """The step x + scale * mlp(norm(depthwise 7x7 convolution of x)): f[N,H,W,C] -> f[N,H,W,C].
 
     Attributes:
       layer_scale: initial value of a factor for each channel; 0: no factors.
@@ -37,6 +37,7 @@ class ConvNeXtBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the block to a map f[N,H,W,C]; the shape stays."""
         c = x.shape[-1]
         conv = Conv(
             c,
@@ -57,15 +58,15 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]]: the last map, which has no norm of its own.
+    """The network f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]]; its last map has no norm.
 
     s is `patch_px` times 2 for each stage after the first.
 
     Attributes:
-      channels: of each stage.
+      channels: width of each stage.
       depths: blocks of each stage.
       patch_px: side of the patches of the first layer.
-      drop_path_rate: of the last block; it grows linearly from 0.
+      drop_path_rate: rate of the last block; it grows linearly from 0.
       layer_scale: see `ConvNeXtBlock`.
     """
 
@@ -78,6 +79,8 @@ class ConvNeXt(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """The last map f[N,H/s,W/s,channels[-1]] of images f[N,H,W,I]."""
+
         def norm(name: str) -> LayerNorm:
             return LayerNorm(1e-6, dtype=self.dtype, name=name)
 

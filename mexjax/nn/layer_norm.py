@@ -12,22 +12,24 @@ from jax import lax
 from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import copy_after, empty_after, zeros_after
 from mexjax.cpu.sums import rows_of_a_block
+from mexjax.ops.gradients import custom_vjp
 from mexjax.ops.mesh import vary_alike
 
-# Bytes of a block of rows, and its fewest rows: fewer would be a loop of many steps.
+# Bytes of a block of rows, and its fewest rows: with fewer the loop would have many steps.
 BLOCK_BYTES, MIN_ROWS = 2**20, 128
 
 
 class LayerNorm(nn.Module):
     """(x - mean) / sqrt(var + epsilon) * scale + bias over the last axis of f[...,C], in float32.
 
-    What `flax.linen.LayerNorm` computes, with its parameters `scale` and `bias`. The gradient here
+    The numbers and the parameters `scale` and `bias` are those of `flax.linen.LayerNorm`. The
+    gradient here
     keeps x and two numbers a row; under XLA:CPU that of flax keeps six arrays of the size of x,
     among them statistics and parameters that are spread out.
 
     Attributes:
       epsilon: added to the variance.
-      dtype: of the result; parameters and statistics are float32.
+      dtype: dtype of the result; parameters and statistics are float32.
     """
 
     epsilon: float = 1e-6
@@ -35,6 +37,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise the rows of x f[...,C]; the shape stays."""
         features = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (features,))
         bias = self.param("bias", nn.initializers.zeros, (features,))
@@ -52,9 +55,9 @@ def _moments(epsilon: float, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, lax.rsqrt(var + epsilon)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@custom_vjp(0)
 def _normalise(epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """f[M,C] -> f32[M,C]."""
+    """The rows of x f[M,C] normalised, scaled and shifted: f32[M,C]."""
     return _normalise_fwd(epsilon, x, scale, bias)[0]
 
 
@@ -82,9 +85,13 @@ _normalise.defvjp(_normalise_fwd, _normalise_bwd)
 def _sums(
     x: jax.Array, dy: jax.Array, mean: jax.Array, rate: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Over channels, f32[M,1] the means of dy * scale and of it times normal; over rows, f32[C].
+    """The means and sums that the gradients need.
 
     On a CPU they are products, which XLA computes faster than sums.
+
+    Returns:
+      Means over channels of dy * scale and of it times the normalised x, f32[M,1] each; sums over
+      rows of dy times the normalised x and of dy, f32[C] each.
     """
     product = dy * ((x - mean) * rate)
     if not is_cpu():
@@ -101,21 +108,23 @@ def _sums_by_blocks(
 ) -> tuple[jax.Array, ...]:
     """`_sums`, on a CPU by blocks of rows in the cache (all at once if no such block divides them).
 
-    Not by `mexjax.cpu.sums`, since there are results of every row too.
+    `mexjax.cpu.sums` cannot do it, since there are results of every row too.
     """
     num_rows, channels = x.shape
     rows = rows_of_a_block(num_rows, 4 * channels, BLOCK_BYTES)
     if not is_cpu() or rows == num_rows or rows < MIN_ROWS:
         return _sums(x, dy, mean, rate, scale)
 
-    def body(i: jax.Array, found: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        arrays = [lax.dynamic_slice_in_dim(a, i * rows, rows) for a in (x, dy, mean, rate)]
-        *of_rows, d_scale, d_bias = _sums(*arrays, scale)
+    def body(i: jax.Array, totals: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        x_rows, dy_rows, means, rates = (
+            lax.dynamic_slice_in_dim(a, i * rows, rows) for a in (x, dy, mean, rate)
+        )
+        *of_rows, d_scale, d_bias = _sums(x_rows, dy_rows, means, rates, scale)
         common, slope = (
             lax.dynamic_update_slice_in_dim(whole, part, i * rows, 0)
-            for whole, part in zip(found[:2], of_rows, strict=True)
+            for whole, part in zip(totals[:2], of_rows, strict=True)
         )
-        return common, slope, found[2] + d_scale, found[3] + d_bias
+        return common, slope, totals[2] + d_scale, totals[3] + d_bias
 
     room = empty_after(dy, (num_rows, 1), jnp.float32)
     zeros = zeros_after(dy, (channels,), jnp.float32)

@@ -38,12 +38,12 @@ __all__ = [
 ]
 
 Initializer = Callable[..., jax.Array]
-# flax.linen.Dense whose weight gradient is that of `mexjax.ops.products`.
+# This is flax.linen.Dense with the weight gradient of `mexjax.ops.products`.
 Dense = functools.partial(nn.Dense, dot_general=dot_general)
 
 
 def truncated_normal(std: float = 0.02) -> Initializer:
-    """Normal of standard deviation `std`, cut at +-2 absolute, as timm draws ViT weights."""
+    """A normal draw of standard deviation `std`, cut at +-2, as timm draws ViT weights."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
         return std * jax.random.truncated_normal(key, -2.0 / std, 2.0 / std, shape, dtype)
@@ -52,12 +52,12 @@ def truncated_normal(std: float = 0.02) -> Initializer:
 
 
 def torch_kernel_init() -> Initializer:
-    """Uniform in +-1/sqrt(fan_in): what PyTorch draws for convolutions and linear layers."""
+    """A uniform draw in +-1/sqrt(fan_in), as PyTorch makes for convolutions and linear layers."""
     return nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 
 
 def torch_bias_init(fan_in: int) -> Initializer:
-    """Uniform in +-1/sqrt(fan_in): what PyTorch draws for the bias beside such a kernel."""
+    """A uniform draw in +-1/sqrt(fan_in), as PyTorch makes for the bias beside such a kernel."""
     limit = fan_in**-0.5
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
@@ -73,7 +73,7 @@ class Conv(nn.Module):
       features: O.
       kernel: side of the square kernel.
       padding: "same_torch" or ((top, bottom), (left, right)).
-      dtype: what it computes in; parameters are float32.
+      dtype: dtype of the computation; parameters are float32.
       bias_init: None draws as PyTorch does, from the fan-in.
     """
 
@@ -89,6 +89,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolve x f[N,H,W,I] in `dtype`: f[N,H',W',O]."""
         shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         x = conv2d(
@@ -113,6 +114,7 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Enlarge x f[N,H,W,I] in `dtype`: f[N,k*H,k*W,O]."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         # PyTorch takes O * k * k as the fan-in of a transposed convolution.
         fan_in = self.features * self.kernel**2
@@ -123,7 +125,7 @@ class ConvTranspose(nn.Module):
 
 
 class PatchConv(nn.Module):
-    """Convolution whose kernel is its stride, as the matrix product it is.
+    """Convolution whose kernel is its stride, computed as one matrix product.
 
     f[N,H,W,I] -> f[N,H//k,W//k,O] with bias; rows and columns that fill no patch are dropped, as a
     convolution without a border does.
@@ -142,6 +144,11 @@ class PatchConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Map every patch of x f[N,H,W,I] to O numbers: f[N,H//k,W//k,O].
+
+        Raises:
+          ConfigError: the map is smaller than a patch.
+        """
         k, (height, width, channels) = self.size, x.shape[1:]
         if min(height, width) < k:
             raise ConfigError(f"A map of {height}x{width} has no patch of {k}x{k} pixels.")
@@ -157,8 +164,8 @@ class Mlp(nn.Module):
     """Linear, exact GELU, linear, over the last axis: f[...,C] -> f[...,C].
 
     Attributes:
-      width: of the hidden layer.
-      kernel_init: of both kernels; biases start at zero.
+      width: width of the hidden layer.
+      kernel_init: draw of both kernels; biases start at zero.
     """
 
     width: int
@@ -167,6 +174,8 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply both layers to x f[...,C]; the shape stays."""
+
         def dense(features: int, name: str) -> nn.Dense:
             return Dense(features, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
 
@@ -180,6 +189,7 @@ class PReLUSlope(nn.Module):
 
     @nn.compact
     def __call__(self, features: int) -> jax.Array:
+        """The slopes f32[features]."""
         return self.param("slope", nn.initializers.constant(self.initial), (features,))
 
 
@@ -187,13 +197,14 @@ class DropPath(nn.Module):
     """Stochastic depth: drops a whole row of the batch, one draw a row (Huang et al. 2016).
 
     With frames folded into the batch every frame has its own draw. Rows that are kept are divided
-    by the probability of being kept. Uses the "drop_path" stream.
+    by the probability of being kept. The draws come from the "drop_path" stream.
     """
 
     rate: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Drop rows of x f[N,...] in training; the shape stays."""
         if not mode.is_train or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate
@@ -203,12 +214,13 @@ class DropPath(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout that a frozen mode turns off. Uses the "dropout" stream."""
+    """Dropout that a frozen mode turns off; the draws come from the "dropout" stream."""
 
     rate: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Drop values of x f[...] in training; the shape stays."""
         if not mode.is_train or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate

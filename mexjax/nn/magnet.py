@@ -21,12 +21,19 @@ from mexjax.nn.layers import Conv
 
 
 class Layout(NamedTuple):
-    """Where the two ports differ."""
+    """Differences between the two ports.
+
+    Attributes:
+      use_bias: convolutions have a bias.
+      gain_kernel: side of the kernel before the gain.
+      has_texture_conv: a convolution follows after the texture is enlarged.
+      has_up_conv: a convolution follows after the last enlargement.
+    """
 
     use_bias: bool
-    gain_kernel: int  # of the convolution before the gain
-    has_texture_conv: bool  # after the texture is enlarged
-    has_up_conv: bool  # after the last enlargement
+    gain_kernel: int
+    has_texture_conv: bool
+    has_up_conv: bool
 
 
 LAYOUTS = {
@@ -34,15 +41,17 @@ LAYOUTS = {
     "postech": Layout(True, 7, True, True),
 }
 GAINS = ("port", "official")
-MULTIPLE_PX = 4  # height and width are multiples of it
+MULTIPLE_PX = 4  # height and width are multiples of this
 
 
 def gain_of(factor: float, convention: str) -> float:
     """The gain that makes a motion `factor` times as far, by one of two conventions.
 
-    official: factor - 1, as the official code, in which 1 is no change. port: factor, as both ports
-    train and run it; the motion then ends between `factor` and `factor` + 1 times as far, and this
-    is how micro-expression papers ran it.
+    Args:
+      factor: magnified displacement over the real one.
+      convention: `official` gives factor - 1, as the official code, in which 1 is no change.
+        `port` gives factor, as both ports train and run it; the motion then ends between `factor`
+        and `factor` + 1 times as far, and this is how micro-expression papers ran it.
 
     Raises:
       ConfigError: another convention.
@@ -76,7 +85,7 @@ class _Conv(nn.Module):
 
 
 class _Residual(nn.Module):
-    """x + conv(relu(conv(x))), `count` times."""
+    """The sum x + conv(relu(conv(x))), `count` times in turn."""
 
     count: int
     use_bias: bool
@@ -91,7 +100,7 @@ class _Residual(nn.Module):
 
 
 class MagNet(nn.Module):
-    """The network.
+    """The magnifier.
 
     Attributes:
       layout: a key of `LAYOUTS`.
@@ -100,6 +109,11 @@ class MagNet(nn.Module):
     layout: str = "zhengpeng"
 
     def setup(self) -> None:
+        """Make the layers.
+
+        Raises:
+          ConfigError: an unknown layout.
+        """
         if self.layout not in LAYOUTS:
             raise ConfigError(unknown_name("layout of MagNet", self.layout, LAYOUTS))
         options = LAYOUTS[self.layout]
@@ -123,14 +137,18 @@ class MagNet(nn.Module):
         self.decoder_2 = _Conv(3, 7, use_bias=bias)
 
     def __call__(self, a: jax.Array, b: jax.Array, gain: jax.Array) -> jax.Array:
-        """Magnifies what moves from a to b.
+        """Magnify the motion from a to b.
 
         Args:
-          a, b: f[N,H,W,3] in [-1, 1]; H and W multiples of `MULTIPLE_PX`.
+          a: f[N,H,W,3] in [-1, 1], the onset; H and W are multiples of `MULTIPLE_PX`.
+          b: f[N,H,W,3] in [-1, 1], the frame whose motion grows.
           gain: f[], see `gain_of`.
 
         Returns:
           f[N,H,W,3], not clipped.
+
+        Raises:
+          ConfigError: other shapes.
         """
         if a.shape != b.shape or a.ndim != 4 or a.shape[-1] != 3:
             raise ConfigError(f"MagNet takes two f[N,H,W,3]; found {a.shape} and {b.shape}.")
@@ -160,5 +178,5 @@ class MagNet(nn.Module):
 
 
 def _doubled(x: jax.Array) -> jax.Array:
-    """Twice as high and wide by repetition."""
+    """The map f[N,2H,2W,C] in which every pixel of x f[N,H,W,C] is repeated."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

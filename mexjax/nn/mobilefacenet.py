@@ -31,7 +31,7 @@ from mexjax.errors import ConfigError, unknown_name
 from mexjax.nn.layers import BatchNorm, Conv, PReLUSlope, torch_kernel_init
 from mexjax.nn.mode import Mode
 
-# Stage, width inside, channels (times `width`), stride; of stride 2 there is one block.
+# Each row is stage, width inside, channels (times `width`), stride; stride 2 means one block.
 BOTTLENECKS = (
     ("conv_23", 128, 64, 2),
     ("conv_3", 128, 64, 1),
@@ -42,13 +42,13 @@ BOTTLENECKS = (
 )
 STAGES = ("conv1", "conv2_dw", *(row[0] for row in BOTTLENECKS))
 TAIL_WIDTH = 512
-GROUPS = 64  # of the second layer
+GROUPS = 64  # groups of the second layer
 
 Inserted = Mapping[str, Callable[[jax.Array, Mode], jax.Array]]
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch norm and, unless told otherwise, PReLU."""
+    """Convolution, batch norm and, if `has_activation`, PReLU."""
 
     features: int
     kernel: int = 1
@@ -60,17 +60,21 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        size = {"kernel": self.kernel, "stride": self.stride, "groups": self.groups}
-        x = Conv(self.features, **size, dtype=self.dtype, name="conv")(x)
+        """Apply the block to x f[N,H,W,I]: f[N,H',W',features]."""
+        conv = Conv(
+            self.features, self.kernel, self.stride, self.groups, dtype=self.dtype, name="conv"
+        )
+        x = conv(x)
         slope = PReLUSlope(name="prelu")(self.features) if self.has_activation else None
         return BatchNorm(self.eps, dtype=self.dtype, name="bn")(x, mode, slope)
 
 
 class Bottleneck(nn.Module):
-    """Widen, convolve each channel by itself, narrow.
+    """A block that widens, convolves each channel by itself, and narrows.
 
     Attributes:
-      features, inner: channels at the end and inside.
+      features: channels at the end.
+      inner: channels inside.
       has_skip: the input is added.
       is_second_linear: no activation after the depthwise convolution.
     """
@@ -85,6 +89,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the block to x f[N,H,W,I]: f[N,H',W',features]."""
         common = {"eps": self.eps, "dtype": self.dtype}
         y = ConvBlock(self.inner, **common, name="conv")(x, mode)
         second = ConvBlock(
@@ -109,28 +114,29 @@ class GlobalDepthwise(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """One number a channel of x f[N,H,W,C]: f[N,C]."""
         _, height, width, channels = x.shape
 
         def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             limit = (height * width) ** -0.5  # each output sees one channel
             return jax.random.uniform(key, shape, jnp.float32, -limit, limit)
 
-        # The weights of a convolution, as the weighted sum over places that it is.
+        # This convolution is a weighted sum over places.
         kernel = self.param("kernel", init, (height, width, 1, channels))
         x = jnp.einsum("nhwc,hwc->nc", x, kernel[:, :, 0].astype(x.dtype))
         return BatchNorm(self.eps, dtype=self.dtype, name="bn")(x, mode)
 
 
 class MobileFaceNet(nn.Module):
-    """Faces f[N,H,W,C] to embeddings.
+    """The network from faces f[N,H,W,C] to embeddings.
 
     Attributes:
       emb_dim: length of the embedding.
       width: 1, or 2 for the wide public variant.
-      divisor: divides every width, inside and tail included: a smaller network of our own.
+      divisor: divides every width, inside and tail included; above 1 the network is our own.
       depths: bottlenecks of conv_3, conv_4 and conv_5.
-      eps: of every batch norm; weights converted from other libraries may have another.
-      dtype: what it computes in; parameters, statistics and embeddings are float32.
+      eps: epsilon of every batch norm; weights converted from other libraries may have another.
+      dtype: dtype of the computation; parameters, statistics and embeddings are float32.
     """
 
     emb_dim: int = 512
@@ -149,13 +155,13 @@ class MobileFaceNet(nn.Module):
         train: bool = False,
         inserted: Inserted | None = None,
     ) -> dict[str, jax.Array]:
-        """Runs on normalised faces; sows what each stage gives as `after_<stage>`.
+        """Embed normalised faces; the result of each stage is sown as `after_<stage>`.
 
         Args:
           x: f[N,H,W,C], sides multiples of 16; 112 for the public weights.
-          mode: how the pass is run; None: as `train` says.
-          train: looked at where there is no mode.
-          inserted: by name of a stage, what is done with its map f[N,h,w,c], keeping its shape.
+          mode: the mode of the pass; None: one that `train` decides.
+          train: used only without a mode.
+          inserted: a function of the map f[N,h,w,c] of each named stage, which keeps the shape.
 
         Returns:
           `embedding` f32[N,emb_dim] before normalisation, and `embedding_l2` of length 1.

@@ -1,7 +1,8 @@
-"""How a forward pass is run: what every layer that behaves differently in training is told."""
+"""The mode of a forward pass: it reaches every layer that behaves differently in training."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -11,7 +12,7 @@ from flax import struct
 
 @struct.dataclass
 class Mode:
-    """How a forward pass is run.
+    """The mode of a forward pass.
 
     Attributes:
       is_train: batch statistics, stochastic depth and dropout are on (static).
@@ -34,7 +35,7 @@ class Mode:
     def per_frame(self, num_frames: int) -> Mode:
         """The same mode for B * T frames: every frame has the weight of its clip."""
         weight = None if self.weight is None else jnp.repeat(self.weight, num_frames)
-        return self.replace(weight=weight, num_frames=num_frames)
+        return dataclasses.replace(self, weight=weight, num_frames=num_frames)
 
     def unless_frozen(self, noisy: jax.Array, plain: jax.Array) -> jax.Array:
         """`noisy` in training, `plain` where training is frozen."""

@@ -1,6 +1,6 @@
 """Local and global aggregators: the convolution and attention blocks of Next-ViT.
 
-FDP's frame network is made of them. Facts: the public Next-ViT (bytedance/Next-ViT,
+FDP's frame network is made of them. The facts come from the public Next-ViT (bytedance/Next-ViT,
 `classification/nextvit.py`; Li et al. 2022, arXiv 2207.05501) and the code of FDP
 (CYF-cuber/FDP, `fdp.py`), which descends from it.
 """
@@ -32,13 +32,13 @@ _ZEROS = nn.initializers.zeros
 
 
 def round_channels(channels: float, divisor: int) -> int:
-    """`channels` to the nearest multiple of `divisor`, never more than 10% below."""
+    """The multiple of `divisor` nearest to `channels`, never more than 10% below."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 class ConvNormRelu(nn.Module):
-    """3x3 convolution, batch norm, ReLU: one step of the stem."""
+    """One step of the stem: 3x3 convolution, batch norm, ReLU."""
 
     features: int
     stride: int = 1
@@ -47,6 +47,7 @@ class ConvNormRelu(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the step to x f[N,H,W,I]: f[N,H',W',features]."""
         conv = Conv(
             self.features, stride=self.stride, dtype=self.dtype, kernel_init=_INIT, name="conv"
         )
@@ -55,9 +56,9 @@ class ConvNormRelu(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Changes width and size: 2x2 mean where the stride is 2, then 1x1 convolution and norm.
+    """A change of width and size: 2x2 mean if the stride is 2, then 1x1 convolution and norm.
 
-    The identity, without parameters, where neither changes. There is no activation.
+    It is the identity, without parameters, if neither changes. There is no activation.
     """
 
     features: int
@@ -67,6 +68,11 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Embed x f[N,H,W,I]: f[N,H',W',features].
+
+        Raises:
+          ConfigError: another stride than 1 or 2.
+        """
         if self.stride == 1 and x.shape[-1] == self.features:
             return x
         if self.stride not in (1, 2):
@@ -94,6 +100,11 @@ class LocalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Convolve x f[N,H,W,C]; the shape stays.
+
+        Raises:
+          ConfigError: an unknown kind, or heads that do not divide the channels.
+        """
         if self.kind not in LOCAL_CONVS:
             raise ConfigError(unknown_name("local_conv", self.kind, LOCAL_CONVS))
         width = x.shape[-1]
@@ -118,6 +129,8 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply both layers to x f[N,H,W,C]; the shape stays."""
+
         def pointwise(features: int, name: str) -> Conv:
             return Conv(
                 features,
@@ -133,7 +146,7 @@ class Mlp(nn.Module):
 
 
 class LocalAggregator(nn.Module):
-    """Patch embedding, then a residual convolution (not normalised before) and a residual MLP."""
+    """Patch embedding, a residual convolution (without a norm before it), a residual MLP."""
 
     features: int
     stride: int = 1
@@ -147,6 +160,7 @@ class LocalAggregator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the block to x f[N,H,W,I]: f[N,H',W',features]."""
         common = {"per_frame": self.per_frame, "dtype": self.dtype}
         drop_path = DropPath(self.drop_path_rate)
         x = PatchEmbed(self.features, self.stride, **common, name="patch_embed")(x, mode)
@@ -172,6 +186,11 @@ class ReducedAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Attend from each token of x f[N,H,W,C] to the means; the shape stays.
+
+        Raises:
+          ConfigError: heads that do not divide the channels, or fewer tokens than a mean takes.
+        """
         n, height, width, c = x.shape
         if c % self.head_dim:
             raise ConfigError(f"Attention: {c} channels, head_dim {self.head_dim} does not divide.")
@@ -198,7 +217,7 @@ class ReducedAttention(nn.Module):
         return Dropout(self.dropout_rate)(out(y), mode)
 
     def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, mode: Mode) -> jax.Array:
-        """f[N,Q,C], f[N,K,C], f[N,K,C] -> f[N,Q,C], the softmax in float32."""
+        """Attention from f[N,Q,C] to f[N,K,C] twice: f[N,Q,C], with the softmax in float32."""
         q, k, v = (a.reshape(*a.shape[:2], -1, self.head_dim) for a in (q, k, v))
         scores = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
@@ -228,6 +247,11 @@ class GlobalAggregator(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the block to x f[N,H,W,I]: f[N,H',W',features].
+
+        Raises:
+          ConfigError: attention takes all channels.
+        """
         common = {"per_frame": self.per_frame, "dtype": self.dtype}
         wide = round_channels(self.features * self.attention_share, self.channel_divisor)
         narrow = self.features - wide

@@ -1,23 +1,26 @@
 """Pooling over windows that do not overlap, and its inverse.
 
 XLA:CPU's reductions over two small axes do not vectorise, and the gradients of slices spread each
-slice out by itself. Here what goes from windows to one value is an elementwise expression of the
-slices, what goes back one of the broadcast values, and each is the gradient of the other (but for
-the mean at odd edges). Reverse-mode differentiable. NaN goes through the maximum, but its place and
-gradient are those of another value.
+slice out by itself. Here the step from windows to one value is an elementwise expression of the
+slices, the step back is one of the broadcast values, and each is the gradient of the other (but for
+the mean at odd edges). Both can be differentiated in reverse mode. NaN goes through the maximum,
+but its place and gradient are those of another value.
 """
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mexjax.ops.gradients import custom_vjp
+
 
 def max_pool(x: jax.Array, size: int) -> jax.Array:
-    """Largest value of each size x size window, f[N,H,W,C] -> f[N,H//size,W//size,C].
+    """The largest value of each size x size window: f[N,H,W,C] -> f[N,H//size,W//size,C].
 
     The stride is the size; rows and columns that fill no window are dropped. The first of equal
     values gets the gradient, as in PyTorch.
@@ -29,7 +32,7 @@ def max_pool(x: jax.Array, size: int) -> jax.Array:
 def max_pool_with_argmax(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """2 x 2 max-pooling that remembers where each maximum was.
 
-    Of equal values the first in row-major order of the window counts, as in PyTorch. After a ReLU
+    The first of equal values in row-major order of the window counts, as in PyTorch. After a ReLU
     whole windows are zero, so this rule decides where `max_unpool` writes.
 
     Args:
@@ -47,7 +50,7 @@ def max_pool_with_argmax(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def max_unpool(x: jax.Array, places: jax.Array) -> jax.Array:
-    """Writes each value back to its place, zero elsewhere: f[N,H,W,C] -> f[N,2H,2W,C].
+    """Write each value back to its place, zero elsewhere: f[N,H,W,C] -> f[N,2H,2W,C].
 
     Args:
       x: f[N,H,W,C].
@@ -57,13 +60,25 @@ def max_unpool(x: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def avg_pool_2x2(x: jax.Array) -> jax.Array:
-    """Mean of each 2 x 2 window; at an odd edge the mean of what is there (ceil mode)."""
+    """The mean of each 2 x 2 window; windows at an odd edge are smaller (ceil mode).
+
+    Args:
+      x: f[N,H,W,C].
+
+    Returns:
+      f[N,ceil(H/2),ceil(W/2),C].
+    """
     odd = (x.shape[1] % 2, x.shape[2] % 2)
     if not any(odd):
         return _mean_2x2(x)
     pad = ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0))
     ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-    return sum(_slices(jnp.pad(x, pad), 2)) / sum(_slices(jnp.pad(ones, pad), 2))
+    return _total(_slices(jnp.pad(x, pad), 2)) / _total(_slices(jnp.pad(ones, pad), 2))
+
+
+def _total(parts: Iterable[jax.Array]) -> jax.Array:
+    """The sum of at least one array."""
+    return cast(jax.Array, sum(parts))  # a number only if there are no arrays
 
 
 def _slices(x: jax.Array, size: int) -> list[jax.Array]:
@@ -72,12 +87,12 @@ def _slices(x: jax.Array, size: int) -> list[jax.Array]:
 
 
 def _along_windows(x: jax.Array) -> jax.Array:
-    """f[N,H,W,C] -> f[N,H,1,W,1,C], to be broadcast over the rows and columns of a window."""
+    """A map f[N,H,W,C] as f[N,H,1,W,1,C], to be broadcast over rows and columns of a window."""
     return x[:, :, None, :, None]
 
 
 def _joined(windows: jax.Array) -> jax.Array:
-    """f[N,H,s,W,s,C] -> f[N,s*H,s*W,C]."""
+    """Windows f[N,H,s,W,s,C] as one map f[N,s*H,s*W,C]."""
     n, h, size, w, _, c = windows.shape
     return windows.reshape(n, h * size, w * size, c)
 
@@ -86,13 +101,13 @@ def _kind_of_place(size: int) -> type[np.signedinteger]:
     return np.int8 if size**2 <= 128 else np.int32
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+@custom_vjp(1)
 def _max_and_place(x: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     largest, *others = _slices(x, size)
     kind = _kind_of_place(size)
     place = jnp.zeros(largest.shape, kind)
     for i, other in enumerate(others, start=1):
-        # Never "equal to the largest": computed twice, they may have been rounded in two ways.
+        # No test for "equal to the largest": a value computed twice may be rounded in two ways.
         place = jnp.where(other > largest, kind(i), place)
         largest = jnp.maximum(largest, other)
     return largest, place
@@ -110,7 +125,7 @@ def _max_and_place_bwd(size, place, gradients):
 _max_and_place.defvjp(_max_and_place_fwd, _max_and_place_bwd)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@custom_vjp(2)
 def _put(x: jax.Array, place: jax.Array, size: int) -> jax.Array:
     here = np.arange(size**2, dtype=_kind_of_place(size)).reshape(size, 1, size, 1)
     return _joined(jnp.where(_along_windows(place) == here, _along_windows(x), 0))
@@ -121,7 +136,7 @@ def _put_fwd(x, place, size):
 
 
 def _put_bwd(size, place, dy):
-    dx = sum(jnp.where(place == i, part, 0) for i, part in enumerate(_slices(dy, size)))
+    dx = _total(jnp.where(place == i, part, 0) for i, part in enumerate(_slices(dy, size)))
     return dx, np.zeros(place.shape, jax.dtypes.float0)
 
 
@@ -130,7 +145,7 @@ _put.defvjp(_put_fwd, _put_bwd)
 
 @jax.custom_vjp
 def _mean_2x2(x: jax.Array) -> jax.Array:
-    return (sum(part.astype(jnp.float32) for part in _slices(x, 2)) / 4).astype(x.dtype)
+    return (_total(part.astype(jnp.float32) for part in _slices(x, 2)) / 4).astype(x.dtype)
 
 
 def _mean_2x2_bwd(_, dy):

@@ -40,6 +40,8 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the block to x f[N,H,W,I]: f[N,H',W',features]."""
+
         def conv_norm(
             x: jax.Array, kernel: int, stride: int, tag: str, slope: float | None = None
         ) -> jax.Array:
@@ -62,17 +64,17 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """f[N,H,W,C] -> f[N,num_features], or the last map. The defaults are ResNet-18.
+    """The network f[N,H,W,C] -> f[N,num_features], or the last map; the defaults are ResNet-18.
 
-    A stem of stride `stem_stride`, max-pooling of stride 2, stages.
+    It is a stem of stride `stem_stride`, max-pooling of stride 2, and stages.
 
     Attributes:
       num_features: width of the linear layer after the mean over the map; 0: there is neither, and
         the result is f[N,h,w,channels[-1]].
-      channels: of each stage; stages after the first halve the map.
+      channels: width of each stage; stages after the first halve the map.
       blocks: basic blocks of each stage.
       stem_kernel: side of the first kernel.
-      stem_stride: of the first convolution.
+      stem_stride: stride of the first convolution.
     """
 
     num_features: int = 0
@@ -85,6 +87,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Features of images x f[N,H,W,C]: f[N,num_features] or the last map."""
         common = {"per_frame": self.per_frame, "dtype": self.dtype}
         stem = Conv(
             self.channels[0],
@@ -94,8 +97,8 @@ class ResNet(nn.Module):
             kernel_init=_INIT,
             name="stem_conv",
         )
-        # Not in the norm: the gradient of the pooling looks for equal numbers, and XLA may compute
-        # the norm twice, rounded in two ways.
+        # The ReLU is not part of the norm: the gradient of the pooling looks for equal numbers, and
+        # XLA may compute the norm twice, rounded in two ways.
         x = relu(BatchNorm(**common, name="stem_norm")(stem(x), mode))
         x = max_pool_3x3_stride_2(x)
         for i, (features, blocks) in enumerate(zip(self.channels, self.blocks, strict=True)):

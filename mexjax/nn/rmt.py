@@ -1,8 +1,9 @@
 """Retention backbone on the image plane: RMT (Fan et al. 2024, arXiv 2309.11523), any size.
 
-TSFmicro and GAMDSS run a shallow one with a finer stem on the difference of two frames. Facts:
-the public qhfan/RMT (`classification_release/RMT.py`) and the copies in the released code of the
-two papers, which are the same function. `RMT_T` are the numbers of the published tiny network.
+TSFmicro and GAMDSS run a shallow one with a finer stem on the difference of two frames. The facts
+come from the public qhfan/RMT (`classification_release/RMT.py`) and from the copies in the
+released code of the two papers, which are the same function. `RMT_T` are the numbers of the
+published tiny network.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mexjax.ops.products import matmul
 
 _INIT = truncated_normal(0.02)
 
-# qhfan/RMT, `RMT_T3`: 14 M parameters with its head of 1000 classes.
+# `RMT_T3` of qhfan/RMT has 14 M parameters with its head of 1000 classes.
 RMT_T: dict[str, Any] = {
     "stem_channels": (32, 32, 64, 64),
     "stem_strides": (2, 1, 2, 1),
@@ -44,8 +45,8 @@ class ConvStem(nn.Module):
     """3x3 convolutions with batch norm and, but for the last, GELU: f[N,H,W,I] -> f[N,H/s,W/s,O].
 
     Attributes:
-      channels: of each convolution; the last is O.
-      strides: of each; s is their product.
+      channels: width of each convolution; the last is O.
+      strides: stride of each convolution; s is their product.
       per_frame: see `BatchNorm`.
     """
 
@@ -56,6 +57,7 @@ class ConvStem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the stem to images x f[N,H,W,I]: f[N,H/s,W/s,O]."""
         last = len(self.channels) - 1
         for i, (width, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
             conv = Conv(width, stride=stride, use_bias=True, dtype=self.dtype, name=f"conv_{i}")
@@ -86,6 +88,11 @@ class Retention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Retain between the pixels of x f[N,H,W,C]; the shape stays.
+
+        Raises:
+          ConfigError: heads that do not divide the channels into even widths.
+        """
         n, height, width, c = x.shape
         if c % (2 * self.num_heads):
             raise ConfigError(f"Retention: {self.num_heads} heads do not divide {c} channels.")
@@ -113,7 +120,7 @@ class Retention(nn.Module):
         return out(y.reshape(n, height, width, c) + lepe)
 
     def _in_halves(self, weights: jax.Array) -> jax.Array:
-        """Reorders the columns f[...,3C] of queries and keys, see `rotate_halves`."""
+        """The columns f[...,3C] with queries and keys in the order of `rotate_halves`."""
         c = weights.shape[-1] // 3
         pairs = weights[..., : 2 * c]
         halves = pairs.reshape(*pairs.shape[:-1], 2 * self.num_heads, -1, 2).swapaxes(-1, -2)
@@ -128,6 +135,8 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply the layers to x f[N,H,W,C]; the shape stays."""
+
         def dense(features: int, name: str) -> nn.Dense:
             return Dense(features, dtype=self.dtype, kernel_init=_INIT, name=name)
 
@@ -139,7 +148,7 @@ class FeedForward(nn.Module):
 
 
 class RetentionBlock(nn.Module):
-    """x + position code, x + retention(norm(x)), x + feed-forward(norm(x)).
+    """The steps x + position code, x + retention(norm(x)), x + feed-forward(norm(x)).
 
     Attributes:
       layer_scale: initial value of a factor for each channel of the last two; 0: no factors.
@@ -156,6 +165,7 @@ class RetentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the block to x f[N,H,W,C]; the shape stays."""
         c = x.shape[-1]
         drop_path = DropPath(self.drop_path_rate)
 
@@ -182,7 +192,14 @@ class RetentionBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one size, then (`merged_width` > 0) a 3x3 convolution of stride 2 and a norm."""
+    """Blocks of one size, then (`merged_width` > 0) a 3x3 convolution of stride 2 and a norm.
+
+    Attributes:
+      block: fields of `RetentionBlock` that all blocks share.
+      drop_path_rates: rate of each block.
+      merged_width: channels after the last convolution; 0: there is none.
+      per_frame: see `BatchNorm`.
+    """
 
     block: dict[str, Any]
     drop_path_rates: Sequence[float]
@@ -192,6 +209,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the blocks to x f[N,H,W,C]; a merge halves the sides of the result."""
         for i, rate in enumerate(self.drop_path_rates):
             block = RetentionBlock(
                 **self.block, drop_path_rate=rate, dtype=self.dtype, name=f"block_{i}"
@@ -206,18 +224,19 @@ class Stage(nn.Module):
 class RetentionStages(nn.Module):
     """The stages of an RMT, each half the size of the one before: after the stem, without a head.
 
-    f[N,H,W,channels[0]] -> f[N,H/2^(S-1),W/2^(S-1),channels[-1]], S stages. There is no norm at
-    the end.
+    With S stages they map f[N,H,W,channels[0]] to f[N,H/2^(S-1),W/2^(S-1),channels[-1]]. There is
+    no norm at the end. Sequences have one entry a stage.
 
-    Attributes: one entry a stage.
+    Attributes:
       channels: width.
       depths: number of blocks.
-      num_heads: of the retention.
-      decay_start, decay_span: see `retention_tables.log_decays`.
+      num_heads: heads of the retention.
+      decay_start: see `retention_tables.log_decays`.
+      decay_span: see `retention_tables.log_decays`.
       is_decomposed: retention along rows and columns instead of over all pairs.
       ffn_ratio: hidden width of the feed-forward over the width.
       layer_scale: initial layer scale, 0: none; empty: none in any stage.
-      drop_path_rate: of the last block; it grows linearly from 0.
+      drop_path_rate: rate of the last block; it grows linearly from 0.
       chunk: keys at a time in stages that are not decomposed; 0: all.
       per_frame: see `BatchNorm`.
     """
@@ -237,6 +256,7 @@ class RetentionStages(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the stages to x f[N,H,W,channels[0]]: the last map."""
         rates = np.linspace(0.0, self.drop_path_rate, sum(self.depths)).tolist()
         for i, depth in enumerate(self.depths):
             is_last = i == len(self.depths) - 1

@@ -17,7 +17,7 @@ from mexjax.nn.layers import BatchNorm, Conv, ConvTranspose
 from mexjax.nn.mode import Mode
 from mexjax.nn.pooling import max_pool, max_pool_with_argmax, max_unpool
 
-# Output channels of the 3x3 convolutions of each stage, VGG16 without its dense layers.
+# These are the output channels of the 3x3 convolutions of each stage of VGG16.
 SEGNET_CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -45,7 +45,11 @@ class SegNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        """f[N,H,W,C] -> f[N,H,W,1], no activation at the end."""
+        """Map x f[N,H,W,C] to an image f[N,H,W,1] without an activation at the end.
+
+        Raises:
+          ConfigError: sides that the stages do not divide, or widths that do not fit.
+        """
         _check_size(x, len(self.stages))
 
         def step(x: jax.Array, features: int, tag: str) -> jax.Array:
@@ -71,15 +75,16 @@ class SegNet(nn.Module):
 class EncoderDecoder(nn.Module):
     """Encoder and decoder blocks with added skips, as Fig. 3 of the FDP paper draws them.
 
-    Encoder block: convolution, batch norm, leaky ReLU, 2x2 max-pooling. Decoder block: 2x2
-    deconvolution, the encoder's map of that size (before its pooling) added, convolution, batch
-    norm, leaky ReLU. A last 3x3 convolution gives one channel. The paper gives no widths.
+    An encoder block is convolution, batch norm, leaky ReLU, 2x2 max-pooling. A decoder block is a
+    2x2 deconvolution, the addition of the encoder's map of that size (before its pooling),
+    convolution, batch norm, leaky ReLU. A last 3x3 convolution gives one channel. The paper gives
+    no widths.
 
     Attributes:
-      encoder_channels: of each encoder block.
-      decoder_channels: of each decoder block. All but the last are those of the encoder block
+      encoder_channels: width of each encoder block.
+      decoder_channels: width of each decoder block. All but the last are those of the encoder block
         whose map the next decoder block adds, so reversed and shifted by one.
-      leaky_slope: of the leaky ReLU below zero.
+      leaky_slope: slope of the leaky ReLU below zero.
     """
 
     encoder_channels: Sequence[int] = (64, 128, 256, 512)
@@ -89,7 +94,11 @@ class EncoderDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
-        """f[N,H,W,C] -> f[N,H,W,1], no activation at the end."""
+        """Map x f[N,H,W,C] to an image f[N,H,W,1] without an activation at the end.
+
+        Raises:
+          ConfigError: sides that the stages do not divide, or widths that do not fit.
+        """
         encoder, decoder = tuple(self.encoder_channels), tuple(self.decoder_channels)
         if len(encoder) != len(decoder) or decoder[:-1] != encoder[-2::-1]:
             raise ConfigError(

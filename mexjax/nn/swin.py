@@ -1,8 +1,8 @@
 """Swin Transformer (Liu et al. 2021, arXiv 2103.14030), any size; the defaults are Swin-T.
 
-Facts: the public microsoft/Swin-Transformer (`models/swin_transformer.py`). Images that patches and
-maps that windows do not tile are padded with zeros, as in the public copies for detection, and a
-map that is not larger than a window is one window.
+The facts come from the public microsoft/Swin-Transformer (`models/swin_transformer.py`). Images
+that patches do not tile and maps that windows do not tile are padded with zeros, as in the public
+copies for detection, and a map that is not larger than a window is one window.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _APART = -100.0  # added to the scores of pixels that were no neighbours before 
 
 @functools.cache
 def relative_places(window: int) -> np.ndarray:
-    """i32[w*w, w*w]: row of the bias table for each pair of pixels of a window.
+    """The row of the bias table for each pair of pixels of a window, i32[w*w, w*w].
 
     The row of a query at (y, x) and a key at (y', x') is (y-y'+w-1) (2w-1) + (x-x'+w-1).
     """
@@ -38,7 +38,9 @@ def relative_places(window: int) -> np.ndarray:
 
 @functools.cache
 def shift_mask(size: tuple[int, int], window: int, shift: int) -> np.ndarray:
-    """f32[windows, w*w, w*w]: 0 where two pixels of a shifted map may see each other, else -100.
+    """The mask f32[windows, w*w, w*w] of a shifted map: 0 where two pixels may see each other.
+
+    Everywhere else it is -100, which is added to the scores.
 
     Args:
       size: height and width of the map, multiples of `window`.
@@ -47,7 +49,7 @@ def shift_mask(size: tuple[int, int], window: int, shift: int) -> np.ndarray:
     """
 
     def parts(length: int) -> np.ndarray:
-        """Which of three strips a row or column lies in: the last came around the edge."""
+        """The strip of three that each row or column lies in; the last came around the edge."""
         i = np.arange(length)
         return (i >= length - window).astype(int) + (i >= length - shift)
 
@@ -59,7 +61,7 @@ def shift_mask(size: tuple[int, int], window: int, shift: int) -> np.ndarray:
 
 
 def to_windows(x: jax.Array, window: int) -> jax.Array:
-    """f[N,H,W,C] -> f[N,windows,w*w,C], windows and their pixels in row-major order."""
+    """The windows of a map f[N,H,W,C], and their pixels, in row-major order: f[N,windows,w*w,C]."""
     n, height, width, c = x.shape
     x = x.reshape(n, height // window, window, width // window, window, c)
     return x.swapaxes(2, 3).reshape(n, -1, window * window, c)
@@ -74,7 +76,7 @@ def from_windows(x: jax.Array, size: tuple[int, int], window: int) -> jax.Array:
 
 
 def padded(x: jax.Array, size: int) -> jax.Array:
-    """Zeros below and to the right, until `size` divides height and width: f[N,H,W,C]."""
+    """A map f[N,H,W,C] with zeros below and to the right, so that `size` divides both sides."""
     rows, columns = -x.shape[1] % size, -x.shape[2] % size
     if not rows and not columns:
         return x
@@ -98,7 +100,15 @@ class WindowAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: np.ndarray | None) -> jax.Array:
-        """`mask` f32[windows, w*w, w*w] is added to the scores; None: nothing is."""
+        """Attend within the windows of x f[N,windows,w*w,C]; the shape stays.
+
+        Args:
+          x: the windows.
+          mask: f32[windows, w*w, w*w], added to the scores; None: nothing is.
+
+        Raises:
+          ConfigError: heads that do not divide the channels.
+        """
         n, windows, pixels, c = x.shape
         if c % self.num_heads:
             raise ConfigError(f"Swin: {self.num_heads} heads do not divide {c} channels.")
@@ -120,7 +130,7 @@ class WindowAttention(nn.Module):
         return Dense(c, dtype=self.dtype, kernel_init=_INIT, name="out")(y)
 
     def _bias(self, pixels: int) -> jax.Array:
-        """f32[heads, pixels, pixels]."""
+        """The bias of each pair of pixels, f32[heads, pixels, pixels]."""
         side = 2 * self.window - 1
         table = self.param("position_bias", _INIT, (side * side, self.num_heads))
         window = round(pixels**0.5)
@@ -132,7 +142,7 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """x + attention(norm(x)) in windows, perhaps shifted, then x + mlp(norm(x)).
+    """The steps x + attention(norm(x)) in windows, perhaps shifted, and x + mlp(norm(x)).
 
     Attributes:
       is_shifted: the windows lie half a window further down and to the right.
@@ -148,6 +158,7 @@ class SwinBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the block to x f[N,H,W,C]; the shape stays."""
         drop_path = DropPath(self.drop_path_rate)
         attention = WindowAttention(self.num_heads, self.window, self.dtype, name="attention")
         y = LayerNorm(1e-5, dtype=self.dtype, name="norm1")(x)
@@ -163,7 +174,7 @@ class SwinBlock(nn.Module):
         is_shifted = self.is_shifted and min(height, width) > self.window
         shift = self.window // 2 if is_shifted else 0
         x = padded(x, window)
-        size = x.shape[1:3]
+        size = x.shape[1], x.shape[2]
         mask = None
         if shift:
             x = jnp.roll(x, (-shift, -shift), axis=(1, 2))
@@ -186,6 +197,7 @@ class PatchMerging(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Merge squares of x f[N,H,W,C]: f[N,ceil(H/2),ceil(W/2),features]."""
         x = padded(x, 2)
         x = jnp.concatenate([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], axis=-1)
         x = LayerNorm(1e-5, dtype=self.dtype, name="norm")(x)
@@ -196,18 +208,18 @@ class PatchMerging(nn.Module):
 
 
 class Swin(nn.Module):
-    """f[N,H,W,I] -> f[N,ceil(H/s),ceil(W/s),channels[-1]]: the last map after the last norm.
+    """The network f[N,H,W,I] -> f[N,ceil(H/s),ceil(W/s),channels[-1]], up to its last norm.
 
-    s is `patch_px` times 2 for each stage after the first.
+    s is `patch_px` times 2 for each stage after the first. Sequences have one entry a stage.
 
-    Attributes: one entry a stage for the first three.
+    Attributes:
       channels: width.
       depths: blocks; every other one is shifted.
-      num_heads: of the attention.
+      num_heads: heads of the attention.
       window: side of a window, in pixels of the map.
       patch_px: side of the patches of the first layer.
       mlp_ratio: hidden width of the MLPs over the width.
-      drop_path_rate: of the last block; it grows linearly from 0.
+      drop_path_rate: rate of the last block; it grows linearly from 0.
     """
 
     channels: Sequence[int] = (96, 192, 384, 768)
@@ -221,6 +233,8 @@ class Swin(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """The last map of images x f[N,H,W,I], after the last norm."""
+
         def norm(name: str) -> LayerNorm:
             return LayerNorm(1e-5, dtype=self.dtype, name=name)
 

@@ -31,7 +31,7 @@ def at_places(x: jax.Array, places: jax.Array | None) -> jax.Array:
 
 
 class _Projections(nn.Module):
-    """Queries, keys and values of all heads by one product; queries of some tokens by their own."""
+    """Queries, keys and values of all heads by one product; queries of some tokens by another."""
 
     use_bias: bool
     dtype: jnp.dtype
@@ -61,7 +61,7 @@ class Attention(nn.Module):
     Attributes:
       num_heads: they divide the channels.
       is_causal: a token sees itself and those before it.
-      out_init: of the last kernel; None: as the others.
+      out_init: draw of the last kernel; None: as the others.
     """
 
     num_heads: int
@@ -80,9 +80,19 @@ class Attention(nn.Module):
         places: jax.Array | None = None,
         is_key: jax.Array | None = None,
     ) -> jax.Array:
-        """f[N,L,C] -> f[N,L,C], or f[N,Q,C] of the tokens at `places` i32[N,Q] alone.
+        """Attend from every token, or from some of them, to all.
 
-        `is_key` bool[N,L] is false for tokens that no token looks at.
+        Args:
+          x: f[N,L,C].
+          mode: see `mexjax.nn.mode`.
+          places: i32[N,Q], the tokens to compute; None: all, Q = L.
+          is_key: bool[N,L], false for tokens that no token looks at; None: all are true.
+
+        Returns:
+          f[N,Q,C].
+
+        Raises:
+          ConfigError: heads that do not divide the channels.
         """
         n, length, c = x.shape
         if c % self.num_heads:
@@ -107,14 +117,14 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)).
+    """The steps x + attention(norm(x)) and x + mlp(norm(x)).
 
     Attributes:
-      activation: of the MLP, a key of `ACTIVATIONS`.
-      epsilon: of the layer norms.
-      is_post_norm: norm(x + attention(x)), then norm(x + mlp(x)).
-      out_init: of the last kernel of attention and of MLP; None: as the others. Zeros make a block
-        that is not `is_post_norm` begin as the identity.
+      activation: activation of the MLP, a key of `ACTIVATIONS`.
+      epsilon: epsilon of the layer norms.
+      is_post_norm: the steps are norm(x + attention(x)) and norm(x + mlp(x)).
+      out_init: draw of the last kernel of attention and of MLP; None: as the others. Zeros make a
+        block that is not `is_post_norm` begin as the identity.
     """
 
     num_heads: int
@@ -138,7 +148,13 @@ class Block(nn.Module):
         places: jax.Array | None = None,
         is_key: jax.Array | None = None,
     ) -> jax.Array:
-        """f[N,L,C] -> f[N,L,C]; `places` and `is_key` as of `Attention`."""
+        """Apply the block to x f[N,L,C]: f[N,L,C], or f[N,Q,C] with `places`.
+
+        `places` and `is_key` are those of `Attention`.
+
+        Raises:
+          ConfigError: an unknown activation, or heads that do not divide the channels.
+        """
         if self.activation not in ACTIVATIONS:
             raise ConfigError(unknown_name("activation", self.activation, ACTIVATIONS))
 
@@ -174,7 +190,7 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """f[N,H,W,C] -> f[N,num_features]: the class token after the last norm, then a linear layer.
+    """The network f[N,H,W,C] -> f[N,num_features]: a linear layer on the class token at the end.
 
     Attributes:
       num_features: width of the linear layer at the end.
@@ -194,11 +210,16 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Features f[N,num_features] of images x f[N,H,W,C].
+
+        Raises:
+          ConfigError: patches that do not tile the images.
+        """
         n, height, width, c = x.shape
         p = self.patch_px
         if height % p or width % p:
             raise ConfigError(f"Patches of {p} px do not tile an image of {height}x{width}.")
-        # A convolution whose kernel is its stride, as the matrix product it is.
+        # A convolution whose kernel is its stride is a matrix product.
         x = space_to_depth(x, p).reshape(n, (height // p) * (width // p), p * p * c)
         kernel = self.param("patch_kernel", _INIT, (p, p, c, self.width)).astype(self.dtype)
         bias = self.param("patch_bias", nn.initializers.zeros, (self.width,))

@@ -1,7 +1,7 @@
 """VMamba (Liu et al. 2024, arXiv 2401.10166), any size; the defaults are VMamba-T.
 
-Of the tiny networks of the public MzeroMiko/VMamba (`classification/models/vmamba.py`) this is the
-one in the paper's table, `vmamba_tiny_s1l8`: one number of state a channel, no gate, a stem and
+The public MzeroMiko/VMamba (`classification/models/vmamba.py`) has several tiny networks. This is
+the one in the paper's table, `vmamba_tiny_s1l8`: one number of state a channel, no gate, a stem and
 reductions of overlapping 3x3 convolutions.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,11 +23,11 @@ from mexjax.ops.activations import gelu
 from mexjax.ops.selective_scan import CHUNK, cross_merge, cross_scan, selective_scan
 
 _INIT = truncated_normal(0.02)
-_STEP_RANGE = (1e-3, 1e-1)  # of delta at the start
+_STEP_RANGE = (1e-3, 1e-1)  # least and largest delta at the start
 
 
 def uniform(limit: float) -> nn.initializers.Initializer:
-    """Uniform in +-limit."""
+    """A uniform draw in +-limit."""
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
@@ -37,7 +38,7 @@ def uniform(limit: float) -> nn.initializers.Initializer:
 def step_bias_init(
     key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
 ) -> jax.Array:
-    """What softplus turns into steps whose logarithm is uniform over `_STEP_RANGE`."""
+    """A draw that softplus turns into steps whose logarithm is uniform over `_STEP_RANGE`."""
     low, high = (math.log(x) for x in _STEP_RANGE)
     step = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
     return step + jnp.log(-jnp.expm1(-step))
@@ -46,7 +47,7 @@ def step_bias_init(
 def log_rate_init(
     key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
 ) -> jax.Array:
-    """log(1), log(2), ... over the S numbers of a state."""
+    """The logarithms log(1), log(2), ... over the S numbers of a state."""
     del key
     return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[-1] + 1, dtype=dtype)), shape)
 
@@ -57,9 +58,9 @@ class SS2D(nn.Module):
     Attributes:
       ratio: channels of the scan over C.
       state: numbers of state in each channel, S.
-      rank: of the map that makes the steps; 0: a sixteenth of C.
-      form: of the scan, see `mexjax.ops.selective_scan`.
-      chunk: of the scan.
+      rank: rank of the map that makes the steps; 0: a sixteenth of C.
+      form: form of the scan, see `mexjax.ops.selective_scan`.
+      chunk: most positions in a chunk of the scan.
     """
 
     ratio: float = 1.0
@@ -71,10 +72,12 @@ class SS2D(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Scan the pixels of x f[N,H,W,C] in four directions; the shape stays."""
+
         def dense(features: int, name: str) -> nn.Dense:
             return Dense(features, use_bias=False, dtype=self.dtype, kernel_init=_INIT, name=name)
 
-        channels, size = x.shape[-1], x.shape[1:3]
+        channels, size = x.shape[-1], (x.shape[1], x.shape[2])
         width, rank = int(self.ratio * channels), self.rank or math.ceil(channels / 16)
         x = dense(width, "in_proj")(x)
         x = nn.silu(Conv(width, groups=width, dtype=self.dtype, name="conv")(x))
@@ -87,8 +90,8 @@ class SS2D(nn.Module):
         skip = self.param("skip", nn.initializers.ones, (4, width))
 
         u = cross_scan(x)  # (4, N, L, width)
-        made = jnp.einsum("gnlc,gcr->gnlr", u, into.astype(self.dtype))
-        delta, b, c = jnp.split(made, [rank, rank + self.state], axis=-1)
+        inputs = jnp.einsum("gnlc,gcr->gnlr", u, into.astype(self.dtype))
+        delta, b, c = jnp.split(inputs, [rank, rank + self.state], axis=-1)
         delta = jnp.einsum("gnlr,grc->gnlc", delta, step.astype(self.dtype))
         delta = jax.nn.softplus(delta.astype(jnp.float32) + step_bias[:, None, None])
         y = selective_scan(
@@ -99,20 +102,21 @@ class SS2D(nn.Module):
 
 
 class VSSBlock(nn.Module):
-    """x + scan(norm(x)), then x + mlp(norm(x)).
+    """The steps x + scan(norm(x)) and x + mlp(norm(x)).
 
     Attributes:
       scan: fields of `SS2D`.
       mlp_ratio: hidden width of the MLP over C.
     """
 
-    scan: dict[str, float | int | str]
+    scan: dict[str, Any]
     mlp_ratio: int = 4
     drop_path_rate: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """Apply the block to x f[N,H,W,C]; the shape stays."""
         drop_path = DropPath(self.drop_path_rate)
         y = LayerNorm(1e-5, dtype=self.dtype, name="norm1")(x)
         x += drop_path(SS2D(**self.scan, dtype=self.dtype, name="scan")(y), mode)
@@ -122,16 +126,20 @@ class VSSBlock(nn.Module):
 
 
 class VMamba(nn.Module):
-    """f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]]: the last map after the last norm.
+    """The network f[N,H,W,I] -> f[N,H/s,W/s,channels[-1]], up to its last norm.
 
     s is 4 times 2 for each stage after the first.
 
     Attributes:
-      channels: of each stage.
+      channels: width of each stage.
       depths: blocks of each stage.
-      ratio, state, rank, form, chunk: see `SS2D`.
+      ratio: channels of a scan over those of its stage.
+      state: numbers of state in each channel.
+      rank: rank of the map that makes the steps.
+      form: form of the scan.
+      chunk: most positions in a chunk.
       mlp_ratio: hidden width of the MLPs over the width.
-      drop_path_rate: of the last block; it grows linearly from 0.
+      drop_path_rate: rate of the last block; it grows linearly from 0.
     """
 
     channels: Sequence[int] = (96, 192, 384, 768)
@@ -147,6 +155,8 @@ class VMamba(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
+        """The last map of images x f[N,H,W,I], after the last norm."""
+
         def halved(x: jax.Array, width: int, name: str) -> jax.Array:
             conv = Conv(width, stride=2, use_bias=True, dtype=self.dtype, name=f"{name}_conv")
             return LayerNorm(1e-5, dtype=self.dtype, name=f"{name}_norm")(conv(x))

@@ -1,1 +1,16 @@
 """Operations without parameters: pure functions of arrays."""
+
+__all__ = [
+    "activations",
+    "conv",
+    "flow",
+    "flow_frames",
+    "gradients",
+    "magnify",
+    "mesh",
+    "products",
+    "rank_pooling",
+    "retention",
+    "retention_tables",
+    "selective_scan",
+]

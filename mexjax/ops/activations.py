@@ -1,4 +1,4 @@
-"""Activation functions whose library form costs more than it must; reverse-mode differentiable."""
+"""Activation functions that cost less than their library form; they have one derivative."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mexjax.cpu.ordering import copy_after
 
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0), with gradient 0 at 0: f[...] -> f[...].
+    """The larger of x and 0, with gradient 0 at 0: f[...] -> f[...].
 
-    `jax.nn.relu` keeps x for the gradient; this keeps the result, which what follows keeps anyway.
+    `jax.nn.relu` keeps x for the gradient; this keeps the result, which the next layer keeps too.
     """
     return jnp.maximum(x, 0)
 
@@ -34,7 +34,7 @@ relu.defvjp(_relu_fwd, _relu_bwd)
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution function of x, exact: f[...] -> f[...].
+    """The exact GELU: x times the normal distribution function of x, f[...] -> f[...].
 
     `jax.nn.gelu` goes through erfc, which keeps the last digits of a tail that vanishes and takes
     longer; the derivative here needs one exponential, and keeps x alone.
@@ -60,5 +60,5 @@ gelu.defvjp(_gelu_fwd, _gelu_bwd)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-    """x sigmoid(1.702 x): the approximation that OpenAI trained CLIP with."""
+    """The GELU that OpenAI trained CLIP with, x sigmoid(1.702 x): f[...] -> f[...]."""
     return x * jax.nn.sigmoid(1.702 * x)

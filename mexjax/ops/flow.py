@@ -1,9 +1,9 @@
-"""Dense optical flow between two frames, and what is made of it: strain, magnitude, images.
+"""Dense optical flow between two frames, and its strain, magnitude and images.
 
-A flow is f32[H, W, 2]: the displacement (u to the right, v down, in px) of what lies at each pixel
-of the first frame. It is computed by OpenCV, on luma. The settings differ from OpenCV's where that
-measures better on motions of a fraction of a pixel to a few pixels: mean endpoint error in px
-against the true flow of 6 embedded clips, apex against onset,
+A flow is f32[H, W, 2]: the displacement (u to the right, v down, in px) of the point at each pixel
+of the first frame. OpenCV computes it on luma. The settings differ from OpenCV's where the error is
+smaller for motions of a fraction of a pixel to a few pixels. The table is the mean endpoint error
+in px against the true flow of 6 embedded clips, apex against onset:
 
     frame                                no flow   dis    farneback   tvl1
     256 px, nothing but the expression     0.31    0.12     0.18      0.21
@@ -18,6 +18,7 @@ flow at a high resolution and make it smaller afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import cv2
 import numpy as np
@@ -26,19 +27,19 @@ from mexjax.errors import ConfigError, unknown_name
 
 
 def _dis(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Kroeger et al., "Fast optical flow using dense inverse search", ECCV 2016."""
-    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    """Kroeger et al.'s method ("Fast optical flow using dense inverse search", ECCV 2016)."""
+    solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     solver.setFinestScale(0)  # OpenCV's preset stops at half the resolution
-    # Patches of 16 px instead of 8, and thrice the smoothness: skin has little texture, and a
-    # sensor's noise is a good part of it.
+    # Patches have 16 px instead of 8, and three times the smoothness: skin has little texture, and
+    # the noise of the sensor is a large part of it.
     solver.setPatchSize(16)
     solver.setPatchStride(8)
     solver.setVariationalRefinementAlpha(60.0)
-    return solver.calc(first, second, None)
+    return _calc(solver, first, second)
 
 
 def _farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Farnebäck, "Two-frame motion estimation based on polynomial expansion", SCIA 2003.
+    """Farnebäck's method ("Two-frame motion estimation based on polynomial expansion", SCIA 2003).
 
     Near the border it gives some hundredths of a pixel even between equal frames.
     """
@@ -57,17 +58,22 @@ def _farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _tvl1(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Zach et al., "A duality based approach for realtime TV-L1 optical flow", DAGM 2007."""
+    """Zach et al.'s method ("A duality based approach for realtime TV-L1 optical flow", 2007)."""
     if not hasattr(cv2, "optflow"):
         raise ConfigError(
             "The flow method tvl1 is in OpenCV's contributed modules, which this installation"
             f" (OpenCV {cv2.__version__}) lacks. Install opencv-contrib-python and no other OpenCV"
             " package, or choose dis or farneback."
         )
-    solver = cv2.optflow.DualTVL1OpticalFlow_create()
-    solver.setLambda(0.015)  # weight of the data; 0.15 of OpenCV's default follows the noise
+    solver = cv2.optflow.DualTVL1OpticalFlow.create()
+    solver.setLambda(0.015)  # weight of the data; OpenCV's default of 0.15 follows the noise
     solver.setScalesNumber(4)
-    return solver.calc(first, second, None)
+    return _calc(solver, first, second)
+
+
+def _calc(solver: cv2.DenseOpticalFlow, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    no_start = cast(np.ndarray, None)  # OpenCV takes None here, which its declared types lack
+    return solver.calc(first, second, no_start)
 
 
 METHODS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -114,7 +120,7 @@ def resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Args:
       flow: f32[H, W, 2].
-      size: H', W'. Smaller is averaged (OpenCV's INTER_AREA), larger is bilinear.
+      size: H', W'. A smaller flow is averaged (OpenCV's INTER_AREA), a larger one is bilinear.
 
     Returns:
       f32[H', W', 2].
@@ -123,23 +129,23 @@ def resize_flow(flow: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if old == (height, width):
         return flow
     way = cv2.INTER_AREA if height * width < old[0] * old[1] else cv2.INTER_LINEAR
-    resized = cv2.resize(flow, (width, height), interpolation=way)
-    return resized * np.array([width / old[1], height / old[0]], np.float32)
+    vectors = cv2.resize(flow, (width, height), interpolation=way)
+    return vectors * np.array([width / old[1], height / old[0]], np.float32)
 
 
 def magnitude(flow: np.ndarray) -> np.ndarray:
-    """sqrt(u^2 + v^2): f32[H, W, 2] -> f32[H, W], px."""
+    """The length of each vector, sqrt(u^2 + v^2): f32[H, W, 2] -> f32[H, W], px."""
     return np.hypot(flow[..., 0], flow[..., 1])
 
 
 def strain(flow: np.ndarray) -> np.ndarray:
-    """Optical strain magnitude: how much the skin is stretched or sheared, whatever its motion.
+    """The optical strain magnitude: how much the skin is stretched or sheared, whatever its motion.
 
     sqrt(e_xx^2 + e_yy^2 + 2 e_xy^2) with e_xx = du/dx, e_yy = dv/dy, e_xy = (du/dy + dv/dx) / 2,
     the Frobenius norm of the infinitesimal strain tensor (Shreve et al., "Macro- and
     micro-expression spotting in long videos using spatio-temporal strain", FG 2011), that is
     sqrt(u_x^2 + v_y^2 + (u_y + v_x)^2 / 2). Derivatives are central differences, one-sided at the
-    border. Zero for a shift of the head and, to first order, for its rotation in the plane.
+    border. It is zero for a shift of the head and, to first order, for its rotation in the plane.
 
     Args:
       flow: f32[H, W, 2], px.
@@ -153,7 +159,7 @@ def strain(flow: np.ndarray) -> np.ndarray:
 
 
 STYLES = ("magnitude", "strain", "hsv")
-MIN_SCALE_PX = 0.5  # so that a still pair is not blown up to noise
+MIN_SCALE_PX = 0.5  # a smaller scale would turn a still pair into noise
 MIN_SCALE_STRAIN = 0.01
 
 

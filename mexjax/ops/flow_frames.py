@@ -20,19 +20,19 @@ from mexjax.ops import flow as optical
 
 NUM_IMAGES = 3  # frames before the flow
 CHANNELS = ("u", "v", "magnitude")
-# Flow that fills the range, px of an image of 224: facial motion is slower, and a step of 8 bits is
-# then a thirtieth of a pixel.
+# This flow fills the range, in px of an image of 224: facial motion is slower, and a step of 8 bits
+# is then a thirtieth of a pixel.
 RANGE_PX = 4.0
-_ZERO, _STEPS = 128, 127  # of u and v: code of no motion, and codes to either side
+_ZERO, _STEPS = 128, 127  # code of no motion for u and v, and codes on either side of it
 
 
 def num_frames(channels: int) -> int:
-    """Frames of a clip with flow, of 1 or 3 channels a frame."""
+    """The number of frames of a clip with flow, for 1 or 3 channels a frame."""
     return NUM_IMAGES + 2 * len(CHANNELS) // channels
 
 
 def with_flow(clips: np.ndarray, method: str = "dis", num_workers: int = 2) -> np.ndarray:
-    """Adds the flow of rise and fall to clips of key frames.
+    """Add the flow of rise and fall to clips of key frames.
 
     Args:
       clips: u8[N,3,S,S,C]: onset, apex, offset; C is 1 or 3.
@@ -48,7 +48,7 @@ def with_flow(clips: np.ndarray, method: str = "dis", num_workers: int = 2) -> n
     """
     n, _, height, width, channels = clips.shape
     added = num_frames(channels) - NUM_IMAGES
-    made = np.empty((n, added, height, width, channels), np.uint8)
+    flows = np.empty((n, added, height, width, channels), np.uint8)
 
     def compute(i: int) -> None:
         luma = [_luma(frame) for frame in clips[i, :NUM_IMAGES]]
@@ -56,20 +56,20 @@ def with_flow(clips: np.ndarray, method: str = "dis", num_workers: int = 2) -> n
         pair = [encode(optical.dense_flow(first, apex, method=method)) for first in (onset, offset)]
         if channels == 1:  # frames of one channel: u, v, magnitude of the rise, then of the fall
             pair = np.concatenate([flow.transpose(2, 0, 1)[..., None] for flow in pair])
-        made[i] = pair
+        flows[i] = pair
 
     with ThreadPoolExecutor(num_workers) as pool:
         list(pool.map(compute, range(n)))
-    return np.concatenate([clips, made], axis=1)
+    return np.concatenate([clips, flows], axis=1)
 
 
 def _luma(frame: np.ndarray) -> np.ndarray:
-    """u8[H,W,C] -> u8[H,W]."""
+    """The luma u8[H,W] of a frame u8[H,W,C]."""
     return frame[..., 0] if frame.shape[-1] == 1 else cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
 
 def encode(flow: np.ndarray) -> np.ndarray:
-    """f32[S,S,2] in pixels -> u8[S,S,3]; no motion is (128, 128, 0)."""
+    """A flow f32[S,S,2] in pixels as codes u8[S,S,3]; no motion is (128, 128, 0)."""
     share = flow / (RANGE_PX * flow.shape[1] / 224)
     signed = _ZERO + np.round(_STEPS * np.clip(share, -1, 1))
     size = np.round(255 * np.clip(optical.magnitude(share), 0, 1))
@@ -94,7 +94,7 @@ def decode(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def mirror(clips: jax.Array) -> jax.Array:
-    """Left for right: f32[...,T,H,W,C] in [0, 1], what goes to the right then goes to the left."""
+    """Mirror clips f32[...,T,H,W,C] in [0, 1]: motion to the right becomes motion to the left."""
     channels = clips.shape[-1]
     is_u = np.zeros((clips.shape[-4], 1, 1, channels), bool)
     is_u[NUM_IMAGES :: len(CHANNELS) // channels, ..., 0] = True

@@ -3,11 +3,12 @@
 `factor` m is the total displacement: what moved by d from the onset to the frame moves by m d in
 the result, so m = 1 changes nothing. (Oh et al., ECCV 2018, write 1 + alpha for it.)
 
-    linear   y = a + m (b - a): Wu et al., "Eulerian video magnification", SIGGRAPH 2012. Right
-             below about 0.3 px; multiplies noise by more than m.
+    linear   y = a + m (b - a): Wu et al., "Eulerian video magnification", SIGGRAPH 2012. It is
+             right below about 0.3 px, and multiplies noise by more than m.
     phase    the phase of every band of a complex steerable pyramid moves m times as far: Wadhwa et
              al., "Phase-based video motion processing", SIGGRAPH 2013, for two frames instead of a
-             video and without subsampling. Right up to about m d = 6 px, the coarsest useful band.
+             video and without subsampling. It is right up to about m d = 6 px, the coarsest
+             useful band.
 
 On a texture of 64 x 64 px and m = 3 phase moves it 2.6 d for d = 1 px, linear 2.3 d; phase falls
 short because the two residuals of the pyramid are not moved. Results made with `phase` are not
@@ -26,11 +27,11 @@ import numpy as np
 METHODS = ("none", "linear", "phase")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
-_FLOOR = 1e-8  # of amplitudes, where nothing is seen
+_FLOOR = 1e-8  # least amplitude, against a division by zero
 
 
 def linear_magnify(first: jax.Array, second: jax.Array, factor: float | jax.Array) -> jax.Array:
-    """`first + factor (second - first)`: f[...] twice -> f[...]."""
+    """The frame `first + factor (second - first)`: f[...] twice -> f[...]."""
     return first + factor * (second - first)
 
 
@@ -62,7 +63,7 @@ def phase_magnify(
       factor: total displacement, 1 is the identity; may be traced, a scalar.
       num_levels: K; None: floor(log2 min(H, W)) - 2, which is 5 at 224 px.
       num_orientations: O.
-      sigma_px: of the Gaussian that smooths phase differences; 0: off.
+      sigma_px: deviation of the Gaussian that smooths phase differences; 0: off.
       padding_px: mirrored border against wrapping around; 0: the image is periodic.
 
     Returns:
@@ -108,9 +109,9 @@ def _magnify_phases(
     bands: jax.Array,
     blur: jax.Array | None,
 ) -> jax.Array:
-    """f[..., H, W] twice, f[H, W], f[K, O, H, W], f[H, W] or None -> f[..., H, W]."""
+    """The magnified frame f[..., H, W] from padded frames and the filters of the pyramid."""
     spectra = jnp.fft.fft2(jnp.stack([first, second]))[..., None, :, :]  # (2, ..., 1, H, W)
-    # One inverse transform for all bands: the real part of a sum is the sum of the real parts.
+    # All bands share one inverse transform: the real part of a sum is the sum of the real parts.
     total = spectra[1, ..., 0, :, :] * residual
     for band in bands:  # (O, H, W)
         c_first, c_second = jnp.fft.ifft2(spectra * band)  # (..., O, H, W) each
@@ -120,8 +121,8 @@ def _magnify_phases(
             # Two real images are blurred as one complex one: the kernel is real.
             both = jnp.fft.ifft2(jnp.fft.fft2(weight * (delta + 1j)) * blur)
             delta = both.real / jnp.maximum(both.imag, _FLOOR)
-        moved = c_second * jnp.exp(1j * (factor - 1) * delta)
-        total = total + (2 * jnp.fft.fft2(moved) * band).sum(axis=-3)
+        bands_moved = c_second * jnp.exp(1j * (factor - 1) * delta)
+        total = total + (2 * jnp.fft.fft2(bands_moved) * band).sum(axis=-3)
     return jnp.fft.ifft2(total).real
 
 
@@ -165,7 +166,7 @@ def steerable_filters(
 
 @functools.lru_cache(maxsize=16)
 def gaussian_transfer(size: tuple[int, int], sigma_px: float) -> np.ndarray:
-    """f64[H, W]: exp(-2 pi^2 sigma^2 |f|^2), a periodic Gaussian blur of deviation sigma."""
+    """The transfer function exp(-2 pi^2 sigma^2 |f|^2) of a periodic Gaussian blur, f64[H, W]."""
     fy, fx = np.meshgrid(np.fft.fftfreq(size[0]), np.fft.fftfreq(size[1]), indexing="ij")
     transfer = np.exp(-2 * np.pi**2 * sigma_px**2 * (fx**2 + fy**2))
     transfer.setflags(write=False)
@@ -191,8 +192,8 @@ def magnify(
       frames: f[..., H, W, C] of the same shape.
       factor: total displacement, 1 is the identity.
       method: one of `METHODS`.
-      sigma_px: of `phase`, see `phase_magnify`.
-      padding_px: of `phase`.
+      sigma_px: see `phase_magnify`.
+      padding_px: see `phase_magnify`.
 
     Returns:
       f[..., H, W, C], clipped to [0, 1].
@@ -209,16 +210,16 @@ def magnify(
         )
     before, luma = _luma(onset), _luma(frames)
     if method == "linear":
-        moved = linear_magnify(before, luma, factor)
+        result = linear_magnify(before, luma, factor)
     elif method == "phase":
-        moved = phase_magnify(before, luma, factor, sigma_px=sigma_px, padding_px=padding_px)
+        result = phase_magnify(before, luma, factor, sigma_px=sigma_px, padding_px=padding_px)
     else:
         raise ValueError(f"magnify: unknown method {method!r}; known: {', '.join(METHODS)}")
-    return jnp.clip(frames + (moved - luma)[..., None], 0, 1)
+    return jnp.clip(frames + (result - luma)[..., None], 0, 1)
 
 
 def _luma(image: jax.Array) -> jax.Array:
-    """f[..., H, W, C] -> f[..., H, W]. Summed, not a matrix product: those round on GPUs."""
+    """The luma f[..., H, W] of f[..., H, W, C], by a sum: matrix products round on GPUs."""
     if image.shape[-1] == 1:
         return image[..., 0]
     return LUMA[0] * image[..., 0] + LUMA[1] * image[..., 1] + LUMA[2] * image[..., 2]

@@ -13,15 +13,15 @@ def varying_axes(x: jax.Array) -> frozenset[str]:
 
 
 def vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Inside `shard_map`, lets both arrays vary over the mesh axes that either varies over.
+    """Inside `shard_map`, let both arrays vary over the mesh axes that either varies over.
 
     This is outside of the custom derivative, so that the gradient of an array which the devices
     share is summed over them.
     """
     axes = [varying_axes(a) for a in (x, w)]
-    missing = [tuple(sorted((axes[0] | axes[1]) - own)) for own in axes]
-    if missing[0]:
-        x = lax.pcast(x, missing[0], to="varying")
-    if missing[1]:
-        w = lax.pcast(w, missing[1], to="varying")
+    surplus = [tuple(sorted((axes[0] | axes[1]) - axis)) for axis in axes]
+    if surplus[0]:
+        x = lax.pcast(x, surplus[0], to="varying")
+    if surplus[1]:
+        w = lax.pcast(w, surplus[1], to="varying")
     return x, w

@@ -1,9 +1,9 @@
 """Matrix products of many rows whose weight gradient reads the rows once.
 
 The weight gradient of y = x w sums over the rows of x and dy, tens of thousands where a row is a
-pixel. XLA:CPU turns one of the two round for it, and fuses that with the elementwise operations the
-array comes out of: these then run down the columns of arrays of many megabytes, a cache line for
-each number. A loop over blocks of rows that fit into the cache keeps both apart.
+pixel. XLA:CPU transposes one of the two for it, and fuses that with the elementwise operations that
+make the array: these then run down the columns of arrays of many megabytes, a cache line for each
+number. A loop over blocks of rows that fit into the cache keeps both apart.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mexjax.cpu import is_cpu
 from mexjax.cpu.sums import sums_over_blocks
 from mexjax.ops.mesh import vary_alike
 
-# Bytes of the rows of x and dy together in a block.
+# A block holds so many bytes of the rows of x and dy together.
 BLOCK_BYTES = 2**21
 MIN_BLOCKS, MIN_ROWS = 4, 256
 
 
 def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x f[...,K] times w f[K,N]: f[...,N], in their promoted dtype.
+    """The product of x f[...,K] and w f[K,N]: f[...,N], in their promoted dtype.
 
-    Sums are float32 or wider. On a CPU reverse-mode differentiable, once.
+    Sums are float32 or wider. On a CPU it has one derivative, in reverse mode.
 
     Raises:
       AssertionError: the last axis of x is not the last but one of w.
@@ -42,7 +42,7 @@ def matmul(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def dot_general(x: jax.Array, w: jax.Array, dimension_numbers: Any, **options: Any) -> jax.Array:
-    """`lax.dot_general` as `flax.linen.Dense` calls it: the last axis of x, the first of w."""
+    """`lax.dot_general` as `flax.linen.Dense` calls it: over the last axis of x, the first of w."""
     if dimension_numbers != (((x.ndim - 1,), (0,)), ((), ())) or any(options.values()):
         return lax.dot_general(x, w, dimension_numbers, **options)
     return matmul(x, w)
@@ -66,7 +66,7 @@ _product.defvjp(_product_fwd, _product_bwd)
 
 
 def sum_of_outer_products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """f[M,K], f[M,N] -> f[K,N], float32 or wider: the product of x transposed and y.
+    """The product of x f[M,K] transposed and y f[M,N]: f[K,N], float32 or wider.
 
     Raises:
       AssertionError: not two matrices of as many rows.
@@ -88,5 +88,5 @@ def _outer(x: jax.Array, y: jax.Array) -> jax.Array:
     contract = (((0,), (0,)), ((), ()))
     if x.shape[1] <= y.shape[1]:
         return lax.dot_general(x, y, contract, preferred_element_type=_wide(x))
-    # The narrower one is turned round.
+    # The narrower one is transposed.
     return lax.dot_general(y, x, contract, preferred_element_type=_wide(x)).T

@@ -1,4 +1,4 @@
-"""Approximate rank pooling: one image that says how a clip changes (Bilen et al., CVPR 2016)."""
+"""Approximate rank pooling: one image that shows how a clip changes (Bilen et al., CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mexjax.cpu.sums import sum_terms
 
 @functools.cache
 def rank_pooling_weights(num_frames: int) -> np.ndarray:
-    """Weight of each frame in the dynamic image, f64[T], summing to zero.
+    """The weight of each frame in the dynamic image, f64[T], summing to zero.
 
     alpha_n = sum_{i=n}^{T} (2 i - T - 1) / i, n = 1 ... T: the closed form for frame features
     that are averaged over time before they are ranked (Bilen et al. 2016, section 2.2).
@@ -32,15 +32,15 @@ def rank_pooling_weights(num_frames: int) -> np.ndarray:
 
 
 def rank_pool(frames: jax.Array) -> jax.Array:
-    """Weighted sum over time, f[...,T,H,W] -> f32[...,H,W], of any range.
+    """The weighted sum over time, f[...,T,H,W] -> f32[...,H,W], of any range.
 
     Raises:
       AssertionError: `frames` has fewer than three axes.
     """
     chex.assert_shape(frames, (..., None, None, None))
     weights = rank_pooling_weights(frames.shape[-3]).astype(np.float32)
-    # Multiplied and summed, not as a matrix product: those round to 10 bits on recent GPUs. Frame
-    # by frame, because a reduction over an outer axis is a slow loop on the CPU.
+    # A matrix product would round to 10 bits on recent GPUs, and a reduction over an outer axis is
+    # a slow loop on the CPU; so frames are multiplied and added one by one.
     return sum_terms(frames[..., t, :, :].astype(jnp.float32) * w for t, w in enumerate(weights))
 
 
@@ -51,7 +51,7 @@ def dynamic_image(frames: jax.Array, *, quantize: bool = False) -> jax.Array:
 
     Args:
       frames: f[...,T,H,W], gray.
-      quantize: cut down to whole 1/255, as saving the image as 8 bits does in the public code.
+      quantize: values are cut down to whole 1/255, as the public code does by saving 8 bits.
 
     Returns:
       f32[...,H,W].
@@ -65,12 +65,12 @@ def magnitude(frames: jax.Array) -> jax.Array:
 
 
 def scale_to_unit(pooled: jax.Array, largest: jax.Array, *, quantize: bool = False) -> jax.Array:
-    """A rank-pooled image to [0, 1], by its own smallest and largest value.
+    """A rank-pooled image scaled to [0, 1] by its own smallest and largest value.
 
     Args:
       pooled: f32[...,H,W].
-      largest: f32[...], `magnitude` of the frames it was made of: a pooled image that varies
-        by no more than rounding of it is of a still clip and gives zeros.
+      largest: f32[...], `magnitude` of the frames of the image. A pooled image that varies by no
+        more than the rounding of it comes from a still clip and gives zeros.
       quantize: see `dynamic_image`.
 
     Returns:

@@ -2,10 +2,10 @@
 
     scores = q . k + log(decay) * (|y - y'| + |x - x'|),   out = softmax(scores) v
 
-Bidirectional: there is no causal mask. Queries and keys come rotated (`retention_tables`) and
-scaled. The released backbone of TSFmicro and GAMDSS, which is qhfan/RMT with other numbers, adds
-the logarithm of the decay inside the softmax, so the weights of a pixel sum to 1. Of one image
-of L = H * W pixels with C = heads * d channels,
+There is no causal mask. Queries and keys come rotated (`retention_tables`) and scaled. The released
+backbone of TSFmicro and GAMDSS, which is qhfan/RMT with other numbers, adds the logarithm of the
+decay inside the softmax, so the weights of a pixel sum to 1. One image of L = H * W pixels with
+C = heads * d channels takes
 
     full        2 L^2 C multiplications, L^2 scores a head at a time
     chunked     2 L^2 C multiplications, L * chunk scores a head at a time
@@ -18,7 +18,6 @@ the forward pass, and 2.5 times those of chunked, which makes them again.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +27,9 @@ import numpy as np
 
 from mexjax.cpu.ordering import zeros_after
 from mexjax.ops import retention_tables as tables
+from mexjax.ops.gradients import custom_vjp
 
-# Score of a key that is not there: its weight is zero, and no infinity meets another.
+# The score of a key that is not there: its weight is zero, and no infinity meets another.
 _ABSENT = -1e30
 
 
@@ -60,12 +60,11 @@ def full_retention(
 def decomposed_retention(
     q: jax.Array, k: jax.Array, v: jax.Array, log_decay: Sequence[float]
 ) -> jax.Array:
-    """Retention along x within every row, and of its result along y within every column.
+    """Retention along x within every row, then of its result along y within every column.
 
-    The same queries and keys serve both passes. Not equal to `full_retention`, and not to columns
-    before rows either.
-
-    Args, returns and raises: as `full_retention`.
+    The same queries and keys serve both passes. The result differs from that of `full_retention`,
+    and from that of columns before rows. Arguments, result and errors are those of
+    `full_retention`.
     """
     _check(q, k, v, log_decay)
     height, width = q.shape[1:3]
@@ -77,7 +76,7 @@ def decomposed_retention(
     return y.transpose(1, 3, 0, 2, 4)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@custom_vjp(0, 1)
 def _attend(
     size: tuple[int, ...],
     log_decay: tuple[float, ...],
@@ -85,7 +84,7 @@ def _attend(
     k: jax.Array,
     v: jax.Array,
 ) -> jax.Array:
-    """softmax(q k^T + decay) v: f[...,heads,L,d] twice, f[...,heads,L,dv] -> f[...,heads,L,dv].
+    """The retention softmax(q k^T + decay) v of q, k f[...,heads,L,d] and v f[...,heads,L,dv].
 
     `size` is (L,) for a line and (H, W), L = H * W, for a plane. The weights are divided by their
     sum after they have met the values. For a gradient they are divided before, so that nothing but
@@ -99,16 +98,16 @@ def _attend(
 def _weights(
     size: tuple[int, ...], log_decay: tuple[float, ...], q: jax.Array, k: jax.Array
 ) -> jax.Array:
-    """exp(scores), the largest of a query 1: f32[...,heads,L,L]."""
+    """The weights exp(scores), the largest of a query 1: f32[...,heads,L,L]."""
     scores = _products("...qd,...kd->...qk", q, k) + _decay(size, log_decay)
     return jnp.exp(scores - scores.max(axis=-1, keepdims=True))
 
 
 def _decay(size: tuple[int, ...], log_decay: tuple[float, ...]) -> jax.Array | np.ndarray:
-    """f32[heads,L,L]."""
+    """The logarithms of the decays, f32[heads,L,L]."""
     if len(size) == 1:
         return tables.line_decay(size[0], log_decay)
-    place = tables.coordinates(size)
+    place = tables.coordinates((size[0], size[1]))
     return tables.plane_decay(place, place, log_decay)
 
 
@@ -137,12 +136,12 @@ def _attend_bwd(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     del size, log_decay
     q, k, v, y, weights = saved
-    # The part of the softmax gradient that is the same for every key of a query.
+    # This part of the softmax gradient is the same for every key of a query.
     common = (dy.astype(jnp.float32) * y).sum(axis=-1, keepdims=True)
     d_scores = weights * (_products("...qd,...kd->...qk", dy, v) - common)
     d_scores = d_scores.astype(q.dtype)
     dq = _products("...qk,...kd->...qd", d_scores, k).astype(q.dtype)
-    # The transposes of the two: it is q and dy that are turned for the product, not the scores.
+    # These are transposes, so that the product turns q and dy, which are smaller than the scores.
     dk = _products("...qd,...qk->...dk", q, d_scores).astype(k.dtype)
     dv = _products("...qd,...qk->...dk", dy, weights).astype(v.dtype)
     return dq, dk.swapaxes(-1, -2), dv.swapaxes(-1, -2)
@@ -156,11 +155,11 @@ def chunked_retention(
 ) -> jax.Array:
     """`full_retention` that holds the scores of `chunk` keys at a time, in both directions.
 
-    Exact: keys come in chunks and the softmax is carried on (running maximum, denominator and
-    numerator; Milakov and Gimelshein 2018). The decays of a chunk are made from coordinates. The
-    backward pass keeps the output and one number a query, and makes the scores again.
-
-    Args, returns and raises: as `full_retention`; `chunk` need not divide H * W.
+    The result is exact: keys come in chunks and the softmax is carried on (running maximum,
+    denominator and numerator; Milakov and Gimelshein 2018). The decays of a chunk are made from
+    coordinates. The backward pass keeps the output and one number a query, and makes the scores
+    again. Arguments, result and errors are those of `full_retention`; `chunk` is at least 1 and
+    need not divide H * W.
     """
     _check(q, k, v, log_decay)
     if chunk < 1:
@@ -215,13 +214,13 @@ def _scores(
     place: jax.Array,
     is_there: jax.Array,
 ) -> jax.Array:
-    """f32[N,heads,L,chunk] of one chunk of keys, decayed."""
+    """The decayed scores of one chunk of keys, f32[N,heads,L,chunk]."""
     bias = tables.plane_decay(tables.coordinates(size), place, log_decay)
     scores = jnp.einsum("nhqd,nhkd->nhqk", q, k) + bias
     return jnp.where(is_there, scores, _ABSENT)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@custom_vjp(0, 1, 2)
 def _chunked(
     size: tables.Size,
     log_decay: tuple[float, ...],
@@ -230,7 +229,7 @@ def _chunked(
     k: jax.Array,
     v: jax.Array,
 ) -> jax.Array:
-    """f32[N,heads,L,d] three times -> f32[N,heads,L,dv]."""
+    """The retention of q, k f32[N,heads,L,d] and v f32[N,heads,L,dv] by chunks of keys."""
     return _chunked_fwd(size, log_decay, chunk, q, k, v)[0]
 
 
@@ -256,7 +255,7 @@ def _chunked_fwd(size, log_decay, chunk, q, k, v) -> tuple[jax.Array, Any]:
 def _chunked_bwd(size, log_decay, chunk, saved, dy):
     q, k, v, y, log_total = saved
     length = q.shape[2]
-    # The part of the softmax gradient that is the same for every key of a query.
+    # This part of the softmax gradient is the same for every key of a query.
     common = (dy * y).sum(axis=-1, keepdims=True)
 
     def step(dq, keys):

@@ -1,7 +1,8 @@
-"""What retention knows before it sees an image: decays, rotations and distances.
+"""Decays, rotations and distances, which retention has before it sees an image.
 
-Everything here follows from sizes alone, nothing is learnt: numpy arrays of a few kilobytes, made
-in float64 and rounded once, that a compiled program holds as constants (the folds share them).
+Everything here follows from sizes alone and nothing is learnt. The tables are numpy arrays of a few
+kilobytes, made in float64 and rounded once, that a compiled program holds as constants (the folds
+share them).
 The rotation is that of RetNet (Sun et al. 2023, arXiv 2307.08621), the decay over the Manhattan
 distance that of RMT (Fan et al. 2024, arXiv 2309.11523; qhfan/RMT, `RMT.py`).
 """
@@ -16,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 Size = tuple[int, int]
+Array = jax.Array | np.ndarray
 
 
 def log_decays(num_heads: int, initial: float, span: float) -> tuple[float, ...]:
-    """log(1 - 2^-(initial + span * head / num_heads)) of each head: all below 0, rising.
+    """The logarithm of 1 - 2^-(initial + span * head / num_heads) for each head: below 0, rising.
 
     A head that decays fast sees its neighbourhood, one that decays slowly the whole image.
     """
@@ -28,7 +30,7 @@ def log_decays(num_heads: int, initial: float, span: float) -> tuple[float, ...]
 
 
 def frequencies(head_dim: int) -> np.ndarray:
-    """f64[d/2]: 10000^(-k / (d/2 - 1)), from 1 down to 1e-4, both included.
+    """The frequencies 10000^(-k / (d/2 - 1)), from 1 down to 1e-4, both included: f64[d/2].
 
     Raises:
       ValueError: `head_dim` is odd or less than 4: there are no pairs, or no last frequency.
@@ -40,7 +42,7 @@ def frequencies(head_dim: int) -> np.ndarray:
 
 
 def rotation_tables(size: Size, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sine and cosine of position times frequency, each f32[H,W,d/2].
+    """The sine and cosine of position times frequency, each f32[H,W,d/2].
 
     The position of a pixel is its number in row-major order, y * W + x: two pixels of a row turn
     against each other by their distance, two of a column by W times theirs.
@@ -51,16 +53,16 @@ def rotation_tables(size: Size, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
 
 
-def rotate_halves(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
-    """Turns the pairs (a, b) = (x[k], x[d/2+k]) to (a cos - b sin, b cos + a sin).
+def rotate_halves(x: jax.Array, sin: Array, cos: Array) -> jax.Array:
+    """Turn the pairs (a, b) = (x[k], x[d/2+k]) to (a cos - b sin, b cos + a sin).
 
     RetNet turns neighbours, (x[2k], x[2k+1]). The scores are the same where queries and keys are
     reordered alike, since a score is a sum over channels, and memory is read in whole pieces here.
 
     Args:
       x: f[...,d], d even.
-      sin: of the angle of each pair, broadcast against f[...,d/2].
-      cos: likewise.
+      sin: sine of the angle of each pair, broadcast against f[...,d/2].
+      cos: cosine of that angle.
 
     Returns:
       f[...,d] in the dtype of `x`; computed in float32.
@@ -72,28 +74,26 @@ def rotate_halves(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
     chex.assert_axis_dimension((sin, cos), -1, x.shape[-1] // 2)
     half = x.shape[-1] // 2
     a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    turned = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-    return turned.astype(x.dtype)
+    pairs = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return pairs.astype(x.dtype)
 
 
 def line_decay(length: int, log_decay: Sequence[float]) -> np.ndarray:
-    """f32[heads,length,length]: log decay times the distance |i - j| on a line."""
+    """The log decay times the distance |i - j| on a line, f32[heads,length,length]."""
     place = np.arange(length)
     distance = np.abs(place[:, None] - place)
     return np.multiply.outer(np.asarray(log_decay), distance).astype(np.float32)
 
 
 def coordinates(size: Size) -> np.ndarray:
-    """f32[2,H*W]: row and column of every pixel in row-major order."""
+    """The row and column of every pixel in row-major order, f32[2,H*W]."""
     return np.indices(size, dtype=np.float32).reshape(2, -1)
 
 
-def plane_decay(
-    queries: jax.Array, keys: jax.Array, log_decay: Sequence[float] | jax.Array
-) -> jax.Array:
-    """Log decay times the Manhattan distance of every query from every key.
+def plane_decay(queries: Array, keys: Array, log_decay: Sequence[float] | jax.Array) -> jax.Array:
+    """The log decay times the Manhattan distance of every query from every key.
 
-    Made of coordinates inside the program, so that no table of all pairs is stored in it.
+    It is made of coordinates inside the program, so that no table of all pairs is stored in it.
 
     Args:
       queries: f32[2,Q], rows and columns (see `coordinates`).

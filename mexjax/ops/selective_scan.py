@@ -19,14 +19,13 @@ pass, the same recurrence from the end. All forms are equal up to rounding.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from mexjax.cpu.ordering import zeros_after
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.ops.gradients import custom_vjp
 
 FORMS = ("sequential", "associative", "chunked")
 CHUNK = 32  # positions: at 28 or more a step is long enough not to be all overhead
@@ -43,7 +42,7 @@ def selective_scan(
     form: str = "chunked",
     chunk: int = CHUNK,
 ) -> jax.Array:
-    """y of the equations above, for G independent sets of parameters.
+    """The y of the equations above, for G independent sets of parameters.
 
     Args:
       u: f[G,N,L,D], the input.
@@ -103,16 +102,16 @@ def _check(
 def linear_scan(
     decay: jax.Array, new: jax.Array, *, form: str = "chunked", chunk: int = CHUNK
 ) -> jax.Array:
-    """h_l = decay_l h_(l-1) + new_l along the last axis but one, from h = 0 before the first.
+    """The states h_l = decay_l h_(l-1) + new_l along the last axis but one, from h = 0.
 
-    Differentiable once, in reverse mode; no step is recorded on the way.
+    They have one derivative, in reverse mode; no step is recorded on the way.
 
     Args:
       decay: f32[...,L,E].
       new: f32[...,L,E].
       form: `sequential`, `associative` or `chunked`, see the module.
-      chunk: of `chunked`: most positions in a chunk. Chunks are made alike in length; where that
-        does not come out even, the last is shorter.
+      chunk: most positions in a chunk of `chunked`. Chunks are made alike in length; the last is
+        shorter if the length is no multiple.
 
     Returns:
       f32[...,L,E]: h after each position.
@@ -132,7 +131,7 @@ def linear_scan(
     return _linear_scan(form, chunk, decay, new)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@custom_vjp(0, 1)
 def _linear_scan(form: str, chunk: int, decay: jax.Array, new: jax.Array) -> jax.Array:
     return _run(form, chunk, decay, new, is_reverse=False)
 
@@ -165,7 +164,7 @@ def _run(form: str, chunk: int, decay: jax.Array, new: jax.Array, *, is_reverse:
 def _step(
     carry: jax.Array, decay: jax.Array, new: jax.Array, is_reverse: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """What goes on to the next position, and the result at this one."""
+    """The carry for the next position, and the result at this one."""
     if is_reverse:
         result = new + carry
         return decay * result, result
@@ -174,8 +173,8 @@ def _step(
 
 
 def _sequential(decay: jax.Array, new: jax.Array, is_reverse: bool) -> jax.Array:
-    def step(carry: jax.Array, one: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        return _step(carry, *one, is_reverse)
+    def step(carry: jax.Array, one: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        return _step(carry, one[0], one[1], is_reverse)
 
     decay, new = (jnp.moveaxis(x, -2, 0) for x in (decay, new))
     nothing = zeros_after(decay, decay.shape[1:], jnp.float32)
@@ -187,7 +186,7 @@ def _associative(decay: jax.Array, new: jax.Array, is_reverse: bool) -> jax.Arra
     def join(
         first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        """One map h -> decay h + new after another."""
+        """The composition of two maps h -> decay h + new."""
         return first[0] * second[0], second[0] * first[1] + second[1]
 
     if is_reverse:  # a position takes the decay of the one after it
@@ -197,7 +196,7 @@ def _associative(decay: jax.Array, new: jax.Array, is_reverse: bool) -> jax.Arra
 
 
 def _chunked(decay: jax.Array, new: jax.Array, most: int, is_reverse: bool) -> jax.Array:
-    """All chunks step together, first to find what each makes of a state, then with its own.
+    """All chunks step together, first to find the map of each over states, then from its state.
 
     The steps of a chunk are taken where they lie: an array with the positions in front would have
     to be made first, which takes longer than the scan (four times, on a CPU).
@@ -207,7 +206,7 @@ def _chunked(decay: jax.Array, new: jax.Array, most: int, is_reverse: bool) -> j
     chunk = -(-length // num_chunks)
     spare = num_chunks * chunk - length
     if spare:
-        # No decay and nothing new: a position that changes nothing, in either direction.
+        # A position without decay and without input changes nothing, in either direction.
         pad = [(0, 0)] * len(lead) + [(0, spare), (0, 0)]
         decay = jnp.pad(decay, pad, constant_values=1.0)
         new = jnp.pad(new, pad)
@@ -221,20 +220,20 @@ def _chunked(decay: jax.Array, new: jax.Array, most: int, is_reverse: bool) -> j
     def at(x: jax.Array, i: jax.Array) -> jax.Array:
         return lax.dynamic_index_in_dim(x, place(i), axis, keepdims=False)
 
-    # A chunk turns a state h into whole * h + own.
+    # A chunk turns a state h into whole * h + part.
     def compose(i: jax.Array, totals: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        whole, own = totals
-        return whole * at(decay, i), _step(own, at(decay, i), at(new, i), is_reverse)[0]
+        whole, part = totals
+        return whole * at(decay, i), _step(part, at(decay, i), at(new, i), is_reverse)[0]
 
     nothing = zeros_after(decay, (*lead, num_chunks, width), jnp.float32)
-    whole, own = lax.fori_loop(0, chunk, compose, (nothing + 1.0, nothing))
+    whole, part = lax.fori_loop(0, chunk, compose, (nothing + 1.0, nothing))
 
     def hand_on(
         carry: jax.Array, totals: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         return totals[0] * carry + totals[1], carry
 
-    by_chunk = tuple(jnp.moveaxis(x, -2, 0) for x in (whole, own))
+    by_chunk = jnp.moveaxis(whole, -2, 0), jnp.moveaxis(part, -2, 0)
     _, start = lax.scan(hand_on, nothing[..., 0, :], by_chunk, reverse=is_reverse)
 
     def fill(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -250,7 +249,7 @@ def _chunked(decay: jax.Array, new: jax.Array, most: int, is_reverse: bool) -> j
 def cross_scan(x: jax.Array) -> jax.Array:
     """The pixels of a map in four orders: f[N,H,W,C] -> f[4,N,H*W,C].
 
-    Row after row, column after column, and both of them from the end.
+    The orders are row after row, column after column, and both of them from the end.
     """
     n, height, width, channels = x.shape
     rows = x.reshape(n, height * width, channels)

@@ -1,4 +1,4 @@
-"""From a release of a dataset, or from a user's own clips, to a folder of prepared clips.
+"""Preparation: a release of a dataset, or a user's own clips, becomes a folder of prepared clips.
 
 `pipeline.prepare(options.Options(...))` does it all. The modules are imported one by one, because
 some bring OpenCV and pandas, and the command's help must not wait for them.
@@ -15,6 +15,7 @@ __all__ = [
     "inspection",
     "landmark_table",
     "layouts",
+    "manifest_rows",
     "mediapipe_faces",
     "options",
     "pipeline",

@@ -1,4 +1,4 @@
-"""`python -m mexjax.prepare`."""
+"""The entry point of `python -m mexjax.prepare`."""
 
 from mexjax import cli
 from mexjax.prepare.command import main

@@ -1,8 +1,8 @@
-"""Faces without any download: the cascade of local binary patterns that scikit-image ships.
+"""A face finder without any download: the cascade of local binary patterns that scikit-image ships.
 
 It gives a box; the mean face is laid into it. That is coarse: on 60 embedded faces of 160 px the
-eyes' midpoint was off by 5 % of the box' height and 4 % of its width (standard deviation), their
-distance by 12 %. Good for a crop, too coarse for measuring where a brow is.
+eyes' midpoint was off by 5 % of the box's height and 4 % of its width (standard deviation), their
+distance by 12 %. This is good enough for a crop and too coarse for measuring where a brow is.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import numpy as np
 
 from mexjax.prepare.face_geometry import Face, FrameKey, checked, only_face, place_template
 
-# Fractions of the box. Measured with the settings below: 0.39, 0.51, 0.61 on the embedded faces,
-# 0.34, 0.52, 0.66 on the photograph of a person that scikit-image ships (frontal, smiling).
+# These are fractions of the box. Measured with the settings below they are 0.39, 0.51, 0.61 on the
+# embedded faces and 0.34, 0.52, 0.66 on the photograph of a person (frontal, smiling) that
+# scikit-image ships.
 EYE_LINE = 0.38
 EYE_CENTER = 0.51
 EYE_DISTANCE = 0.62
 
 _WORK_PX = 320  # longer side of the image searched: the cascade's own window is 24 px
-_PAD = 0.25  # of it: a box must lie inside the image, and crops may cut the forehead
+_PAD = 0.25  # border, as a share of _WORK_PX: a box must lie inside, and crops may cut the forehead
 _MIN_FACE = 1 / 8
-_SAME_FACE = 0.2  # overlap, of the smaller box, from which two boxes are one face
+_SAME_FACE = 0.2  # two boxes that share more than this part of the smaller one are one face
 
 
 class CascadeFinder:
-    """Finds faces with scikit-image's cascade."""
+    """A finder that uses scikit-image's cascade."""
 
     kind = "cascade"
 
@@ -37,7 +38,7 @@ class CascadeFinder:
         self._cascade = Cascade(lbp_frontal_face_cascade_filename())
 
     def __call__(self, image: np.ndarray, key: FrameKey) -> Face:
-        """The face in u8[H, W, 3] (RGB).
+        """Find the face in u8[H, W, 3] (RGB).
 
         Raises:
           DataError: no face, several, or one that reaches outside.
@@ -50,7 +51,7 @@ class CascadeFinder:
         )
 
     def _boxes(self, image: np.ndarray) -> np.ndarray:
-        """f64[M, 4]: x, y, width, height of everything that looks like a face, px."""
+        """Return x, y, width, height (px) of everything that looks like a face: f64[M, 4]."""
         gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
         scale = _WORK_PX / max(gray.shape)
         way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -58,7 +59,7 @@ class CascadeFinder:
         pad, longer = round(_PAD * _WORK_PX), max(gray.shape)
         gray = cv2.copyMakeBorder(gray, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
         least, most = round(_MIN_FACE * longer), round(1.2 * longer)
-        found = self._cascade.detect_multi_scale(
+        detections = self._cascade.detect_multi_scale(
             gray,
             scale_factor=1.05,
             step_ratio=1,
@@ -68,14 +69,16 @@ class CascadeFinder:
             intersection_score_threshold=0.3,
         )
         names = ("c", "r", "width", "height")
-        boxes = np.array([[box[name] for name in names] for box in found], float).reshape(-1, 4)
+        boxes = np.array([[box[name] for name in names] for box in detections], float).reshape(
+            -1, 4
+        )
         boxes[:, :2] -= pad
         # The edge of the first pixel is at -0.5.
         return boxes / scale - (0.5, 0.5, 0.0, 0.0)
 
 
 def merge(boxes: np.ndarray) -> np.ndarray:
-    """One box for each face: f64[M, 4] (x, y, width, height) -> f64[M', 4].
+    """Merge boxes until each face has one: f64[M, 4] (x, y, width, height) -> f64[M', 4].
 
     Boxes that overlap a larger one are the same face; those centred in its middle half are averaged
     with it, weighted by area, which on the embedded faces is nearer than the largest alone.
@@ -94,7 +97,7 @@ def merge(boxes: np.ndarray) -> np.ndarray:
 
 
 def _overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """f64[M]: area shared with `box`, as a fraction of the smaller of the two."""
+    """Return the area shared with `box`, as a fraction of the smaller of the two: f64[M]."""
     low = np.maximum(box[:2], others[:, :2])
     high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=1)

@@ -1,4 +1,4 @@
-"""The command: `mexjax prepare --dataset=casme2 --root=CASME2 --out=prepared/casme2`."""
+"""The command `mexjax prepare --dataset=casme2 --root=CASME2 --out=prepared/casme2`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mexjax.progress import ClipProgress
 if TYPE_CHECKING:
     from mexjax.prepare.options import Input, Options
 
-# Name of a reader -> the dataset's own name. Kept here, and the choices below, because --help must
-# not wait for the readers; a test compares them.
+# A key is the name of a reader, its value the dataset's own name. They stand here, like the choices
+# below, because --help must not wait for the readers; a test compares them.
 DATASETS = {
     "casme": "CASME",
     "casme2": "CASME II",
@@ -47,7 +47,7 @@ Formats, folders and tables are explained in docs/datasets.md. python -m mexjax.
 
 
 def parser() -> cli.Parser:
-    """Every option, with its meaning."""
+    """Make the parser with every option and its meaning."""
     names = "\n".join(f"  {name:10}{title}" for name, title in DATASETS.items())
     options = cli.Parser(
         "mexjax prepare",
@@ -111,7 +111,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return _write_synthetic(names, arguments, console)
     if arguments.layout:
         raise ConfigError("--layout goes with --dataset=synthetic.")
-    # Imported here: --help must not wait for them.
+    # These are imported here because --help must not wait for them.
     from mexjax.prepare.cropping import Settings
     from mexjax.prepare.inspection import check, dry_run
     from mexjax.prepare.options import Options
@@ -141,7 +141,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _canonical(name: str) -> str:
-    """The name of a reader; any spelling that the table of datasets knows is taken."""
+    """Return the name of a reader for any spelling that the table of datasets knows."""
     from mexjax.protocol.classes import canonical_dataset
 
     return name.strip() if name.strip() in DATASETS else canonical_dataset(name)
@@ -162,8 +162,8 @@ def _inputs(names: Sequence[str], arguments: argparse.Namespace) -> tuple[Input,
             " --spreadsheet=FILE for each, in the same order (--spreadsheet= where it lies under"
             " the root), or none."
         )
-    given = [Path(text) if text else None for text in spreadsheets] or [None] * len(names)
-    return tuple(Input(*item) for item in zip(names, roots, given, strict=True))
+    files = [Path(text) if text else None for text in spreadsheets] or [None] * len(names)
+    return tuple(Input(*item) for item in zip(names, roots, files, strict=True))
 
 
 def _prepare(options: Options, console: Console) -> int:

@@ -1,8 +1,8 @@
-"""The picture to look at after a preparation: was the face found, and is there any motion?
+"""The contact sheet of a preparation shows whether faces were found and whether anything moves.
 
-One row a clip: the first frame of the release with landmarks and crop drawn in, the stored crop of
-that frame with its landmarks, the stored crop nearest to the apex, and four times what differs
-between the two.
+Each clip has a row: the first frame of the release with landmarks and crop drawn in, the stored
+crop of that frame with its landmarks, the stored crop nearest to the apex, and four times the
+difference between the two.
 """
 
 from __future__ import annotations
@@ -26,37 +26,40 @@ _POINT, _BOX = (255, 220, 0), (0, 220, 120)
 
 
 def choose(manifest: pd.DataFrame, count: int) -> list[int]:
-    """Rows to show: every dataset in turn, and each time the subject that was shown least."""
-    chosen: list[int] = []
+    """Choose rows: every dataset in turn, and each time the subject that has the fewest rows."""
+    rows: list[int] = []
     subjects, datasets = manifest["subject"].tolist(), manifest["dataset"].tolist()
-    while len(chosen) < min(count, len(manifest)):
-        seen_datasets = [datasets[i] for i in chosen]
-        seen_subjects = [subjects[i] for i in chosen]
-        left = set(range(len(manifest))) - set(chosen)
-        chosen.append(
+    while len(rows) < min(count, len(manifest)):
+        past_datasets = [datasets[i] for i in rows]
+        past_subjects = [subjects[i] for i in rows]
+        left = set(range(len(manifest))) - set(rows)
+        rows.append(
             min(
                 left,
                 key=lambda i: (
-                    seen_datasets.count(datasets[i]),
-                    seen_subjects.count(subjects[i]),
+                    past_datasets.count(datasets[i]),
+                    past_subjects.count(subjects[i]),
                     i,
                 ),
             )
         )
-    return chosen
+    return rows
 
 
 def contact_sheet(
     root: Path, manifest: pd.DataFrame, jobs: Sequence[Job], cropper: Cropper, *, count: int = 8
 ) -> np.ndarray:
-    """u8[rows * 224, width, 3] RGB: `count` clips of a prepared dataset beside their originals.
+    """Draw `count` clips of a prepared dataset beside their originals.
 
     Args:
       root: folder of the prepared dataset.
       manifest: its clips.
       jobs: the clips as they are in the releases; more than those of the manifest do not matter.
-      cropper: that prepared them.
+      cropper: the one that prepared them.
       count: rows of the picture.
+
+    Returns:
+      u8[rows * 224, width, 3], RGB.
 
     Raises:
       DataError: a chosen clip cannot be read any more.
@@ -80,11 +83,11 @@ def contact_sheet(
 def _row(clip: ClipFrames, located: Located, size_px: int) -> np.ndarray:
     first, strongest = (_rgb(clip.frames[i]) for i in (0, -1))
     change = np.abs(strongest.astype(np.int16) - first)
-    marked = _enlarge(first)
-    _dots(marked, clip.landmarks[0] * (ROW_PX / size_px))
+    onset = _enlarge(first)
+    _dots(onset, clip.landmarks[0] * (ROW_PX / size_px))
     tiles = [
         _original(located, size_px),
-        marked,
+        onset,
         _enlarge(strongest),
         _enlarge(np.minimum(DIFFERENCE_GAIN * change, 255).astype(np.uint8)),
     ]
@@ -120,5 +123,5 @@ def _rgb(frame: np.ndarray) -> np.ndarray:
 
 def _enlarge(image: np.ndarray) -> np.ndarray:
     shrinks = image.shape[0] > ROW_PX
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(np.ascontiguousarray(image), (ROW_PX, ROW_PX), interpolation=how)
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(image), (ROW_PX, ROW_PX), interpolation=method)

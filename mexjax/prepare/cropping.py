@@ -1,4 +1,4 @@
-"""One clip of the release in, one record out: what every core does when a dataset is prepared.
+"""The work of every core when a dataset is prepared: it makes a record from a clip of the release.
 
 The face is found once, in the first frame of the clip, and every frame is cropped by the same
 matrix: a crop that followed the face would move with it and hide or add motion. Frames are read,
@@ -26,16 +26,16 @@ from mexjax.prepare.sources import get_source
 from mexjax.prepare.sources.base import Frame
 
 COLORS = ("auto", "gray", "rgb")
-# Ways of finding a face that only look something up: one finder serves all threads. A detector
+# These ways of finding a face only look something up, so one finder serves all threads. A detector
 # keeps state between calls, so every thread has its own.
 _LOOKUPS = ("landmarks", "precropped")
-# Columns of the manifest that decide what is stored of a clip.
+# These columns of the manifest decide what is stored of a clip.
 _STORED = ("onset", "apex", "offset", "frame_folder")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides the bytes of a record, besides the clip.
+    """The settings that decide, with the clip, the bytes of a record.
 
     Attributes:
       size_px: side of the square crop.
@@ -63,11 +63,15 @@ class Job:
 
     @property
     def id(self) -> str:
-        """`subject/clip`."""
+        """The id of the clip, `subject/clip`."""
         return records.clip_id(self.row)
 
     def frames(self) -> list[Frame]:
-        """The frames that exist, in time order; DataError if there is none."""
+        """List the frames that exist, in time order.
+
+        Raises:
+          DataError: there is none.
+        """
         return list(get_source(self.source).frames(self.root, self.row))
 
 
@@ -76,10 +80,10 @@ class Crop:
     """A prepared clip.
 
     Attributes:
-      id: of the clip.
+      id: id of the clip.
       record: see `mexjax.data.records`.
-      sha256: of the record.
-      num_stored: frames in it.
+      sha256: hash of the record.
+      num_stored: number of frames in it.
       landmark_source: how its face was found.
       notes: remarks for the manifest.
       inputs: fingerprint of what it was made from.
@@ -96,7 +100,13 @@ class Crop:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A clip that could not be prepared, why, in one line, and the fingerprint of its files."""
+    """A clip that could not be prepared.
+
+    Attributes:
+      id: id of the clip.
+      problem: the reason, in one line.
+      inputs: fingerprint of its files.
+    """
 
     id: str
     problem: str
@@ -110,8 +120,9 @@ class Located:
     Attributes:
       images: u8[K, H, W, 3], the first frame, the one nearest to the apex and the last one.
       numbers: K frame numbers.
-      faces: of each; None where there is none. The first is always there.
+      faces: the face of each; None where there is none. The first is always there.
       matrix: f64[2, 3], px of the original to px of the crop.
+      notes: remarks for the manifest.
     """
 
     images: np.ndarray
@@ -122,7 +133,7 @@ class Located:
 
 
 class Cropper:
-    """Prepares clips; may be called by many threads, and sent to other processes."""
+    """A preparer of clips; many threads may call it, and it may be sent to other processes."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -145,7 +156,7 @@ class Cropper:
             return self.crop(job)
         except DataError as error:
             problem = _one_line(error)
-        except Exception as error:  # of a library, about this clip: the others must go on
+        except Exception as error:  # a library failed on this clip: the others must go on
             problem = _one_line(f"{type(error).__name__}: {error}")
         return Failure(job.id, problem, fingerprint(job))
 
@@ -170,14 +181,14 @@ class Cropper:
                     " again from the release, or delete the odd frames."
                 )
             pngs.append(records.encode_frame(align(image[None], located.matrix, size_px=size)[0]))
-        known = [i for i, face in enumerate(located.faces) if face is not None]
+        places = [i for i, face in enumerate(located.faces) if face is not None]
         faces = [face for face in located.faces if face is not None]
         record = records.pack(
             job.id,
             pngs,
             [frame.number for frame in frames],
             np.stack([to_crop(face.landmarks, located.matrix) for face in faces]),
-            [located.numbers[i] for i in known],
+            [located.numbers[i] for i in places],
         )
         return Crop(
             id=job.id,
@@ -211,10 +222,10 @@ class Cropper:
         return Located(images, [frame.number for frame in keys], faces, matrix, tuple(notes))
 
     def first_finder(self) -> Finder:
-        """The finder that the settings lead to; its `kind` says which way "auto" goes.
+        """Return the finder that the settings lead to; its `kind` says which way "auto" goes.
 
         Raises:
-          DataError: a file that it needs is not given, missing or damaged.
+          DataError: a file that it needs is not named, missing or damaged.
         """
         with self._lock:  # a table of landmarks can have a hundred thousand rows: read it once
             if self._first is None:
@@ -239,15 +250,16 @@ class Cropper:
 
 
 def key_frames(frames: Sequence[Frame], apex: int) -> list[Frame]:
-    """The first frame, the one nearest to the apex and the last one, each once."""
+    """Return the first frame, the one nearest to the apex and the last one, each once."""
     nearest = min(range(len(frames)), key=lambda i: abs(frames[i].number - apex))
     return [frames[i] for i in sorted({0, nearest, len(frames) - 1})]
 
 
 def fingerprint(job: Job, frames: Sequence[Frame] | None = None) -> str:
-    """Changes when the annotation, the list of frames or the size of a file changes.
+    """Hash the annotation, the list of frames and the sizes of the files of a clip.
 
-    File times are left out: copying a release to another disk changes them all.
+    File times are left out, because copying a release to another disk changes them all. The text
+    is empty where the frames cannot be listed.
     """
     try:
         frames = job.frames() if frames is None else frames
@@ -255,12 +267,12 @@ def fingerprint(job: Job, frames: Sequence[Frame] | None = None) -> str:
     except (DataError, OSError):
         return ""
     parts = [str(job.row.get(column, "")) for column in _STORED]
-    listed = [(frame.number, frame.path.name, sizes[frame.path]) for frame in frames]
-    return hashlib.sha256(json.dumps([job.id, parts, listed]).encode()).hexdigest()
+    entries = [(frame.number, frame.path.name, sizes[frame.path]) for frame in frames]
+    return hashlib.sha256(json.dumps([job.id, parts, entries]).encode()).hexdigest()
 
 
 def _read_one_by_one(frames: Sequence[Frame], is_color: bool) -> Iterator[tuple[Frame, np.ndarray]]:
-    """Each frame with its u8[H, W, C]; those of a video in one pass."""
+    """Yield each frame with its pixels, u8[H, W, C]; a video is read in one pass."""
     if not is_video(frames[0].path):
         for frame in frames:
             yield frame, read_frame(frame.path, frame.number, is_color=is_color)

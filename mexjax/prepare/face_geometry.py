@@ -1,4 +1,4 @@
-"""Where a face is and how it is cut out: 68 points, the mean face, one crop rule.
+"""The geometry of a face: its 68 points, the mean face, and the one rule that cuts out the crop.
 
 Pixel coordinates are x to the right and y down, and (0, 0) is the centre of the first pixel, as in
 OpenCV. The points are numbered as in iBUG 300-W and dlib, the image's left side first.
@@ -27,7 +27,7 @@ CROP_SIDE = 1.95
 CROP_DOWN = 0.42
 
 _MIN_EYE_DISTANCE_PX = 8.0  # below it an eye is two pixels: no motion can be seen
-_OVERHANG = 0.02  # of the image's longer side: jaw points are extrapolated a little
+_OVERHANG = 0.02  # share of the longer side by which extrapolated jaw points may lie outside
 _MAX_OVERSAMPLING = 8
 _OUTER_EYES = [36, 45]
 
@@ -40,8 +40,8 @@ class Face:
 
     Attributes:
       landmarks: f64[68, 2], px of the original frame.
-      source: how they were found, one of `SOURCES`. "precropped" and "cascade" mean that the mean
-        face was laid into a box: right to some percent of the face, blind to expression.
+      source: the way they were found, one of `SOURCES`. With "precropped" and "cascade" the mean
+        face was laid into a box: it is right to some percent of the face, and blind to expression.
     """
 
     landmarks: np.ndarray
@@ -49,18 +49,18 @@ class Face:
 
 
 def place_template(eyes_mid: Sequence[float], distance: float) -> np.ndarray:
-    """The mean face, upright: f64[68, 2] for a midpoint (x, y) and a distance of the eyes, px."""
+    """Place the mean face upright, by midpoint (x, y) and distance of the eyes, px: f64[68, 2]."""
     return np.asarray(eyes_mid, float) + TEMPLATE * distance
 
 
 def template_in_crop(width: float, height: float) -> np.ndarray:
-    """f64[68, 2]: the mean face in an image that is the crop itself, stretched to its sides."""
+    """Return the mean face, stretched to the sides of an image that is the crop: f64[68, 2]."""
     unit = (TEMPLATE - (0.0, CROP_DOWN)) / CROP_SIDE + 0.5
     return unit * (width, height) - 0.5
 
 
 def checked(face: Face, shape: Sequence[int], key: FrameKey) -> Face:
-    """`face` itself, if it can be one in an image of `shape` (H, W, ...).
+    """Return `face` if it can be a face in an image of `shape` (H, W, ...).
 
     Raises:
       DataError: points that are not numbers, lie outside the image, are mirrored, or too close.
@@ -97,7 +97,10 @@ def _describe(points: np.ndarray) -> str:
 
 
 def only_face(areas: Sequence[float], key: FrameKey) -> int:
-    """Which of several faces is meant: the one at least twice as large as any other.
+    """Choose the face that is meant: the one at least twice as large as any other.
+
+    Returns:
+      its place in `areas`.
 
     Raises:
       DataError: no face, or none that is clearly the largest.
@@ -118,11 +121,11 @@ def only_face(areas: Sequence[float], key: FrameKey) -> int:
 
 
 def alignment(face: Face, *, size_px: int) -> np.ndarray:
-    """From pixels of the original frame to pixels of the square crop.
+    """Return the matrix from pixels of the original frame to pixels of the square crop.
 
-    A `precropped` frame is the crop: all of it is kept, its sides scaled to the square's each by
-    its own factor, as the released code of TSFmicro and GAMDSS reads cropped folders. Any other
-    face gives a similarity.
+    A `precropped` frame is the crop: all of it is kept, and each side is scaled to the square's by
+    a factor of its own, as the released code of TSFmicro and GAMDSS reads cropped folders. Any
+    other face gives a similarity.
 
     Args:
       face: as found in the first frame of the clip.
@@ -148,7 +151,7 @@ def alignment(face: Face, *, size_px: int) -> np.ndarray:
 
 
 def to_crop(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """f[..., 2] px of the original -> f64[..., 2] px of the crop."""
+    """Map points f[..., 2] in px of the original to px of the crop, f64[..., 2]."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 

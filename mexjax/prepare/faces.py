@@ -1,4 +1,4 @@
-"""Finding faces: one call that hides which of four ways is used.
+"""One call that finds faces and hides which of four ways is used.
 
     landmarks   a CSV file of the user's (`mexjax.prepare.landmark_table`)
     mediapipe   MediaPipe's FaceLandmarker, if its model file is there (`.mediapipe_faces`)
@@ -62,18 +62,25 @@ KINDS = ("auto", *SOURCES)
 
 
 class Finder(Protocol):
-    """Finds the face in an image.
+    """A function that finds the face in an image.
 
     Attributes:
       kind: one of `SOURCES`.
       details: files it uses and their sha256, for the record of a preparation.
     """
 
-    kind: str
-    details: Mapping[str, str]
+    @property
+    def kind(self) -> str:
+        """One of `SOURCES`."""
+        ...
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """Files it uses and their sha256."""
+        ...
 
     def __call__(self, image: np.ndarray, key: FrameKey) -> Face:
-        """The face in u8[H, W, 3] (RGB); `key` is (id of the clip, frame number).
+        """Find the face in u8[H, W, 3] (RGB); `key` is (id of the clip, frame number).
 
         Raises:
           DataError: no face, several of which none is clearly the largest, or one that does not
@@ -83,13 +90,17 @@ class Finder(Protocol):
 
 
 class PrecroppedFinder:
-    """Takes every frame for a crop around the face."""
+    """A finder that takes every frame for a crop around the face."""
 
     kind = "precropped"
     details: Mapping[str, str] = {}
 
     def __call__(self, image: np.ndarray, key: FrameKey) -> Face:
-        """The mean face laid into u8[H, W, 3]; DataError if that is too small for a face."""
+        """Lay the mean face into u8[H, W, 3].
+
+        Raises:
+          DataError: the image is too small for a face.
+        """
         height, width = image.shape[:2]
         return checked(Face(template_in_crop(width, height), self.kind), image.shape, key)
 
@@ -97,7 +108,7 @@ class PrecroppedFinder:
 def make_finder(
     kind: str, *, landmarker_model: Path | None = None, landmarks: Path | None = None
 ) -> Finder:
-    """A function from images to faces. Make one for each thread.
+    """Make a function from images to faces; each thread needs its own.
 
     Args:
       kind: one of `KINDS` (see the module).
@@ -106,13 +117,13 @@ def make_finder(
 
     Raises:
       ConfigError: an unknown kind.
-      DataError: a file that is needed is not given, missing or damaged.
+      DataError: a file that is needed is not named, missing or damaged.
     """
     if kind not in KINDS:
         raise ConfigError(unknown_name("way of finding faces", kind, KINDS))
     if kind == "landmarks" and landmarks is None:
         raise DataError("--faces=landmarks needs the table: add --landmarks=FILE (CSV).")
-    if kind == "landmarks" or (kind == "auto" and landmarks is not None):
+    if landmarks is not None and kind in ("landmarks", "auto"):
         return LandmarkTable(Path(landmarks))
     if kind == "precropped":
         return PrecroppedFinder()

@@ -1,6 +1,6 @@
 """Pixels of one frame, or of the frames of a clip, from image files and videos.
 
-What a file says about its size is read before anything is decoded, so that a damaged or hostile
+The size that a file states is read before anything is decoded, so that a damaged or hostile
 header costs no memory. Formats: JPEG, PNG and BMP (the ones in which the public sets are
 released) and the usual video containers. The file's content counts, not its ending: some public
 copies hold JPEG files that are called .bmp.
@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 from mexjax.errors import DataError
 
 MAX_SIDE_PX = 8192
-# Uncompressed, four bytes a pixel, and a little for the header: no honest frame is larger.
+# An uncompressed frame has four bytes a pixel and a short header: no honest frame is larger.
 MAX_FILE_BYTES = 4 * MAX_SIDE_PX**2 + (1 << 20)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -33,26 +33,26 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpe
 
 _JPEG = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
-# The reader of each format by the first bytes of its files. Pillow's `Image.open` is not used: it
+# The first bytes of a file decide which reader is used. Pillow's `Image.open` is not used: it
 # refuses or warns of a large image before its size can be told.
 _READERS: dict[bytes, type[ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImageFile,
     _JPEG: JpegImageFile,
     b"BM": BmpImageFile,
 }
-# Bytes in which a header must end. Honest headers have some kilobytes; a hostile one of millions of
-# empty segments would cost seconds.
+# A header must end within so many bytes. Honest headers have some kilobytes; a hostile one of
+# millions of empty segments would cost seconds.
 _MAX_HEADER_BYTES = 1 << 20
-# Pillow's complaints about a damaged header.
+# Pillow complains about a damaged header by these.
 _HEADER_ERRORS = (SyntaxError, IndexError, TypeError, ValueError, OSError, EOFError, struct.error)
-# First bytes of the containers. A play list (text that names other files, or addresses) is none
+# Containers begin with these bytes. A play list (text that names other files, or addresses) is none
 # of these and must not reach the video library.
 _VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75")
 _MP4_ATOMS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
 class FrameLike(Protocol):
-    """Where a frame lies, as a `Frame` of mexjax.prepare.sources says it.
+    """The place of a frame, as a `Frame` of mexjax.prepare.sources has it.
 
     Attributes:
       number: frame number of the release; in a video the index of the frame, from 0.
@@ -60,27 +60,31 @@ class FrameLike(Protocol):
     """
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """Frame number of the release, or index in the video."""
+        ...
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The image or video file."""
+        ...
 
 
 def is_video(path: Path) -> bool:
-    """Whether the file's ending is that of a video."""
+    """Tell whether the file's ending is that of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def image_size(data: bytes, path: Path) -> tuple[int, int]:
-    """Height and width in px that the header of a JPEG, PNG or BMP states.
+    """Return height and width in px that the header of a JPEG, PNG or BMP states.
 
     Args:
       data: the file's bytes; nothing is decoded.
       path: named in the message.
 
     Raises:
-      DataError: empty, of another format, damaged or cut off within the header, or of a side below
-        1 or above `MAX_SIDE_PX`.
+      DataError: the data are empty, of another format, damaged or cut off within the header, or
+        state a side below 1 or above `MAX_SIDE_PX`.
     """
     if not data:
         raise DataError(f"Expected an image, found an empty file: {path}. {_COPY_AGAIN}")
@@ -102,7 +106,7 @@ def image_size(data: bytes, path: Path) -> tuple[int, int]:
 
 
 def read_frame(path: Path, number: int, *, is_color: bool) -> np.ndarray:
-    """One frame.
+    """Read one frame.
 
     Args:
       path: an image file, or a video. Any path that the file system allows: OpenCV's own reader
@@ -114,7 +118,7 @@ def read_frame(path: Path, number: int, *, is_color: bool) -> np.ndarray:
       u8[H, W, C], C = 3 or 1.
 
     Raises:
-      DataError: missing, empty, damaged or too large; the message names the file.
+      DataError: the file is missing, empty, damaged or too large; the message names it.
     """
     if is_video(path):
         return next(video_frames(path, [number], is_color=is_color))
@@ -134,7 +138,7 @@ def read_frame(path: Path, number: int, *, is_color: bool) -> np.ndarray:
 
 
 def read_frames(frames: Sequence[FrameLike], *, is_color: bool) -> np.ndarray:
-    """The frames of one clip, in the order given.
+    """Read the frames of one clip, in the order of the list.
 
     Frames of a video are read in one pass from its start: seeking is not exact in many codecs.
 
@@ -146,7 +150,7 @@ def read_frames(frames: Sequence[FrameLike], *, is_color: bool) -> np.ndarray:
       u8[T, H, W, C], C = 3 or 1.
 
     Raises:
-      DataError: as of `read_frame`; or the frames are of different size; or a video ends early.
+      DataError: as for `read_frame`; or the frames differ in size; or a video ends early.
     """
     if not frames:
         raise DataError("Expected at least one frame to read, found none.")
@@ -176,13 +180,13 @@ def _all_frames(
         else:
             yield place, read_frame(frame.path, frame.number, is_color=is_color)
     for path, places in videos.items():
-        places = sorted(places, key=lambda place: frames[place].number)
-        numbers = [frames[place].number for place in places]
-        yield from zip(places, video_frames(path, numbers, is_color=is_color), strict=True)
+        order = sorted(places, key=lambda place: frames[place].number)
+        numbers = [frames[place].number for place in order]
+        yield from zip(order, video_frames(path, numbers, is_color=is_color), strict=True)
 
 
 def video_frames(path: Path, numbers: list[int], *, is_color: bool) -> Iterator[np.ndarray]:
-    """Frames of one video, read from its start on.
+    """Read frames of one video from its start on.
 
     Args:
       path: the video.
@@ -214,17 +218,19 @@ def video_frames(path: Path, numbers: list[int], *, is_color: bool) -> Iterator[
                     raise DataError(
                         f"Frame {number} of the video {path} cannot be decoded. {_COPY_AGAIN}"
                     )
-                _check_size(*image.shape[:2], path)
-            shown = image if is_color else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-            yield _channels(shown, is_color)
+                height, width = image.shape[:2]
+                _check_size(height, width, path)
+            pixels = image if is_color else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+            yield _channels(pixels, is_color)
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[cv2.VideoCapture]:
-    """A video that may be grabbed from, released at the end.
+    """Open a video that frames may be grabbed from; it is released at the end.
 
     Raises:
-      DataError: missing, empty, no video by its first bytes, too large, or of an unknown codec.
+      DataError: the file is missing, empty, no video by its first bytes, too large, or of an
+        unknown codec.
     """
     start = _read_bytes(path, 16)
     is_container = (
@@ -237,7 +243,7 @@ def open_video(path: Path) -> Iterator[cv2.VideoCapture]:
             f"Expected a video (AVI, MP4, MOV, MKV, WebM, MPEG or WMV), found bytes of another"
             f" kind in {path} ({start[:8].hex(' ') or 'empty'}). {_COPY_AGAIN}"
         )
-    # One backend by name: another one reads "%" in a path as the pattern of a series of images.
+    # The backend is named: another one reads "%" in a path as the pattern of a series of images.
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         if not video.isOpened():
@@ -280,7 +286,7 @@ def _check_size(height: int, width: int, path: Path) -> None:
 
 
 def _channels(image: np.ndarray, is_color: bool) -> np.ndarray:
-    """u8[H, W, 3] RGB from OpenCV's BGR, or u8[H, W, 1]."""
+    """Return u8[H, W, 3] RGB from OpenCV's BGR, or u8[H, W, 1]."""
     if is_color:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return image[..., None]

@@ -1,4 +1,4 @@
-"""Looking before preparing: `--check` counts what the releases hold, `--dry-run` tries one clip."""
+"""A look before a preparation: `--check` counts what releases hold, `--dry-run` tries one clip."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def check(inputs: Sequence[Input], console: Console) -> int:
     Raises:
       DataError: a release that cannot be read.
     """
-    found = read_inputs(inputs)
-    table = counts(found.table)
-    # A column a dataset: the names of the numbers are long, and one line has to hold them.
+    reading = read_inputs(inputs)
+    table = counts(reading.table)
+    # Each dataset is a column: the names of the numbers are long, and one line has to hold them.
     sideways = with_published(table).set_index("dataset").T.rename_axis("number of")
     console.print(rich_table(sideways.reset_index(), "What the readers found"))
-    for dataset, own in found.table.groupby("dataset", sort=False):
-        known = published()["datasets"].get(dataset, {})
-        words = emotion_table(own, known.get("emotions", {}))
+    for dataset, clips in reading.table.groupby("dataset", sort=False):
+        numbers = published()["datasets"].get(dataset, {})
+        words = emotion_table(clips, numbers.get("emotions", {}))
         console.print(rich_table(words, f"{dataset}: clips of each emotion"))
-        units = unit_table(own, known.get("aus", ()))
+        units = unit_table(clips, numbers.get("aus", ()))
         if len(units):
             console.print(rich_table(units, f"{dataset}: clips with each action unit"))
-    if found.problems:
-        console.print(f"{plural(len(found.problems), 'remark')}:")
-    for line in found.problems[:MAX_PROBLEMS]:
+    if reading.problems:
+        console.print(f"{plural(len(reading.problems), 'remark')}:")
+    for line in reading.problems[:MAX_PROBLEMS]:
         console.print(f"  {line}", markup=False, soft_wrap=True)
-    if len(found.problems) > MAX_PROBLEMS:
-        console.print(f"  and {len(found.problems) - MAX_PROBLEMS} more")
-    absent = int(table["clips without frames"].sum())
+    if len(reading.problems) > MAX_PROBLEMS:
+        console.print(f"  and {len(reading.problems) - MAX_PROBLEMS} more")
+    absent = int(table["clips without frames"].to_numpy(int).sum())
     if absent:
         console.print(
             f"{plural(absent, 'clip')} without any frames cannot be prepared. Check --root, and"
@@ -64,30 +64,31 @@ def dry_run(options: Options, console: Console) -> int:
       0; 1 if such a clip could not be prepared.
     """
     options.check()
-    found = read_inputs(options.inputs)
-    planned = shards.plan_shards(options.out, found.jobs, options.clips_per_shard)
+    reading = read_inputs(options.inputs)
+    plan = shards.plan_shards(options.out, reading.jobs, options.clips_per_shard)
     cropper, status = Cropper(options.settings), 0
     parameters = make_parameters(options, cropper)
-    kept = sum(shards.finished(shard, parameters)[0] is not None for shard in planned)
+    num_finished = sum(shards.finished(shard, parameters)[0] is not None for shard in plan)
     for release in options.inputs:
-        own = [job for job in found.jobs if job.source == release.name]
+        jobs = [job for job in reading.jobs if job.source == release.name]
         try:
-            crop = cropper.crop(own[0])
+            crop = cropper.crop(jobs[0])
         except DataError as error:
-            console.print(f"{own[0].id}: {error}", markup=False, soft_wrap=True)
+            console.print(f"{jobs[0].id}: {error}", markup=False, soft_wrap=True)
             status = 1
             continue
-        frames = sum(int(job.row["n_frames"]) - int(job.row["num_missing_frames"]) for job in own)
+        frames = sum(int(job.row["n_frames"]) - int(job.row["num_missing_frames"]) for job in jobs)
         size = len(crop.record) / crop.num_stored * frames
         console.print(
-            f"{release.name}: {plural(len(own), 'clip')}, {frames} frames, about"
+            f"{release.name}: {plural(len(jobs), 'clip')}, {frames} frames, about"
             f" {size / 2**20:.0f} MiB;"
             f" {crop.id} was prepared for a try (face by {crop.landmark_source}).",
             markup=False,
             soft_wrap=True,
         )
     console.print(
-        f"{plural(len(planned), 'shard')} in {options.out}, {kept} finished. Nothing was written.",
+        f"{plural(len(plan), 'shard')} in {options.out}, {num_finished} finished. Nothing was"
+        " written.",
         markup=False,
         soft_wrap=True,
     )
@@ -95,10 +96,10 @@ def dry_run(options: Options, console: Console) -> int:
 
 
 def with_published(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of `counts` with the published numbers of clips and subjects where known."""
-    known = [published()["datasets"].get(dataset, {}) for dataset in table["dataset"]]
-    clips = [" or ".join(map(str, entry.get("clips", ()))) for entry in known]
-    subjects = [str(entry.get("subjects", "")) for entry in known]
+    """Add the published numbers of clips and subjects, where known, to the table of `counts`."""
+    entries = [published()["datasets"].get(dataset, {}) for dataset in table["dataset"]]
+    clips = [" or ".join(map(str, entry.get("clips", ()))) for entry in entries]
+    subjects = [str(entry.get("subjects", "")) for entry in entries]
     out = table.copy()
     out.insert(2, "published clips", clips)
     out.insert(4, "published subjects", subjects)
@@ -106,20 +107,22 @@ def with_published(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def emotion_table(table: pd.DataFrame, known: Mapping[str, int]) -> pd.DataFrame:
-    """Columns emotion, clips, published ("" where it is not known)."""
-    found = emotion_counts(table)
-    words = list(dict.fromkeys([*found, *known]))
+    """Make a table with the columns emotion, clips and published ("" where it is not known)."""
+    numbers = emotion_counts(table)
+    words = list(dict.fromkeys([*numbers, *known]))
     return pd.DataFrame(
         {
             "emotion": words,
-            "clips": [found.get(word, 0) for word in words],
+            "clips": [numbers.get(word, 0) for word in words],
             "published": [str(known.get(word, "")) for word in words],
         }
     )
 
 
 def unit_table(table: pd.DataFrame, known: Sequence[int]) -> pd.DataFrame:
-    """Columns AU, clips, with doubtful ("13?" counted, as the published numbers do), published.
+    """Make a table with the columns AU, clips, with doubtful and published.
+
+    "with doubtful" counts units such as "13?" too, as the published numbers do.
 
     Args:
       table: clips of one dataset.
@@ -144,7 +147,7 @@ def unit_table(table: pd.DataFrame, known: Sequence[int]) -> pd.DataFrame:
 
 
 def rich_table(table: pd.DataFrame, title: str) -> Table:
-    """A table for the terminal; numbers to the right."""
+    """Make a table for the terminal; numbers stand at the right."""
     out = Table(title=title, title_justify="left")
     for column in table.columns:
         is_number = pd.api.types.is_numeric_dtype(table[column])

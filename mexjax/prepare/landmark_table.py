@@ -27,7 +27,7 @@ _FORM = (
 
 
 class LandmarkTable:
-    """Looks up faces in a CSV file.
+    """A finder that looks up faces in a CSV file.
 
     Columns: `clip` (`subject/clip`, with or without the dataset in front), `frame` (number as in
     the release; empty: every frame of the clip that has no row of its own), and either x0, y0, ...
@@ -36,7 +36,7 @@ class LandmarkTable:
     without the dataset serve the clips of one dataset; threads may share a table.
 
     Attributes:
-      details: "landmarks": path; "sha256": of the file.
+      details: "landmarks": path; "sha256": hash of the file.
     """
 
     kind = "landmarks"
@@ -52,17 +52,17 @@ class LandmarkTable:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
             raise DataError(f"Cannot read {path}: {error.strerror}. {_FORM}") from error
-        except ValueError as error:  # of the parser, of the encoding, of an empty file
+        except ValueError as error:  # the parser, the encoding or an empty file
             raise DataError(f"{path} is not a table ({error}). {_FORM}") from error
         self._path, self.details = path, {"landmarks": str(path), "sha256": digest}
         table.columns = [str(name).strip().lower() for name in table.columns]
         columns = POINT_COLUMNS if "x0" in table.columns else BOX_COLUMNS
         missing = [name for name in ["clip", "frame", *columns] if name not in table.columns]
         if missing:
-            shown = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
-            raise DataError(f"{path} lacks the columns {shown}. {_FORM}")
+            names = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
+            raise DataError(f"{path} lacks the columns {names}. {_FORM}")
         values = self._numbers(table, columns)
-        frames = self._frames(table["frame"])
+        frames = self._frames(pd.Series(table["frame"]))
         if columns == BOX_COLUMNS:
             self._points = _from_boxes(values)
         else:
@@ -89,7 +89,7 @@ class LandmarkTable:
         return values
 
     def _frames(self, column: pd.Series) -> list[int | None]:
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
+        numbers = np.asarray(pd.to_numeric(column, errors="coerce"), float)
         out: list[int | None] = []
         for row, (text, number) in enumerate(zip(column, numbers, strict=True)):
             is_empty = bool(pd.isna(text)) or not str(text).strip()
@@ -102,7 +102,7 @@ class LandmarkTable:
         return out
 
     def __call__(self, image: np.ndarray, key: FrameKey) -> Face:
-        """The face of a frame; `image` [H, W, ...] is only used for its size.
+        """Look up the face of a frame; `image` [H, W, ...] is only used for its size.
 
         Raises:
           DataError: the file has no row for the frame, or one whose face reaches outside; or its
@@ -111,39 +111,39 @@ class LandmarkTable:
         clip, frame = key
         of_clip = self._places.get(clip) or self._of_bare(clip)
         if not of_clip:
-            known = ", ".join(list(self._places)[:3])
+            clips = ", ".join(list(self._places)[:3])
             raise DataError(
-                f"{self._path} has no row for clip {clip}; it begins with {known or 'nothing'}."
+                f"{self._path} has no row for clip {clip}; it begins with {clips or 'nothing'}."
                 " Write clip as subject/clip, spelled as in the manifest."
             )
         row = of_clip.get(frame, of_clip.get(None))
         if row is None:
-            known = ", ".join(map(str, sorted(f for f in of_clip if f is not None)[:8]))
+            frames = ", ".join(map(str, sorted(f for f in of_clip if f is not None)[:8]))
             raise DataError(
-                f"{self._path} has no row for frame {frame} of clip {clip}, only for {known}. Add"
+                f"{self._path} has no row for frame {frame} of clip {clip}, only for {frames}. Add"
                 " it, or leave one row's frame empty to use it for the whole clip."
             )
         return checked(Face(self._points[row].copy(), self.kind), image.shape, key)
 
     def _of_bare(self, clip: str) -> dict[int | None, int] | None:
-        """Frame -> row of a clip that the file names without its dataset; None: it does not."""
+        """Return frame -> row for a clip that the file names without its dataset, or None."""
         bare = clip.partition("/")[2]
         of_clip = self._places.get(bare)
         if of_clip is None:
             return None
-        # One call that is atomic for str keys: of threads that ask at once, one comes first.
-        served = self._answered.setdefault(bare, clip)
-        if served != clip:
+        # This one call is atomic for str keys: when threads ask at once, one comes first.
+        owner = self._answered.setdefault(bare, clip)
+        if owner != clip:
             raise DataError(
-                f"{self._path}: the rows of clip {bare} name no dataset and fit both {served} and"
+                f"{self._path}: the rows of clip {bare} name no dataset and fit both {owner} and"
                 f" {clip}, two people. Write clip as dataset/subject/clip in this file, here"
-                f" {served} or {clip}."
+                f" {owner} or {clip}."
             )
         return of_clip
 
 
 def _from_boxes(boxes: np.ndarray) -> np.ndarray:
-    """f64[N, 4] x, y, w, h -> f64[N, 68, 2]: the mean face whose crop is the box."""
+    """Lay the mean face so that its crop is the box x, y, w, h: f64[N, 4] -> f64[N, 68, 2]."""
     corner, sides = boxes[:, :2], boxes[:, 2:]
     distance = sides.max(axis=1) / CROP_SIDE
     # x and y are edges as detectors give them; coordinates here count from pixel centres.

@@ -25,7 +25,7 @@ MODEL_NAME = "face_landmarker.task"
 
 _MAX_FACES = 4
 
-# For each of the 68 points its mesh point, or two whose mean is taken. Where published tables
+# Each of the 68 points is one mesh point, or the mean of two. Where published tables
 # (mediapipe2dlib, IDFR_Pipeline, facefusion) disagree, mostly at the jaw, whose mesh outline is not
 # dlib's, the choice is the one that is symmetric in the canonical face model.
 MEDIAPIPE_TO_68: tuple[tuple[int, ...], ...] = (
@@ -55,29 +55,29 @@ _LAST = [entry[-1] for entry in MEDIAPIPE_TO_68]
 
 
 def to_68(points: np.ndarray) -> np.ndarray:
-    """Mesh points f[..., 478, D] (468 without the irises will do) to iBUG's, f64[..., 68, D]."""
+    """Turn mesh points f[..., 478, D] (468 without irises will do) into iBUG's, f64[..., 68, D]."""
     points = np.asarray(points, float)
     return (points[..., _FIRST, :] + points[..., _LAST, :]) / 2
 
 
 def find_model(given: Path | None = None) -> Path | None:
-    """The model file: `given`, or that of the environment variable, or the cached one, or None.
+    """Find the model file: `given`, that of the environment variable, the cached one, or None.
 
     Raises:
       DataError: a file was named and is not there.
     """
-    named = [(given, "--landmarker-model"), (os.environ.get(MODEL_VARIABLE), MODEL_VARIABLE)]
-    for path, by in named:
+    candidates = [(given, "--landmarker-model"), (os.environ.get(MODEL_VARIABLE), MODEL_VARIABLE)]
+    for path, by in candidates:
         if path:
             if not Path(path).is_file():
                 raise DataError(f"{by} names {path}, which is not a file. {model_advice()}")
             return Path(path)
-    cached = Path.home() / ".cache" / "mexjax" / MODEL_NAME
-    return cached if cached.is_file() else None
+    default = Path.home() / ".cache" / "mexjax" / MODEL_NAME
+    return default if default.is_file() else None
 
 
 def model_advice() -> str:
-    """How a user gets the model file."""
+    """Tell how a user gets the model file."""
     return (
         f"Download {MODEL_NAME} from Google's documentation of the MediaPipe Face Landmarker"
         " (its section on models, bundle FaceLandmarker, float 16), and put it at"
@@ -87,10 +87,10 @@ def model_advice() -> str:
 
 
 class MediaPipeFinder:
-    """Finds faces with a FaceLandmarker.
+    """A finder that uses a FaceLandmarker.
 
     Attributes:
-      details: "model": its path; "sha256": of the file.
+      details: "model": its path; "sha256": hash of the file.
     """
 
     kind = "mediapipe"
@@ -107,7 +107,7 @@ class MediaPipeFinder:
             raise DataError(f"Cannot read {model}: {error.strerror}. {model_advice()}") from error
         self.details = {"model": str(model), "sha256": hashlib.sha256(content).hexdigest()}
         self._lock = threading.Lock()
-        # Imported here: it takes a second, and only this finder needs it.
+        # It is imported here because that takes a second and only this finder needs it.
         import mediapipe
         from mediapipe.tasks.python import vision
         from mediapipe.tasks.python.core.base_options import BaseOptions
@@ -115,7 +115,7 @@ class MediaPipeFinder:
         self._mediapipe = mediapipe
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_buffer=content),
-            # One image at a time: smoothing over a video would change what is measured.
+            # Images are taken one at a time: smoothing over a video would change what is measured.
             running_mode=vision.RunningMode.IMAGE,
             num_faces=_MAX_FACES,
         )
@@ -127,7 +127,7 @@ class MediaPipeFinder:
             ) from error
 
     def __call__(self, image: np.ndarray, key: FrameKey) -> Face:
-        """The face in u8[H, W, 3] (RGB).
+        """Find the face in u8[H, W, 3] (RGB).
 
         Raises:
           DataError: no face, several, or one that reaches outside.
@@ -141,7 +141,7 @@ class MediaPipeFinder:
 
 
 def choose(faces: Sequence[Sequence[Any]], shape: Sequence[int], key: FrameKey) -> np.ndarray:
-    """The mesh of the one face that is meant, in pixels.
+    """Return the mesh of the one face that is meant, in pixels.
 
     Args:
       faces: for each face its points, with x and y as fractions of the image's width and height.

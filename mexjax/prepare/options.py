@@ -1,4 +1,4 @@
-"""What to prepare, and what comes of it."""
+"""Options of a preparation, and its outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Input:
     """One release.
 
     Attributes:
-      name: of its reader, `mexjax.prepare.sources`.
+      name: name of its reader, `mexjax.prepare.sources`.
       root: folder with its frames.
       spreadsheet: its annotation; None: looked for under `root`.
     """
@@ -33,7 +33,15 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to prepare, and how."""
+    """The releases to prepare, and the way to do it.
+
+    Attributes:
+      inputs: the releases.
+      out: folder to write.
+      settings: what decides the bytes of a record.
+      clips_per_shard: clips of one file on disk.
+      num_workers: processes; 0 for threads.
+    """
 
     inputs: tuple[Input, ...]
     out: Path
@@ -58,9 +66,9 @@ class Options:
             raise ConfigError(f"--clips-per-shard must be 1 or more, found {self.clips_per_shard}.")
         if self.num_workers < 0:
             raise ConfigError(f"--workers must be 0 or more, found {self.num_workers}.")
-        for given in (settings.landmarks, settings.landmarker_model):
-            if given is not None and not given.is_file():
-                raise DataError(f"There is no file {given} (looked from {Path.cwd()}).")
+        for path in (settings.landmarks, settings.landmarker_model):
+            if path is not None and not path.is_file():
+                raise DataError(f"There is no file {path} (looked from {Path.cwd()}).")
         for release in self.inputs:
             if self.out.resolve().is_relative_to(release.root.resolve()):
                 raise ConfigError(
@@ -71,12 +79,12 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What the readers found.
+    """The clips that the readers found.
 
     Attributes:
       table: manifest columns, one row a clip, all datasets one after the other.
       jobs: the same clips.
-      problems: one line each.
+      problems: remarks of the readers, one line each.
     """
 
     table: pd.DataFrame
@@ -89,14 +97,14 @@ class Outcome:
     """A prepared dataset.
 
     Attributes:
-      found: what the readers found.
+      found: the clips that the readers found.
       parameters: what decided the bytes of the records, and is compared when a run goes on.
-      manifest: as written: the clips that were prepared.
-      failed: those that were not.
-      num_kept: shards that were finished before.
-      redone: why shards were made again, one line each.
+      manifest: the clips that were prepared, as written.
+      failed: the clips that were not.
+      num_kept: number of shards that were finished before.
+      redone: reasons why shards were made again, one line each.
       num_frames: frames prepared by this call.
-      seconds: that it took.
+      seconds: time that it took.
     """
 
     found: Found

@@ -24,17 +24,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import numpy as np
 import pandas as pd
 
 from mexjax.data import records
-from mexjax.data.manifest import COLUMNS, READING, read_manifest, write_manifest
+from mexjax.data.manifest import COLUMNS, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
 from mexjax.files import atomic
 from mexjax.prepare import shards
 from mexjax.prepare.contact_sheet import contact_sheet
 from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
+from mexjax.prepare.manifest_rows import (
+    found_again,
+    gives_same_sheet,
+    make_manifest,
+    remember,
+)
 from mexjax.prepare.options import Found, Input, Options, Outcome
 from mexjax.prepare.shards import Shard
 from mexjax.prepare.sources import get_source
@@ -96,14 +101,14 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     work = Cropper(options.settings)
     parameters = make_parameters(options, work)
     _refuse_other_parameters(options.out, parameters)
-    found = read_inputs(options.inputs)
-    planned = shards.plan_shards(options.out, found.jobs, options.clips_per_shard)
+    reading = read_inputs(options.inputs)
+    plan = shards.plan_shards(options.out, reading.jobs, options.clips_per_shard)
     with shards.writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
-    shards.remove_leftovers(options.out, planned)
+    shards.remove_leftovers(options.out, plan)
     shards.write_json(options.out / RECORD, _record(options, parameters))
     done, missing, redone = [], [], []
-    for shard in planned:
+    for shard in plan:
         description, why = shards.finished(shard, parameters)
         if description is None:
             missing.append(shard)
@@ -112,26 +117,26 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         else:
             done.append((shard, description))
     before = None
-    with suppress(DataError):  # there is none, or a damaged one: it is written anew
+    with suppress(DataError):  # one that is absent or damaged is written anew
         before = read_manifest(options.out / MANIFEST, required=COLUMNS)
-    if missing:  # until all are there, what was prepared before is not the whole either
+    if missing:  # the manifest of before describes a whole that is not there any more
         with shards.writing(options.out):
             (options.out / MANIFEST).unlink(missing_ok=True)
     num_kept = len(done)
     for shard, description in _make(work, missing, parameters, options.num_workers, progress):
         done.append((shard, description))
     failed = [Failure(**item) for _, description in done for item in description["failed"]]
-    manifest = make_manifest(found.table, done)
+    manifest = make_manifest(reading.table, done)
     is_there = found_again(manifest)
     manifest = remember(manifest, before)
     outcome = Outcome(
-        found=found,
+        found=reading,
         parameters=parameters,
         manifest=manifest,
         failed=tuple(failed),
         num_kept=num_kept,
         redone=tuple(redone),
-        num_frames=sum(clip["num_stored"] for _, made in done[num_kept:] for clip in made["clips"]),
+        num_frames=sum(clip["num_stored"] for _, new in done[num_kept:] for clip in new["clips"]),
         seconds=time.monotonic() - start,
     )
     shards.write_json(options.out / RECORD, _record(options, parameters, outcome))
@@ -141,11 +146,13 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
             f" {failed[0].problem}"
         )
     shards.write_text(options.out / SUMMARY, summary(options, outcome))
-    shown = manifest[is_there]
-    is_drawn = not missing and (options.out / SHEET).is_file() and _same_clips(before, manifest)
+    present = manifest.loc[is_there]
+    is_drawn = (
+        not missing and (options.out / SHEET).is_file() and gives_same_sheet(before, manifest)
+    )
     # Where no frame is there, the release was put away, and the sheet of before is the right one.
-    if len(shown) and not is_drawn:
-        sheet = contact_sheet(options.out, shown, found.jobs, work)
+    if len(present) and not is_drawn:
+        sheet = contact_sheet(options.out, present, reading.jobs, work)
         with shards.writing(options.out), atomic(options.out / SHEET, "wb") as file:
             file.write(records.encode_frame(sheet).tobytes())
     with shards.writing(options.out):
@@ -154,12 +161,12 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
 
 
 def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
-    """What decides the content of a prepared dataset, besides the releases themselves.
+    """Collect what decides the content of a prepared dataset, besides the releases themselves.
 
-    Where files lie does not matter, what is in them does: of landmarks and models it is the hash.
+    The place of a file does not matter, but its content does: landmarks and models give a hash.
 
     Raises:
-      DataError: faces cannot be found this way, for want of a file.
+      DataError: a file that the way of finding faces needs is not there.
     """
     finder, settings = cropper.first_finder(), options.settings
     return {
@@ -173,58 +180,10 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
     }
 
 
-def make_manifest(
-    table: pd.DataFrame, done: Sequence[tuple[Shard, dict[str, Any]]]
-) -> pd.DataFrame:
-    """The rows of the clips that are in a shard, in the order of `table`, with where they are."""
-    stored = {
-        clip["id"]: {**clip, "shard": shard.name}
-        for shard, description in done
-        for clip in description["clips"]
-    }
-    ids = [records.clip_id(row) for row in table.to_dict("records")]
-    keep = [name in stored for name in ids]
-    clips = [stored[name] for name in ids if name in stored]
-    out = table[keep].reset_index(drop=True)
-    for column in ("landmark_source", "num_stored", "shard", "sha256"):
-        out[column] = [clip[column] for clip in clips]
-    out["notes"] = [
-        "; ".join(filter(None, [before, *clip["notes"]]))
-        for before, clip in zip(out["notes"], clips, strict=True)
-    ]
-    return out
-
-
-def found_again(table: pd.DataFrame) -> np.ndarray:
-    """bool[N]: clips whose frames are where the release was looked for this time."""
-    return (table["frame_folder"] != "").to_numpy(bool)
-
-
-def remember(table: pd.DataFrame, before: pd.DataFrame | None) -> pd.DataFrame:
-    """What was known of the frames of clips that are stored but not in the release any more."""
-    if before is None or found_again(table).all():
-        return table
-    known = {records.clip_id(row): row for row in before.to_dict("records")}
-    table = table.copy()
-    for i in np.flatnonzero(~found_again(table)):
-        row = known.get(records.clip_id(table.iloc[i]))
-        for column in READING if row else ():
-            table.loc[i, column] = row[column]
-    return table
-
-
-def _same_clips(before: pd.DataFrame | None, table: pd.DataFrame) -> bool:
-    """Whether two manifests give the same contact sheet."""
-    columns = ["subject", "clip", "onset", "apex", "sha256"]
-    return before is not None and (
-        before[columns].to_numpy().tolist() == table[columns].to_numpy().tolist()
-    )
-
-
 def parallel(
     work: Callable[[Job], Crop | Failure], jobs: Sequence[Job], num_workers: int
 ) -> grain.DatasetIterator[Crop | Failure]:
-    """`work` of every job on all cores, in the order of the jobs, a few ahead of the reader.
+    """Do `work` for every job on all cores, in the order of the jobs, a few ahead of the reader.
 
     Args:
       work: called by threads, or, with workers, by threads of other processes.
@@ -234,7 +193,7 @@ def parallel(
     Returns:
       An iterator that `close` ends.
     """
-    # These bring JAX and Orbax: a second that a finished folder need not wait for.
+    # These bring JAX and Orbax; a finished folder need not wait a second for them.
     import grain
     from absl import flags
 
@@ -242,11 +201,11 @@ def parallel(
 
     cores = num_cores()
     threads = max(1, cores // max(1, num_workers))
-    # Twice the threads, so that a long clip at the front does not stop those behind it.
+    # The buffer holds two clips a thread: a long clip at the front does not stop those behind it.
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     results = grain.MapDataset.source(list(jobs)).map(work).to_iter_dataset(read)
     if num_workers:
-        if not flags.FLAGS.is_parsed():  # grain looks at its own, and only absl programs parse them
+        if not flags.FLAGS.is_parsed():  # grain reads its own; only absl programs parse them
             flags.FLAGS.mark_as_parsed()
         results = results.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1),
@@ -261,7 +220,7 @@ def _start_worker(index: int, count: int) -> None:
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV from starting threads of its own: clips are what is done in parallel."""
+    """Keep OpenCV from starting threads of its own, because the clips already use all cores."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -324,7 +283,7 @@ def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:
 def _record(
     options: Options, parameters: dict[str, Any], outcome: Outcome | None = None
 ) -> dict[str, Any]:
-    """What `preparation.json` says."""
+    """Make the content of `preparation.json`."""
     record: dict[str, Any] = {
         "mexjax": importlib.metadata.version("mexjax"),
         "parameters": parameters,
@@ -342,7 +301,7 @@ def _record(
         table = outcome.manifest
         record |= {
             "num_clips": len(table),
-            "num_frames": int(table["num_stored"].sum()),
+            "num_frames": int(table["num_stored"].to_numpy(int).sum()),
             "clips": {str(k): int(v) for k, v in table["dataset"].value_counts().items()},
             "landmark_sources": {
                 str(k): int(v) for k, v in table["landmark_source"].value_counts().items()

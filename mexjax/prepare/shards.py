@@ -23,17 +23,17 @@ from mexjax.errors import WorkdirError
 from mexjax.files import TEMPORARIES, atomic, temporary
 from mexjax.prepare.cropping import Crop, Failure, Job, fingerprint
 
-# One clip a group: a clip is read without its neighbours. PNG does not get smaller by compression.
+# A group holds one clip, so that it is read alone. PNG does not get smaller by compression.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 FOLDER = "frames"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A file to be, and the clips that belong in it.
+    """A file that will be written, and the clips that belong in it.
 
     Attributes:
-      path: of the ArrayRecord file.
+      path: the ArrayRecord file.
       jobs: its clips in order.
     """
 
@@ -42,7 +42,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """Path relative to the prepared dataset, as in the manifest."""
+        """The path relative to the prepared dataset, as in the manifest."""
         return f"{FOLDER}/{self.path.name}"
 
 
@@ -52,17 +52,17 @@ def plan_shards(out: Path, jobs: Sequence[Job], clips_per_shard: int) -> list[Sh
     for job in jobs:
         by_dataset.setdefault(str(job.row["dataset"]), []).append(job)
     shards = []
-    for dataset, own in by_dataset.items():
-        for number, start in enumerate(range(0, len(own), clips_per_shard)):
+    for dataset, members in by_dataset.items():
+        for number, start in enumerate(range(0, len(members), clips_per_shard)):
             path = out / FOLDER / f"{dataset}-{number:05d}.arrayrecord"
-            shards.append(Shard(path, tuple(own[start : start + clips_per_shard])))
+            shards.append(Shard(path, tuple(members[start : start + clips_per_shard])))
     return shards
 
 
 def write_shard(
     shard: Shard, items: Iterable[Crop | Failure], parameters: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the clips that succeed, each as soon as it comes; nothing if none does.
+    """Write the clips that succeed, each as soon as it comes; no file if none does.
 
     Returns:
       The description, as in the `.json`: schema_version, sha256 and num_bytes of the file,
@@ -75,7 +75,7 @@ def write_shard(
     with temporary(shard.path) as place:
         with writing(out):
             shard.path.parent.mkdir(parents=True, exist_ok=True)
-            # The old description first: it must never stand beside a file it does not describe.
+            # The old description goes first: it must never lie beside a file it does not describe.
             records.index_path(shard.path).unlink(missing_ok=True)
             writer = ArrayRecordWriter(str(place), WRITER_OPTIONS)
         for item in items:
@@ -108,10 +108,10 @@ def write_shard(
 
 
 def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The description of a finished shard, or None and why it has to be made (again).
+    """Return the description of a finished shard, or None and why it has to be made (again).
 
     A shard is made again if it is damaged, or if its clips, their annotation or their files are not
-    those it was made from (of a clip that failed, too: what was wrong may have been put right).
+    those it was made from (also for a clip that failed, because the fault may have been mended).
     Files that are not there any more change nothing: a release may be put away once it is prepared,
     and a disk that is not mounted must not cost what was made from it.
     """
@@ -140,7 +140,7 @@ def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any
 
 def remove_leftovers(out: Path, shards: Sequence[Shard]) -> None:
     """Delete what dead processes left half-written, and shards that are no longer planned."""
-    planned = {shard.path for shard in shards}
+    paths = {shard.path for shard in shards}
     folder = out / FOLDER
     with writing(out):
         for path in folder.glob(TEMPORARIES):
@@ -148,7 +148,7 @@ def remove_leftovers(out: Path, shards: Sequence[Shard]) -> None:
             if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
                 path.unlink(missing_ok=True)
         for path in folder.glob("*.arrayrecord"):
-            if path not in planned:
+            if path not in paths:
                 remove(path)
 
 
@@ -171,7 +171,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn what the system says about a full or read-only disk into one message.
+    """Turn every error of the system about a full or read-only disk into one message.
 
     Raises:
       WorkdirError: in place of OSError, and of the RuntimeError of the ArrayRecord library.

@@ -1,4 +1,4 @@
-"""What a prepared dataset holds, in words: `summary.md`, and how to train on it."""
+"""A prepared dataset in words: `summary.md`, the last lines of the command, how to train on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from mexjax.errors import DataError
@@ -14,50 +15,61 @@ from mexjax.protocol.classes import label_clips
 
 CARD = "configs/fdp.py"
 CARD_CLASSES = 5  # the default of protocol.classes
-_MAX_LINES = 200  # of problems; the whole list is in preparation.json
+_MAX_LINES = 200  # remarks in summary.md; the whole list is in preparation.json
 
 
 def plural(count: int, noun: str) -> str:
-    """ "1 clip", "2 clips"."""
+    """Return the number with its noun: "1 clip", "2 clips"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a dataset: clips, subjects, missing frames, clips that miss any, frames a clip."""
+    """Count clips, subjects, missing frames, clips that miss any and frames, one row a dataset."""
     rows = []
-    for dataset, own in table.groupby("dataset", sort=False):
-        missing = own["num_missing_frames"]
+    for dataset, clips in table.groupby("dataset", sort=False):
+        missing = clips["num_missing_frames"].to_numpy(int)
+        lengths = clips["n_frames"].to_numpy(int)
         rows.append(
             {
                 "dataset": dataset,
-                "clips": len(own),
-                "subjects": own["subject"].nunique(),
+                "clips": len(clips),
+                "subjects": _num_subjects(clips),
                 "missing frames": int(missing.sum()),
                 "clips with missing frames": int((missing > 0).sum()),
-                "clips without frames": int((missing >= own["n_frames"]).sum()),
+                "clips without frames": int((missing >= lengths).sum()),
                 "frames a clip (least, median, most)": (
-                    f"{own['n_frames'].min()}, {own['n_frames'].median():g},"
-                    f" {own['n_frames'].max()}"
+                    f"{lengths.min()}, {np.median(lengths):g}, {lengths.max()}"
                 ),
             }
         )
     return pd.DataFrame(rows)
 
 
+def _num_subjects(table: pd.DataFrame) -> int:
+    return len(set(table["subject"]))
+
+
+def _num_frames(table: pd.DataFrame) -> int:
+    return int(table["num_stored"].to_numpy(int).sum())
+
+
 def emotion_counts(table: pd.DataFrame) -> dict[str, int]:
-    """Clips of each emotion, the most frequent first; "" is shown as "(none)"."""
+    """Count the clips of each emotion, the most frequent first; "" is shown as "(none)"."""
     return dict(Counter(word or "(none)" for word in table["emotion"]).most_common())
 
 
 def unit_counts(table: pd.DataFrame) -> dict[str, int]:
-    """Clips with each action unit (`4` and not `AU4`), by number."""
-    found = Counter(au for aus in table["aus"] for au in aus)
-    return dict(sorted(found.items(), key=lambda item: int(item[0])))
+    """Count the clips with each action unit (`4` and not `AU4`), by number."""
+    numbers = Counter(au for aus in table["aus"] for au in aus)
+    return dict(sorted(numbers.items(), key=lambda item: int(item[0])))
 
 
 def class_count(table: pd.DataFrame) -> int | None:
-    """The number of classes to train with: that of the recipe card if the datasets have a map
-    to so many, else the first of 3, 4 and 7 that they have; None if there is none."""
+    """Choose the number of classes to train with.
+
+    It is that of the recipe card if the datasets have a map to so many, else the first of 3, 4 and
+    7 that they have; None if there is none.
+    """
     for classes in (CARD_CLASSES, 3, 4, 7):
         try:
             labels, _ = label_clips(table, classes)
@@ -69,7 +81,7 @@ def class_count(table: pd.DataFrame) -> int | None:
 
 
 def training_command(out: str, table: pd.DataFrame) -> str:
-    """The command that trains on the prepared dataset; "" if its emotions have no class map."""
+    """Write the command that trains on the prepared dataset; "" if its emotions have no map."""
     classes = class_count(table)
     if classes is None:
         return ""
@@ -81,15 +93,15 @@ def training_command(out: str, table: pd.DataFrame) -> str:
 
 
 def summary(options: Options, outcome: Outcome) -> str:
-    """The text of `summary.md`."""
+    """Write the text of `summary.md`."""
     table = outcome.manifest
     sources = Counter(table["landmark_source"])
     settings = options.settings
     lines = [
         "# Prepared dataset",
         "",
-        f"{plural(len(table), 'clip')} of {plural(table['subject'].nunique(), 'subject')},"
-        f" {int(table['num_stored'].sum())} frames of {settings.size_px} x {settings.size_px} px.",
+        f"{plural(len(table), 'clip')} of {plural(_num_subjects(table), 'subject')},"
+        f" {_num_frames(table)} frames of {settings.size_px} x {settings.size_px} px.",
         "",
         *markdown(counts(table)),
         "",
@@ -124,12 +136,11 @@ def summary(options: Options, outcome: Outcome) -> str:
 
 
 def closing_lines(options: Options, outcome: Outcome) -> list[str]:
-    """What the command says when it is done: numbers, failures, and what to do next."""
+    """Write the last lines of the command: numbers, failures, and what to do next."""
     table, out = outcome.manifest, options.out
-    frames = int(table["num_stored"].sum())
     lines = [
-        f"{plural(len(table), 'clip')} of {plural(table['subject'].nunique(), 'subject')},"
-        f" {frames} frames, in {out} ({outcome.seconds:.1f} s; frames made now:"
+        f"{plural(len(table), 'clip')} of {plural(_num_subjects(table), 'subject')},"
+        f" {_num_frames(table)} frames, in {out} ({outcome.seconds:.1f} s; frames made now:"
         f" {outcome.num_frames}, shards finished before: {outcome.num_kept})."
     ]
     if outcome.found.problems:
@@ -167,7 +178,7 @@ NO_CLASSES = (
 
 
 def markdown(table: pd.DataFrame) -> list[str]:
-    """Lines of a Markdown table."""
+    """Make the lines of a Markdown table."""
     columns = [str(column) for column in table.columns]
     rows = [[str(value) for value in row] for row in table.itertuples(index=False)]
     return [
@@ -178,7 +189,7 @@ def markdown(table: pd.DataFrame) -> list[str]:
 
 
 def _bullets(lines: Sequence[str]) -> list[str]:
-    shown = [f"- {line}" for line in lines[:_MAX_LINES]]
+    bullets = [f"- {line}" for line in lines[:_MAX_LINES]]
     if len(lines) > _MAX_LINES:
-        shown.append(f"- and {len(lines) - _MAX_LINES} more, in preparation.json")
-    return shown
+        bullets.append(f"- and {len(lines) - _MAX_LINES} more, in preparation.json")
+    return bullets

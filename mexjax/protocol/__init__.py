@@ -1,4 +1,7 @@
-"""Who is held out, which label is right, and how predictions are scored: no pixels, no JAX."""
+"""Rules of a study: who is held out, which label is right, and how predictions are scored.
+
+The room reads no pixels and imports no JAX.
+"""
 
 from mexjax.protocol.action_units import AU_SETS, label_aus, numbers_of, parse_aus
 from mexjax.protocol.classes import label_clips

@@ -1,4 +1,4 @@
-"""Action units: how coders write them, sets of them, and the label matrix of a multi-label task.
+"""Action units: the text of coders, sets of units, and the label matrix of a multi-label task.
 
 Coders write "4+R10", "14,L24,", "AU4(k)+L7", "13?" in spreadsheets. A cell is a list of tokens
 between "+" or "," (CAS(ME)3 part C also has the full-width comma, and commas at the end). A token
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AU_SETS: dict[str, tuple[int, ...]] = {
-    # Common to the six datasets of the CD6ME benchmark (Varanka et al., IEEE TAFFC 15, 2024).
+    # The six datasets of the CD6ME benchmark share these (Varanka et al., IEEE TAFFC 15, 2024).
     "cd6me": (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17),
-    # Micro-AU CLIP: eight units of CASME II, four of SAMM.
+    # Micro-AU CLIP scores eight units of CASME II and four of SAMM.
     "micro_au_casme2": (1, 2, 4, 7, 12, 14, 15, 17),
     "micro_au_samm": (2, 4, 7, 12),
 }
@@ -53,7 +53,7 @@ class ParsedAus:
 
 
 def parse_aus(text: object) -> ParsedAus:
-    """The units of a spreadsheet cell.
+    """Read the units of a spreadsheet cell.
 
     Args:
       text: the cell: text, a number where a spreadsheet made one of it, or an empty cell (None,
@@ -63,7 +63,7 @@ def parse_aus(text: object) -> ParsedAus:
       DataError: the cell does not follow the grammar above.
     """
     tokens = [token.strip() for token in re.split("[+,]", _as_text(text).translate(_FULL_WIDTH))]
-    found: dict[str, set[int]] = {"present": set(), "unsure": set(), "static": set()}
+    units: dict[str, set[int]] = {"present": set(), "unsure": set(), "static": set()}
     for token in filter(None, tokens):
         match = _TOKEN.fullmatch(token)
         if match is None:
@@ -72,44 +72,46 @@ def parse_aus(text: object) -> ParsedAus:
                 " '+' or ',' between them, such as 4+R12B+AU7(k)+13?."
             )
         kind = "static" if match["static"] else "unsure" if match["unsure"] else "present"
-        found[kind].add(int(match["number"]))
-    # Coded twice (one side doubtful or held, the other moving): it moves.
-    unsure = found["unsure"] - found["present"]
-    static = found["static"] - found["present"] - unsure
-    return ParsedAus(*(tuple(sorted(units)) for units in (found["present"], unsure, static)))
+        units[kind].add(int(match["number"]))
+    # A unit that is coded twice (one side doubtful or held, the other moving) moves.
+    unsure = units["unsure"] - units["present"]
+    static = units["static"] - units["present"] - unsure
+    return ParsedAus(*(tuple(sorted(group)) for group in (units["present"], unsure, static)))
 
 
 def _as_text(cell: object) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
-    if isinstance(cell, numbers.Real) and not isinstance(cell, bool) and float(cell).is_integer():
+    if isinstance(cell, numbers.Integral) and not isinstance(cell, bool):
         return str(int(cell))
+    if isinstance(cell, numbers.Real) and not isinstance(cell, bool) and float(cell).is_integer():
+        return str(int(float(cell)))
     text = str(cell).strip()
     return "" if text == "/" else text
 
 
 def numbers_of(units: str | Sequence[int]) -> tuple[int, ...]:
-    """Numbers of action units: of a set of `AU_SETS`, or as they are written, "1,2,4".
+    """Read numbers of action units: the name of a set in `AU_SETS`, or a list such as "1,2,4".
 
     Raises:
-      DataError: no such set, nothing but a set or different numbers.
+      DataError: there is no such set, or the list is empty or names a unit twice.
     """
     if isinstance(units, str) and units in AU_SETS:
         return AU_SETS[units]
     parts = units.split(",") if isinstance(units, str) else units
     try:
-        chosen = tuple(int(part) for part in parts)
+        values = tuple(int(part) for part in parts)
     except ValueError:
         raise DataError(unknown_name("set of action units", str(units), AU_SETS)) from None
-    if not chosen or len(set(chosen)) < len(chosen):
+    if not values or len(set(values)) < len(values):
         raise DataError(f"Expected different numbers of action units, found {units!r}.")
-    return chosen
+    return values
 
 
 def label_aus(
     table: pd.DataFrame, units: str | Sequence[int], *, unsure_is_present: bool = False
 ) -> np.ndarray:
-    """The label matrix of a table. Every clip has a row, also one that shows none of the units.
+    """Make the label matrix of a table. A clip that shows none of the units has a row, too.
 
     Args:
       table: columns aus and, if unsure units are to count, aus_unsure: lists of numbers as text.

@@ -1,4 +1,4 @@
-"""From the emotion words of each dataset to the 3, 4, 5 or 7 classes of the papers.
+"""Maps from the emotion words of each dataset to the 3, 4, 5 or 7 classes of the papers.
 
 The order of the classes fixes the columns of the logits. The five-class orders of CASME II and
 SAMM are those of the released FDP code; TSFmicro and GAMDSS use other orders of the same classes
@@ -31,7 +31,7 @@ SYNONYMS = {
     "tension": "tense",
 }
 
-# Spellings of dataset names met in papers and folders -> the name used in the tables here.
+# Papers and folders spell names of datasets like the keys; the tables here use the values.
 DATASET_SYNONYMS = {
     "casmeii": "casme2",
     "casme_ii": "casme2",
@@ -53,7 +53,7 @@ _FOUR = {**_THREE, "others": ("others",)}
 
 @dataclasses.dataclass(frozen=True)
 class ClassMap:
-    """Emotion words -> class numbers.
+    """A map from emotion words to class numbers.
 
     Attributes:
       names: the K class names; class k is `names[k]`.
@@ -66,9 +66,9 @@ class ClassMap:
     dropped: tuple[str, ...]
 
     def label(self, emotion: str) -> int:
-        """Class number of `emotion` (any case, any known spelling); `DROPPED` when left out.
+        """Return the class number of `emotion` (any case and known spelling), or `DROPPED`.
 
-        A compound such as "positive+repression" (4DME) belongs to no single class: dropped.
+        A compound such as "positive+repression" (4DME) belongs to no single class: it is dropped.
 
         Raises:
           DataError: the emotion is missing, or unknown to this map.
@@ -79,11 +79,11 @@ class ClassMap:
                 " Fill the 'emotion' column of the table, or drop the row."
             )
         parts = {canonical_emotion(part) for part in emotion.split("+")}
-        known = set(self.mapping) - set(SYNONYMS) | set(self.dropped)
+        emotions = set(self.mapping) - set(SYNONYMS) | set(self.dropped)
         for part in sorted(parts):
-            if part not in known:
+            if part not in emotions:
                 raise DataError(
-                    unknown_name("emotion", part, known)
+                    unknown_name("emotion", part, emotions)
                     + f" This map has the classes {', '.join(self.names)}."
                 )
         if len(parts) > 1:
@@ -99,7 +99,7 @@ def _make(classes: Mapping[str, tuple[str, ...]], dropped: tuple[str, ...] = ())
 
 
 def _words(*names: str) -> dict[str, tuple[str, ...]]:
-    """Classes that are the emotion words themselves."""
+    """Make classes that are the emotion words themselves."""
     return {name: (name,) for name in names}
 
 
@@ -107,14 +107,14 @@ _CASME2_FIVE = _words("surprise", "happiness", "disgust", "repression", "others"
 _SAMM_FIVE = _words("surprise", "happiness", "anger", "contempt", "others")
 _SEVEN = _words("happiness", "surprise", "disgust", "fear", "anger", "sadness", "others")
 
-# (dataset, number of classes) -> map.
+# A key is the name of a dataset and the number of classes.
 CLASS_MAPS: dict[tuple[str, int], ClassMap] = {
     ("synthetic", 3): _make(_THREE, ("others",)),
     ("synthetic", 4): _make(_FOUR),
     ("synthetic", 5): _make(_CASME2_FIVE, ("fear", "sadness")),
     ("synthetic", 7): _make(_SEVEN, ("repression", "contempt")),
     ("smic", 3): _make(_THREE),
-    # CASME's "tense" has no valence, so it is left out of three classes and an "other" of four.
+    # CASME's "tense" has no valence: it is in no class of three, and in "others" of four.
     ("casme", 3): _make(_THREE, ("tense", "others")),
     ("casme", 4): _make({**_THREE, "others": ("others", "tense")}),
     ("casme2", 3): _make(_THREE, ("others",)),
@@ -124,7 +124,7 @@ CLASS_MAPS: dict[tuple[str, int], ClassMap] = {
     ("samm", 3): _make(_THREE, ("others",)),
     ("samm", 4): _make(_FOUR),
     ("samm", 5): _make(_SAMM_FIVE, ("disgust", "fear", "sadness")),
-    # The seven emotions SAMM was coded for (Davison et al., 2018); "other" is not one of them.
+    # SAMM was coded for these seven emotions (Davison et al., 2018); "other" is none of them.
     ("samm", 7): _make(
         _words("happiness", "surprise", "anger", "disgust", "sadness", "fear", "contempt"),
         ("others",),
@@ -188,7 +188,7 @@ VARIANTS: dict[str, dict[tuple[str, int], ClassMap]] = {
     },
 }
 
-# Clips of CASME II that the MEGC 2019 list does not contain: (dataset, subject, clip).
+# The list of MEGC 2019 lacks these clips of CASME II; a key is dataset, subject, clip.
 _NOT_IN_MEGC = {
     ("casme2", "4", "ep12_01f"),
     ("casme2", "5", "ep12_03f"),
@@ -197,20 +197,20 @@ _NOT_IN_MEGC = {
 
 
 def canonical_emotion(emotion: str) -> str:
-    """The spelling used in the maps: lower case, no blanks around, synonyms resolved."""
+    """Return the spelling of the maps: lower case, no blanks around, synonyms resolved."""
     word = emotion.strip().casefold()
     return SYNONYMS.get(word, word)
 
 
 def canonical_dataset(dataset: str) -> str:
-    """The dataset name used in the maps: "CASME II" -> "casme2", "4DME" -> "fourd"."""
+    """Return the dataset name of the maps: "CASME II" -> "casme2", "4DME" -> "fourd"."""
     name = dataset.strip().casefold().replace("²", "2").replace("³", "3")
     name = name.replace(" ii", "ii").replace(" ", "_")
     return DATASET_SYNONYMS.get(name, name)
 
 
 def class_map(dataset: str, classes: int, *, variant: str = "standard") -> ClassMap:
-    """The map of `dataset` to `classes` classes.
+    """Return the map of `dataset` to `classes` classes.
 
     Args:
       dataset: name as in the table; case and common spellings do not matter.
@@ -228,9 +228,9 @@ def class_map(dataset: str, classes: int, *, variant: str = "standard") -> Class
     maps = CLASS_MAPS | VARIANTS[variant]
     if (name, classes) in maps:
         return maps[name, classes]
-    counts = sorted(k for known, k in maps if known == name)
+    counts = sorted(k for other, k in maps if other == name)
     if not counts:
-        raise DataError(unknown_name("dataset", dataset, {known for known, _ in maps}))
+        raise DataError(unknown_name("dataset", dataset, {other for other, _ in maps}))
     raise DataError(
         f"There is no {classes}-class map of {name}; it has maps with"
         f" {', '.join(map(str, counts))} classes. Set protocol.classes to one of them."
@@ -240,7 +240,7 @@ def class_map(dataset: str, classes: int, *, variant: str = "standard") -> Class
 def label_clips(
     table: pd.DataFrame, classes: int, *, variant: str = "standard"
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class number of every row of the table.
+    """Return the class number of every row of the table.
 
     Args:
       table: sample table with the columns dataset, subject, clip and emotion.

@@ -1,4 +1,4 @@
-"""A list of folds: what a fold is, when a list is safe to train and pool, how it is stored."""
+"""Folds, the check that a list of them is safe to train and pool, and the form it is stored in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from mexjax.errors import MexjaxError
 
-SCHEMA = 1  # of folds.json
+SCHEMA = 1  # version of the form of folds.json
 SIDES = ("train", "validation", "test")
 
 
@@ -83,14 +83,14 @@ def check_folds(folds: Sequence[Fold], table: pd.DataFrame, labels: np.ndarray |
 
 
 def clip_ids(table: pd.DataFrame) -> np.ndarray:
-    """Clip ids "<subject>/<clip>", for example "synthetic/01/01_003": U[N]."""
+    """Make clip ids "<subject>/<clip>", for example "synthetic/01/01_003": U[N]."""
     return (table["subject"].astype(str) + "/" + table["clip"].astype(str)).to_numpy(str)
 
 
 def folds_to_json(
     folds: Sequence[Fold], clips: Sequence[str], protocol: str, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """The content of folds.json: clip ids, so that it can be read back on any copy of the data.
+    """Make the content of folds.json; its clip ids can be read back on any copy of the data.
 
     Args:
       folds: from `make_folds`.
@@ -111,14 +111,14 @@ def folds_to_json(
 
 
 def checked_folds(content: Any, *, source: str = "folds.json") -> dict[str, Any]:
-    """`content` if it has the form that `folds_to_json` gives.
+    """Return `content` if it has the form that `folds_to_json` gives.
 
     Raises:
       ProtocolError: another schema, or a missing or wrong entry.
     """
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise ProtocolError(f"{source}: expected an object with schema {SCHEMA}, found {found!r}.")
+        schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        raise ProtocolError(f"{source}: expected an object with schema {SCHEMA}, found {schema!r}.")
     is_named = isinstance(content.get("protocol"), str) and _is_texts(content.get("classes"))
     folds = content.get("folds")
     if not is_named or not isinstance(folds, list) or not folds:

@@ -20,7 +20,7 @@ import numpy as np
 
 from mexjax.errors import DataError
 
-# Key in every results file -> how a reader of the field calls it.
+# Every results file uses these keys; the values are what the field calls the metrics.
 NAMES = {
     "acc": "accuracy",
     "uf1": "UF1 (macro F1)",
@@ -105,17 +105,19 @@ def scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
     """
     parts = class_scores(confusion)
     true, predicted = parts["num_true"], parts["num_predicted"]
-    seen = (true + predicted) > 0
+    is_present = (true + predicted) > 0
     total = true.sum(-1)
     accuracy = _divide(parts["num_correct"].sum(-1), total)
     return {
         "acc": accuracy,
-        "uf1": _mean_where(parts["f1"], seen),
+        "uf1": _mean_where(parts["f1"], is_present),
         "uar": _mean_where(parts["recall"], true > 0),
         "war": accuracy,
         "weighted_f1": _divide(np.where(true > 0, parts["f1"] * true, 0.0).sum(-1), total),
         # A class that was never predicted has no precision of its own; it counts as 0.
-        "macro_precision": _mean_where(np.where(predicted > 0, parts["precision"], 0.0), seen),
+        "macro_precision": _mean_where(
+            np.where(predicted > 0, parts["precision"], 0.0), is_present
+        ),
     }
 
 
@@ -219,7 +221,7 @@ def unit_confusions(
     Returns:
       i64[G, A, 2, 2], rows true, columns predicted; the sum over groups is the pooled one.
     """
-    binary_counts(target, prediction)  # refuses shapes and values
+    binary_counts(target, prediction)  # refuses wrong shapes and values
     target, prediction = np.asarray(target, np.int64), np.asarray(prediction, np.int64)
     out = np.zeros((num_groups, target.shape[1], 2, 2), np.int64)
     units = np.arange(target.shape[1])
@@ -234,7 +236,7 @@ def unit_scores(confusions: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def unit_details(confusions: np.ndarray) -> dict[str, np.ndarray]:
-    """What there is to know of each action unit, f64[..., A] from counts [..., A, 2, 2].
+    """Details of each action unit, f64[..., A] from counts [..., A, 2, 2].
 
     Returns:
       `num_true`, `precision` and `recall` (nan where 0/0), `f1` (as `binary_f1`), `acc`, and

@@ -1,4 +1,4 @@
-"""How the predictions of each task are scored: what reports, intervals and comparisons share.
+"""Scores of the predictions of each task, shared by reports, intervals and comparisons.
 
 `emotion` has one class a clip: the largest logit counts, scored from one confusion matrix. `au`
 has action units, each present or not: a logit above 0 says present (probability above one half),
@@ -17,12 +17,12 @@ from mexjax.protocol import metrics
 
 
 class Scoring(NamedTuple):
-    """What is done with the predictions of a task.
+    """The names and functions that score the predictions of a task.
 
     Attributes:
-      summary: metrics given of each fold and subject, and with an interval.
-      chosen_by: the one by which the best of several evaluations is found.
-      names: metric -> how a reader of the field calls it, in the order of the table.
+      summary: metrics that are given for each fold and subject, and with an interval.
+      chosen_by: the metric by which the best of several evaluations is chosen.
+      names: metric -> its name in the field, in the order of the table.
       predict: logits f[..., K] to classes i64[...] or units i64[..., A]; -1 where a logit is not
         finite.
       tables: (label, prediction, group i[N], G, K) to confusion matrices i64[G, ..., k, k].
@@ -38,13 +38,13 @@ class Scoring(NamedTuple):
 
 
 def predict_class(logits: np.ndarray) -> np.ndarray:
-    """Class with the largest logit, i64[...]; -1 (no class) where a logit is not finite."""
+    """Return the class with the largest logit, i64[...]; -1 where a logit is not finite."""
     is_finite = np.isfinite(logits).all(axis=-1)
     return np.where(is_finite, np.where(np.isfinite(logits), logits, 0.0).argmax(axis=-1), -1)
 
 
 def predict_units(logits: np.ndarray) -> np.ndarray:
-    """1 where a unit is said to be present, i64[..., A]; -1 where a logit is not finite."""
+    """Return 1 for a present unit and 0 for others, i64[..., A]; -1 where a logit is not finite."""
     return np.where(np.isfinite(logits), logits > 0, -1).astype(np.int64)
 
 
@@ -88,18 +88,21 @@ def scoring_of(task: str) -> Scoring:
 
 
 def evaluation_scores(task: str, label: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """f64[E]: the metric by which evaluations are compared, of each; -1 if it is not finite.
+    """Score every evaluation by the metric that compares evaluations.
 
     Args:
       task: a key of `SCORINGS`.
       label: i[N] classes, or 0/1 [N, A].
       logits: f[N, E, K].
+
+    Returns:
+      f64[E]; -1 for an evaluation with a logit that is not finite.
     """
     scoring = scoring_of(task)
     is_usable = np.isfinite(logits).all(axis=(0, 2))
     prediction = scoring.predict(logits[:, is_usable])  # (N, E', ...)
     clips, evaluations = prediction.shape[:2]
-    found = scoring.scores(
+    values = scoring.scores(
         scoring.tables(
             np.repeat(label, evaluations, axis=0),
             prediction.reshape(clips * evaluations, *prediction.shape[2:]),
@@ -109,5 +112,5 @@ def evaluation_scores(task: str, label: np.ndarray, logits: np.ndarray) -> np.nd
         )
     )
     out = np.full(logits.shape[1], -1.0)
-    out[is_usable] = found[scoring.chosen_by]
+    out[is_usable] = values[scoring.chosen_by]
     return out

@@ -1,4 +1,4 @@
-"""From the sample table to folds: who is trained on and who is held out.
+"""Folds made from the sample table: they say who is trained on and who is held out.
 
 `PROTOCOLS` documents each protocol. Every fold keeps all clips of a person on one side, so two
 clips cut from the same video (CAS(ME)3 has several expressions in one video, whose frame ranges
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class ProtocolConfig(Protocol):
-    """What is read of `config.protocol`."""
+    """The fields of `config.protocol` that this module reads."""
 
     name: str
     task: str
@@ -53,7 +53,7 @@ class ProtocolConfig(Protocol):
     num_validation_subjects: int
 
 
-# A split before inner validation: name, rows of the training side, rows of the test side.
+# A split before inner validation has a name, rows of the training side and of the test side.
 Split = tuple[str, np.ndarray, np.ndarray]
 
 
@@ -65,8 +65,9 @@ def label_table(
     The composite protocol uses the class map and clip list of MEGC 2019.
 
     Returns:
-      Of task `emotion`: i32[N], -1 for a clip in no class and so in no fold, and K class names. Of
-      task `au`: 0/1 i32[N, A] and A names; a clip that shows none of the units is used as well.
+      For the task `emotion`: i32[N], -1 for a clip in no class and so in no fold, and K class
+      names. For the task `au`: 0/1 i32[N, A] and A names; a clip that shows none of the units is
+      used as well.
 
     Raises:
       ConfigError: an unknown task.
@@ -89,7 +90,7 @@ def make_folds(
     *,
     seed: int = 0,
 ) -> list[Fold]:
-    """The folds of a protocol, in a fixed order (by name of the held-out subjects or dataset).
+    """Make the folds of a protocol, in a fixed order (by name of the held-out subjects or dataset).
 
     Args:
       table: sample table, one row a clip; columns dataset, subject, clip.
@@ -129,21 +130,21 @@ def make_folds(
 def leave_one_subject_out(
     table: pd.DataFrame, rows: np.ndarray, protocol: ProtocolConfig, seed: int
 ) -> list[Split]:
-    """One fold a subject: train on all others, test on this one (LOSO)."""
+    """Make one fold a subject: train on all others, test on this one (LOSO)."""
     return _leave_one_out(table["subject"].to_numpy(str), rows, "subjects")
 
 
 def leave_one_dataset_out(
     table: pd.DataFrame, rows: np.ndarray, protocol: ProtocolConfig, seed: int
 ) -> list[Split]:
-    """One fold a dataset: train on all others, test on this one (CD6ME)."""
+    """Make one fold a dataset: train on all others, test on this one (CD6ME)."""
     return _leave_one_out(table["dataset"].to_numpy(str), rows, "datasets")
 
 
 def kfold_by_subject(
     table: pd.DataFrame, rows: np.ndarray, protocol: ProtocolConfig, seed: int
 ) -> list[Split]:
-    """`num_splits` folds of whole subjects, assigned at random with the seed."""
+    """Make `num_splits` folds of whole subjects, assigned at random with the seed."""
     of_row = table["subject"].to_numpy(str)[rows]
     subjects = _sorted(of_row)
     if not 2 <= protocol.num_splits <= len(subjects):
@@ -163,7 +164,7 @@ def kfold_by_subject(
 def composite(
     table: pd.DataFrame, rows: np.ndarray, protocol: ProtocolConfig, seed: int
 ) -> list[Split]:
-    """Three classes, several datasets joined, one fold a subject of any of them (MEGC 2019)."""
+    """Join datasets in three classes; make one fold a subject of any of them (MEGC 2019)."""
     datasets = _sorted(table["dataset"].to_numpy(str)[rows])
     if len(datasets) < 2 or protocol.classes != 3:
         raise ProtocolError(
@@ -177,7 +178,7 @@ def composite(
 def cross_dataset(
     table: pd.DataFrame, rows: np.ndarray, protocol: ProtocolConfig, seed: int
 ) -> list[Split]:
-    """Two datasets A and B: train on A and test on B, then back."""
+    """Train on dataset A and test on dataset B, then the reverse."""
     of_row = table["dataset"].to_numpy(str)[rows]
     datasets = _sorted(of_row)
     if len(datasets) != 2:
@@ -212,24 +213,24 @@ def _leave_one_out(groups: np.ndarray, rows: np.ndarray, what: str) -> list[Spli
 def _inner_validation(
     subjects: np.ndarray, train: np.ndarray, name: str, protocol: ProtocolConfig, seed: int
 ) -> np.ndarray:
-    """Rows of the training side that belong to the randomly drawn inner subjects."""
-    wanted = protocol.num_validation_subjects
-    if wanted == 0:
+    """Return the rows of the training side that belong to inner subjects drawn at random."""
+    count = protocol.num_validation_subjects
+    if count == 0:
         return np.zeros(0, np.int64)
-    known = _sorted(subjects[train])
-    if not 0 < wanted < len(known):
+    names = _sorted(subjects[train])
+    if not 0 < count < len(names):
         raise ProtocolError(
-            f"protocol.num_validation_subjects={wanted} is not possible in fold {name!r}, which"
-            f" trains on {len(known)} subjects; choose a number from 0 to {len(known) - 1}."
+            f"protocol.num_validation_subjects={count} is not possible in fold {name!r}, which"
+            f" trains on {len(names)} subjects; choose a number from 0 to {len(names) - 1}."
         )
-    # crc32 rather than hash(): the same in every process.
+    # Unlike hash(), crc32 gives the same number in every process.
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    drawn = [known[i] for i in rng.choice(len(known), wanted, replace=False)]
-    return train[np.isin(subjects[train], drawn)]
+    inner = [names[i] for i in rng.choice(len(names), count, replace=False)]
+    return train[np.isin(subjects[train], inner)]
 
 
 def _sorted(names: np.ndarray) -> list[str]:
-    """The different names in natural order: "s2" before "s10"."""
+    """Return the different names in natural order: "s2" before "s10"."""
     # Splitting on digit runs alternates text and number, so keys always compare.
     return sorted(
         set(names.tolist()),
@@ -247,12 +248,13 @@ def _check_table(table: pd.DataFrame) -> None:
             f"The sample table lacks the columns {', '.join(missing)}; it has"
             f" {', '.join(map(str, table.columns))}."
         )
-    if table[["dataset", "subject", "clip"]].isna().any(axis=None):
+    if table[["dataset", "subject", "clip"]].isna().to_numpy().any():
         raise ProtocolError("The sample table has rows without dataset, subject or clip.")
-    shared = table.groupby("subject")["dataset"].nunique()
-    if (shared > 1).any():
+    num_datasets = table.groupby("subject")["dataset"].nunique()
+    shared = np.flatnonzero(num_datasets.to_numpy() > 1)
+    if shared.size:
         raise ProtocolError(
-            f"Subject {shared.index[shared > 1][0]!r} occurs in several datasets. Write subjects"
+            f"Subject {num_datasets.index[shared[0]]!r} occurs in several datasets. Write subjects"
             " as <dataset>/<subject>: the same number in two datasets is not the same person."
         )
     values, counts = np.unique(clip_ids(table), return_counts=True)

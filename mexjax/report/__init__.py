@@ -1,4 +1,4 @@
-"""From the folder of a run to numbers, tables and figures, without JAX and without a model.
+"""The folder of a run becomes numbers, tables and figures, without JAX and without a model.
 
 `write.write_report(folder)` does it all; `compare` sets several runs side by side. The modules are
 imported one by one, because some bring matplotlib and pandas.

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(workdirs: Sequence[Path]) -> int:
-    # Imported here: --help must not wait for them.
+    # They are imported here, because --help must not wait for them.
     from mexjax.report.compare import compare, print_comparison
     from mexjax.report.text import print_results
     from mexjax.report.write import write_report

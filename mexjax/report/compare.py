@@ -20,7 +20,7 @@ from mexjax.report.files import Run, read_run
 from mexjax.report.results import subject_confusions, to_json_value
 from mexjax.report.tables import percent, rich_table
 
-# Keys in which runs of one configuration may differ: the seed, and what computes nothing.
+# Runs of one configuration may differ in these keys: the seed, and keys that change no number.
 _INDIFFERENT = ("seed", "has_progress", "cpu_heap", "checkpoint.", "report.", "folds.strategy")
 _INDIFFERENT += ("folds.per_chunk", "eval.batch_size", "train.steps_per_call")
 
@@ -177,29 +177,27 @@ def _pair(one: Group, two: Group) -> dict[str, Any]:
     order = np.argsort(first.clip)
     clips, labels, subjects = first.clip[order], first.label[order], first.subject[order]
     for run in runs[1:]:
-        own = np.argsort(run.clip)
+        rows = np.argsort(run.clip)
         if run.classes.tolist() != first.classes.tolist():
             return names | {"reason": f"{run.path} has other classes than {first.path}"}
-        if run.clip[own].tolist() != clips.tolist():
+        if run.clip[rows].tolist() != clips.tolist():
             return names | {"reason": f"{run.path} holds out other clips than {first.path}"}
-        if run.label[own].tolist() != labels.tolist():
+        if run.label[rows].tolist() != labels.tolist():
             return names | {"reason": f"{run.path} has other labels than {first.path}"}
-    known, group = np.unique(subjects, return_inverse=True)
-    averaged, is_right = [], []
+    people, group = np.unique(subjects, return_inverse=True)
+    means, is_right = [], []
     scoring = scoring_of(first.task)
     for side in (one, two):
         predictions = [scoring.predict(run.logits[np.argsort(run.clip), -1]) for run in side.runs]
         matrices = [
-            scoring.tables(labels, p, group, len(known), len(first.classes)) for p in predictions
+            scoring.tables(labels, p, group, len(people), len(first.classes)) for p in predictions
         ]
-        averaged.append(np.mean(matrices, axis=0))
+        means.append(np.mean(matrices, axis=0))
         # A clip of several action units is right when all of them are.
         is_right.append([(p == labels).reshape(len(p), -1).all(axis=1) for p in predictions])
     is_single = len(one.runs) == len(two.runs) == 1
     return names | {
         "num_clips": len(clips),
-        "metrics": stats.paired_comparison(
-            *averaged, metrics=scoring.summary, score=scoring.scores
-        ),
+        "metrics": stats.paired_comparison(*means, metrics=scoring.summary, score=scoring.scores),
         "mcnemar": stats.mcnemar(is_right[0][0], is_right[1][0]) if is_single else None,
     }

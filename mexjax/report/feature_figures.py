@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 
 from mexjax.report.figures import INK, MUTED, ORANGE, new_figure, set_title
 
-# Distinguishable with the common colour vision deficiencies (Okabe and Ito 2008, and two more).
+# People with the common colour vision deficiencies can tell these apart (Okabe and Ito 2008, and
+# two more).
 _COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000"),
     *("#7f7f7f", "#8c564b", "#6a3d9a", "#b15928"),
@@ -47,7 +48,7 @@ def attention_figure(
     figure, all_axes = new_figure(
         1.25 * columns + 0.6, 1.3 * rows + 0.7, rows=rows, columns=columns
     )
-    image = None
+    images = []
     for i, axes in enumerate(all_axes):
         row, unit = divmod(i, columns)
         weights = np.zeros(grid * grid)
@@ -65,6 +66,7 @@ def attention_figure(
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             interpolation="nearest",
         )
+        images.append(image)
         is_shown = labels[row, unit] > 0
         axes.set_xticks([])
         axes.set_yticks([])
@@ -76,7 +78,7 @@ def attention_figure(
             axes.set_title(units[unit], fontsize=9, color=INK)
         if unit == 0:
             axes.set_ylabel(titles[row], fontsize=7.5, color=INK)
-    bar = figure.colorbar(image, ax=all_axes, fraction=0.02, pad=0.01)
+    bar = figure.colorbar(images[-1], ax=all_axes, fraction=0.02, pad=0.01)
     bar.set_label("weight of the patch", color=MUTED)
     bar.outline.set_visible(False)
     text = f"{title}\norange frame: the clip shows the unit"
@@ -93,7 +95,7 @@ def similarity_figure(
     diagonal and blue ones beside them.
 
     Args:
-      cosines: f[N,A,2], of clips with the negative and the positive sentence.
+      cosines: f[N,A,2], similarity of a clip with the negative and the positive sentence.
       labels: 0/1 [N,A].
       units: A names.
       title: one line.
@@ -102,7 +104,7 @@ def similarity_figure(
     columns = min(4, count)
     rows = -(-count // columns)
     figure, all_axes = new_figure(2.3 * columns + 0.9, 2.5 * rows + 0.5, rows=rows, columns=columns)
-    image = None
+    images = []
     for unit, axes in enumerate(all_axes):
         if unit >= count:
             axes.set_axis_off()
@@ -111,6 +113,7 @@ def similarity_figure(
         ordered = labels[order, unit].astype(int)
         matrix = cosines[order][:, unit][:, ordered]
         image = axes.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+        images.append(image)
         edge = len(ordered) - ordered.sum() - 0.5
         axes.axhline(edge, color=INK, linewidth=0.8)
         axes.axvline(edge, color=INK, linewidth=0.8)
@@ -121,7 +124,7 @@ def similarity_figure(
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(f"{units[unit]}, n={ordered.sum()}", fontsize=9, color=INK)
-    bar = figure.colorbar(image, ax=all_axes, fraction=0.025, pad=0.02)
+    bar = figure.colorbar(images[-1], ax=all_axes, fraction=0.025, pad=0.02)
     bar.set_label("cosine", color=MUTED)
     bar.outline.set_visible(False)
     figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left")
@@ -133,7 +136,7 @@ def feature_map_figure(
 ) -> Figure:
     """Features of held-out clips, one point a clip and unit, by t-SNE (Fig. 7).
 
-    Features of one model only: each fold's model has a space of its own.
+    The features must be those of one model, because each fold's model has a space of its own.
 
     Args:
       features: f[N,A,d].
@@ -152,9 +155,9 @@ def feature_map_figure(
     for unit in range(len(units)):
         colour = _COLOURS[unit % len(_COLOURS)]
         for is_shown in (False, True):
-            chosen = places[labels[:, unit] == is_shown, unit]
+            dots = places[labels[:, unit] == is_shown, unit]
             axes.scatter(
-                *chosen.T,
+                *dots.T,
                 s=26 if is_shown else 16,
                 facecolors=colour if is_shown else "none",
                 edgecolors=colour,

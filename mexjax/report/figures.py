@@ -1,8 +1,8 @@
 """The pictures of a report: confusion matrix, subjects, learning curves, dynamic images.
 
-Plain `Figure` objects without pyplot, so nothing is shared between calls or threads. Colours are
-distinguishable with the common colour vision deficiencies; what was selected on the test
-subjects ("oracle") is always hollow or dashed.
+They are plain `Figure` objects without pyplot, so nothing is shared between calls or threads.
+Colours are distinguishable with the common colour vision deficiencies; numbers that were selected
+on the test subjects ("oracle") are always hollow or dashed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mexjax.files import atomic
 from mexjax.report.tables import short_names
 
 BLUE, ORANGE, INK, MUTED, PALE = "#2868a8", "#c8621b", "#22262b", "#6b7280", "#e5e7eb"
-MAX_BARS = 36  # in one row of the figure of subjects
+MAX_BARS = 36  # bars in one row of the figure of subjects
 CLASS_METRICS = {"acc": "accuracy", "uf1": "UF1"}
 
 
@@ -29,7 +29,7 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
     """Write a PNG that appears whole and, for the same figure, with the same bytes."""
     FigureCanvasAgg(figure)
     with atomic(path, "wb") as file:
-        # No date and no version in the file.
+        # The file holds neither a date nor a version.
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
 
 
@@ -70,7 +70,7 @@ def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) 
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.tick_params(length=0)
-    # White lines between the cells.
+    # White lines separate the cells.
     axes.set_xticks(np.arange(num_classes - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(num_classes - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1.5)
@@ -152,7 +152,9 @@ def _subject_bars(
         color=INK,
     )
     for x, entry in zip(at, subjects, strict=True):
-        is_low = max(last[x], entry["oracle"]["acc"]) <= 0.06  # the diamond is where the count was
+        is_low = (
+            max(last[x], entry["oracle"]["acc"]) <= 0.06
+        )  # the diamond takes the place of the count
         axes.annotate(
             f"{entry['n']}",
             (x, 0),
@@ -184,7 +186,7 @@ def curves_figure(
         evaluation without a value.
       oracle: each metric with the best epoch of each fold chosen on its test clips.
       title: one line.
-      shown: metric -> how it is called; two of them.
+      shown: names of two metrics by their key.
     """
     at = np.asarray(held_out["epoch"])
     columns = 2 if len(at) > 1 else 1  # one evaluation is no curve
@@ -282,8 +284,8 @@ def sheet_figure(
         y = row * (height + top) + top
         for x, tile in zip(lefts, tiles, strict=True):
             canvas[y : y + height, x : x + width] = tile
-    inches = 0.98 / width  # of one pixel
-    head = 0.4 / inches  # two lines of column heads
+    inches = 0.98 / width  # side of one pixel
+    head = 0.4 / inches  # pixels for two lines of column heads
     size = (canvas.shape[1] * inches + 0.1, (canvas.shape[0] + head) * inches + 0.1)
     figure, (axes,) = new_figure(*size)
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -54,7 +54,7 @@ class Run:
       info: run.json.
       folds: the entries of folds.json, in their order.
       logits: f32[N, E, K]; finite at the last evaluation.
-      label: i64[N], of action units 0/1 i64[N, K].
+      label: i64[N] classes, or 0/1 i64[N, K] action units.
       clip: U[N], "<subject>/<clip>".
       subject: U[N].
       fold: U[N], name of the fold that holds the clip out.
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def is_partial(self) -> bool:
-        """Whether some folds of the protocol were not trained."""
+        """True if some folds of the protocol were not trained."""
         return len(self.fold_names) < len(self.folds)
 
 
@@ -119,7 +119,7 @@ def read_run(workdir: str | Path) -> Run:
         raise DataError(
             f"{path / 'run.json'}: expected a task among {', '.join(TASKS)}, found {task!r}."
         )
-    listed = checked_folds(_read_json(path / "folds.json"), source=str(path / "folds.json"))
+    fold_list = checked_folds(_read_json(path / "folds.json"), source=str(path / "folds.json"))
     source = path / "predictions.npz"
     arrays = _read_arrays(source, _ARRAYS | {"label": ("i", 2 if task == "au" else 1)})
     curves = {
@@ -135,7 +135,7 @@ def read_run(workdir: str | Path) -> Run:
         path=path,
         config=config,
         info=info,
-        folds=listed["folds"],
+        folds=fold_list["folds"],
         curves=curves,
         validation_score=validation,
         sheet=_read_arrays(sheet, _SHEET) if sheet.is_file() else None,
@@ -143,7 +143,7 @@ def read_run(workdir: str | Path) -> Run:
         **{name: arrays[name] for name in _ARRAYS},
     )
     _check_shapes(run, source)
-    _check_values(run, source, listed["classes"])
+    _check_values(run, source, fold_list["classes"])
     _check_clips(run, source)
     if run.sheet is not None:
         _check_sheet(run.sheet, sheet)
@@ -167,7 +167,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_arrays(path: Path, wanted: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -181,7 +181,7 @@ def _read_arrays(path: Path, wanted: dict[str, tuple[str, int]]) -> dict[str, np
             f"{path} cannot be read as an .npz file of plain arrays: {error}."
             " It is damaged or was written by another program; run again with --overwrite."
         ) from error
-    for name, (kind, axes) in wanted.items():
+    for name, (kind, axes) in entries.items():
         if name not in arrays:
             raise DataError(
                 f"{path}: expected the array {name!r}, found {', '.join(sorted(arrays))}."
@@ -199,7 +199,7 @@ def _read_arrays(path: Path, wanted: dict[str, tuple[str, int]]) -> dict[str, np
 
 
 def _read_features(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of features.npz where the report makes something of them."""
+    """The arrays of features.npz, or None where the report makes nothing of them."""
     if not path.is_file() or "emotion_scores" not in _read_arrays(path, {}):
         return None
     return _read_arrays(path, _FEATURES)
@@ -280,8 +280,8 @@ def _check_clips(run: Run, source: Path) -> None:
         if not clip.startswith(f"{subject}/"):
             raise DataError(f"{source}: clip {clip!r} does not belong to subject {subject!r}.")
     for fold in run.folds:
-        known = {clip.rpartition("/")[0] for side in SIDES[:2] for clip in fold[side]}
-        both = known & {clip.rpartition("/")[0] for clip in fold["test"]}
+        subjects = {clip.rpartition("/")[0] for side in SIDES[:2] for clip in fold[side]}
+        both = subjects & {clip.rpartition("/")[0] for clip in fold["test"]}
         if both:
             raise DataError(
                 f"{source.parent / 'folds.json'}: fold {fold['name']!r} tests on subject"
@@ -296,10 +296,10 @@ def _check_clips(run: Run, source: Path) -> None:
         )
     for fold in run.folds:
         expected = len(fold["test"]) if fold["name"] in order else 0
-        found = int((run.fold == fold["name"]).sum())
-        if found != expected:
+        count = int((run.fold == fold["name"]).sum())
+        if count != expected:
             raise DataError(
-                f"{source}: fold {fold['name']!r} has predictions of {found} clips, expected"
+                f"{source}: fold {fold['name']!r} has predictions of {count} clips, expected"
                 f" {expected}. The run was not finished, or the file is damaged."
             )
 
@@ -314,21 +314,22 @@ def _check_sheet(sheet: dict[str, np.ndarray], source: Path) -> None:
 
 
 def _check_features(run: Run, source: Path) -> None:
-    found = run.features or {}
+    arrays = run.features or {}
     clips, units = len(run.clip), len(run.classes)
     expected = {
-        "emotion_scores": (clips, len(found["score_emotion"])),
+        "emotion_scores": (clips, len(arrays["score_emotion"])),
         "emotion": (clips,),
         "cosines": (clips, units, 2),
-        "landmark_tokens": (clips, units, found["landmark_tokens"].shape[-1]),
-        "face": (len(found["face_row"]), *found["face"].shape[1:]),
+        "landmark_tokens": (clips, units, arrays["landmark_tokens"].shape[-1]),
+        "face": (len(arrays["face_row"]), *arrays["face"].shape[1:]),
     }
     for name, shape in expected.items():
-        if found[name].shape != shape:
+        if arrays[name].shape != shape:
             raise DataError(
-                f"{source}: {name!r} has shape {found[name].shape}, but {clips} clips and {units}"
+                f"{source}: {name!r} has shape {arrays[name].shape}, but {clips} clips and {units}"
                 f" action units ask for {shape}. The files are from different runs."
             )
-    for name, limit in (("emotion", len(found["emotion_classes"])), ("face_row", clips)):
-        if found[name].size and (found[name].min() < -1 or found[name].max() >= limit):
-            raise DataError(f"{source}: {name!r} must be below {limit}, found {found[name].max()}.")
+    for name, limit in (("emotion", len(arrays["emotion_classes"])), ("face_row", clips)):
+        numbers = arrays[name]
+        if numbers.size and (numbers.min() < -1 or numbers.max() >= limit):
+            raise DataError(f"{source}: {name!r} must be below {limit}, found {numbers.max()}.")

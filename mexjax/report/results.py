@@ -1,6 +1,6 @@
-"""From the saved predictions of a run to its numbers.
+"""The saved predictions of a run become its numbers.
 
-Three ways to choose the evaluation that counts, kept apart everywhere:
+There are three ways to choose the evaluation that counts, kept apart everywhere:
 
 * `last`: the last evaluation. Nothing was chosen; this is the number to cite.
 * `selected`: per fold the evaluation with the best accuracy on inner subjects that were neither
@@ -8,7 +8,7 @@ Three ways to choose the evaluation that counts, kept apart everywhere:
 * `oracle`: per fold the evaluation with the best accuracy *on the test clips*. The released code
   of several papers reports this. It is not an estimate of anything: the test set chose.
 
-Of action units the mean F1 takes the place of the accuracy. Ties go to the first of the best
+For action units the mean F1 takes the place of the accuracy. Ties go to the first of the best
 evaluations.
 """
 
@@ -37,15 +37,18 @@ NOTES = {
 
 
 def choose_evaluations(run: Run) -> dict[str, np.ndarray]:
-    """For `last`, `selected` (if inner subjects exist) and `oracle`: i64[F], the evaluation."""
+    """The evaluation of each fold, i64[F], by the way of choosing it.
+
+    `last` and `oracle` are always there, `selected` only if inner subjects exist.
+    """
     rows = [run.fold == name for name in run.fold_names]
     scores = np.stack([evaluation_scores(run.task, run.label[r], run.logits[r]) for r in rows])
-    chosen = {"last": np.full(len(rows), len(run.epoch) - 1)}
+    evaluations = {"last": np.full(len(rows), len(run.epoch) - 1)}
     if run.validation_score is not None:
         # An evaluation with logits that are not finite is never the best one.
-        chosen["selected"] = np.where(scores >= 0, run.validation_score, -1).argmax(axis=1)
-    chosen["oracle"] = scores.argmax(axis=1)
-    return chosen
+        evaluations["selected"] = np.where(scores >= 0, run.validation_score, -1).argmax(axis=1)
+    evaluations["oracle"] = scores.argmax(axis=1)
+    return evaluations
 
 
 def predictions_at(run: Run, evaluation: np.ndarray) -> np.ndarray:
@@ -57,9 +60,9 @@ def predictions_at(run: Run, evaluation: np.ndarray) -> np.ndarray:
 
 def group_numbers(names: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Different names in order of appearance, and the number of each row's name."""
-    known = list(dict.fromkeys(names.tolist()))
-    number = {name: i for i, name in enumerate(known)}
-    return known, np.array([number[name] for name in names.tolist()])
+    distinct = list(dict.fromkeys(names.tolist()))
+    number = {name: i for i, name in enumerate(distinct)}
+    return distinct, np.array([number[name] for name in names.tolist()])
 
 
 def subject_confusions(run: Run, prediction: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -72,8 +75,10 @@ def subject_confusions(run: Run, prediction: np.ndarray) -> tuple[list[str], np.
 def compute_results(run: Run) -> dict[str, Any]:
     """The content of results.json (docs/results_format.md), ready for JSON: nan is null."""
     info = run.info
-    chosen = choose_evaluations(run)
-    predicted = {name: predictions_at(run, evaluation) for name, evaluation in chosen.items()}
+    evaluations = choose_evaluations(run)
+    predictions = {
+        name: predictions_at(run, evaluation) for name, evaluation in evaluations.items()
+    }
     results: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **{name: info[name] for name in ("model", "preset", "dataset", "protocol")},
@@ -88,16 +93,16 @@ def compute_results(run: Run) -> dict[str, Any]:
         "num_folds": len(run.fold_names),
         "num_folds_of_protocol": len(run.folds),
         "is_partial": run.is_partial,
-        "metrics": {name: _metrics(run, name, predicted[name]) for name in chosen},
-        "folds": _folds(run, chosen, predicted),
-        "subjects": _subjects(run, predicted),
+        "metrics": {name: _metrics(run, name, predictions[name]) for name in evaluations},
+        "folds": _folds(run, evaluations, predictions),
+        "subjects": _subjects(run, predictions),
         "curves": _curves(run),
         "timing": info.get("timing", {}),
         "environment": info.get("environment", {}),
     }
     datasets = np.array([subject.rpartition("/")[0] for subject in run.subject.tolist()])
     if len(set(datasets.tolist())) > 1:
-        results["datasets"] = _datasets(run, datasets, predicted)
+        results["datasets"] = _datasets(run, datasets, predictions)
     paper = paper_results(run)
     if paper:
         results["paper_results"] = paper
@@ -105,8 +110,8 @@ def compute_results(run: Run) -> dict[str, Any]:
         results["notices"] = list(info["notices"])
     if run.features is not None:
         texts = run.config.get("model", {}).get("mer_text", "combinations")
-        found = zero_shot_results(run.features, run.subject, texts)
-        results |= {"zero_shot": found} if found else {}
+        emotions = zero_shot_results(run.features, run.subject, texts)
+        results |= {"zero_shot": emotions} if emotions else {}
     return to_json_value(results)
 
 
@@ -183,7 +188,7 @@ def _classes(run: Run, pooled: np.ndarray, by_subject: np.ndarray) -> dict[str, 
 
 
 def _units(run: Run, pooled: np.ndarray) -> dict[str, Any]:
-    """Each action unit, and what saying "present" of every clip would score."""
+    """Scores of each action unit, and the F1 of saying "present" of every clip."""
     details = metrics.unit_details(pooled)
     counts = details.pop("num_true")
     return {
@@ -204,33 +209,33 @@ def _summary(run: Run, rows: np.ndarray, prediction: np.ndarray) -> dict[str, An
 
 
 def _folds(
-    run: Run, chosen: dict[str, np.ndarray], predicted: dict[str, np.ndarray]
+    run: Run, evaluations: dict[str, np.ndarray], predictions: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    listed = {fold["name"]: fold for fold in run.folds}
+    entries = {fold["name"]: fold for fold in run.folds}
     out = []
     for f, name in enumerate(run.fold_names.tolist()):
         rows = np.flatnonzero(run.fold == name)
-        sizes = {f"n_{side}": len(listed[name][side]) for side in ("train", "validation", "test")}
+        sizes = {f"n_{side}": len(entries[name][side]) for side in ("train", "validation", "test")}
         values = {
-            choice: _summary(run, rows, predicted[choice]) | {"epoch": run.epoch[evaluation[f]]}
-            for choice, evaluation in chosen.items()
+            choice: _summary(run, rows, predictions[choice]) | {"epoch": run.epoch[evaluation[f]]}
+            for choice, evaluation in evaluations.items()
         }
         out.append({"name": name, **sizes, **values})
     return out
 
 
-def _subjects(run: Run, predicted: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _subjects(run: Run, predictions: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     subjects, group = group_numbers(run.subject)
     out = []
     for g, name in enumerate(subjects):
         rows = np.flatnonzero(group == g)
-        values = {choice: _summary(run, rows, p) for choice, p in predicted.items()}
+        values = {choice: _summary(run, rows, p) for choice, p in predictions.items()}
         out.append({"name": name, "n": len(rows), **values})
     return out
 
 
 def _datasets(
-    run: Run, datasets: np.ndarray, predicted: dict[str, np.ndarray]
+    run: Run, datasets: np.ndarray, predictions: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
     out = []
     for name in dict.fromkeys(datasets.tolist()):
@@ -239,7 +244,7 @@ def _datasets(
         if run.task == "au":
             always = metrics.binary_counts(run.label[rows], np.ones_like(run.label[rows]))
             entry["f1_always"] = metrics.mean_binary_f1(always)
-        values = {choice: _summary(run, rows, p) for choice, p in predicted.items()}
+        values = {choice: _summary(run, rows, p) for choice, p in predictions.items()}
         out.append(entry | values)
     return out
 

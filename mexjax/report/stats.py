@@ -42,8 +42,8 @@ def bootstrap_intervals(
       metrics: names that `score` gives.
       num_resamples: number of bootstrap samples.
       level: coverage aimed at.
-      seed: of the resampling.
-      score: from pooled matrices [..., K, K] to metrics f64[...].
+      seed: seed of the resampling.
+      score: function from pooled matrices [..., K, K] to metrics f64[...].
 
     Returns:
       `{metric: (low, high)}`; (nan, nan) with fewer than two subjects.
@@ -78,10 +78,10 @@ def paired_comparison(
         [G, A, 2, 2] of action units.
       confusions_b: the same of the second run, subjects in the same order.
       metrics: names that `score` gives.
-      num_resamples: of the bootstrap and of the permutation test.
+      num_resamples: draws of the bootstrap and of the permutation test.
       level: coverage of the interval.
-      seed: of the resampling.
-      score: from pooled matrices [..., K, K] to metrics f64[...].
+      seed: seed of the resampling.
+      score: function from pooled matrices [..., K, K] to metrics f64[...].
 
     Returns:
       `{metric: {"difference": a - b, "ci95": (low, high), "p_permutation": p}}`.

@@ -32,14 +32,14 @@ def percent(value: float | None) -> str:
 
 
 def is_units(results: Results) -> bool:
-    """Whether the run detects action units instead of telling classes apart."""
+    """True if the run detects action units instead of telling classes apart."""
     return results["task"] == "au"
 
 
 def metric_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the main table, in percent: `last` first, then what was selected."""
     choices = [name for name in HEADS if name in results["metrics"]]
-    paper = results.get("paper_results", {})
+    paper: dict[str, float] = results.get("paper_results", {})
     head = ["metric (%)", HEADS["last"], "95% interval of last"]
     head += [HEADS[name] for name in choices if name != "last"]
     head += ["paper"] if paper else []
@@ -47,7 +47,7 @@ def metric_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     names = dict(scoring_of(results["task"]).names)
     units = results["classes"] if is_units(results) else ()
     for name in paper:
-        if name not in units:  # those have a table of their own
+        if name not in units:  # the units have a table of their own
             names.setdefault(name, PAPER_NAMES.get(name, name))
     for name, label in names.items():
         values = {choice: results["metrics"][choice].get(name) for choice in choices}
@@ -83,7 +83,7 @@ def subject_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Without the dataset when all subjects are of one: "synthetic/01" -> "01"."""
+    """Names without the dataset when all subjects are of one: "synthetic/01" -> "01"."""
     prefixes = {name.rpartition("/")[0] for name in names}
     return [name.rpartition("/")[2] for name in names] if len(prefixes) == 1 else list(names)
 
@@ -135,7 +135,7 @@ def rich_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, dim: str =
     table = Table(header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for i, text in enumerate(head):
         style = "dim" if dim and text.startswith(dim) else None
-        # Narrow enough that the long oracle heading wraps instead of pushing columns out.
+        # The column is so narrow that the long oracle heading wraps and pushes no column out.
         width = 24 if text == ORACLE_HEAD else None
         justify = "left" if i == 0 else "right"
         table.add_column(text, justify=justify, style=style, max_width=width, no_wrap=i == 0)

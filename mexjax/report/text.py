@@ -39,7 +39,7 @@ def heading(results: Results) -> str:
 
 
 def notices(results: Results) -> list[str]:
-    """What a reader must know before the numbers; may be empty."""
+    """Notices that a reader must see before the numbers; may be empty."""
     out = []
     if results["control"] in CONTROLS:
         out.append(CONTROLS[results["control"]])
@@ -59,7 +59,7 @@ def notices(results: Results) -> list[str]:
 
 
 def time_line(results: Results) -> str:
-    """Where the time went; empty if the run did not say."""
+    """The time that each part of the run took; empty if the run did not say."""
     timing = results["timing"]
     names = {
         "total_s": "total",
@@ -114,10 +114,11 @@ def report_markdown(results: Results, figures: Mapping[str, str]) -> str:
     if is_units(results):
         parts += ["### By action unit (last evaluation)", markdown_table(*unit_rows(results))]
         if "zero_shot" in results:
-            found = results["zero_shot"]
-            about = f"{found['num_clips']} clips of {', '.join(found['classes'])}: {found['note']}."
+            emotions = results["zero_shot"]
+            names = ", ".join(emotions["classes"])
+            about = f"{emotions['num_clips']} clips of {names}: {emotions['note']}."
             parts += ["### Emotions, without emotion labels", about]
-            parts += [markdown_table(*zero_shot_rows(found))]
+            parts += [markdown_table(*zero_shot_rows(emotions))]
     else:
         parts += ["### By class (last evaluation)", markdown_table(*class_rows(results))]
         parts += ["### By subject", markdown_table(*subject_rows(results)), _ABOUT_SUBJECTS]

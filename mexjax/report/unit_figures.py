@@ -12,7 +12,7 @@ from mexjax.report.figures import BLUE, INK, ORANGE, new_figure, percent_axis, s
 
 
 def units_figure(last: Mapping[str, Any], oracle: Mapping[str, Any], title: str) -> Figure:
-    """F1 of each action unit, what saying "present" of every clip scores, and the oracle.
+    """F1 of each action unit, the score of saying "present" of every clip, and the oracle.
 
     Args:
       last: the entry `metrics.last` of results.json of task `au`.

@@ -1,4 +1,4 @@
-"""From a run folder to results.json, predictions.csv, report.md and figures, without a model.
+"""A run folder becomes results.json, predictions.csv, report.md and figures, without a model.
 
 docs/results_format.md describes every file that is read and written.
 """
@@ -36,16 +36,16 @@ def write_report(workdir: str | Path) -> dict[str, Any]:
     """
     run = read_run(workdir)
     results = compute_results(run)
-    drawn = _draw(run, results) if run.config.get("report", {}).get("has_figures", True) else {}
+    captions = _draw(run, results) if run.config.get("report", {}).get("has_figures", True) else {}
     _write(run.path / "predictions.csv", predictions_csv(run))
-    _write(run.path / "report.md", report_markdown(results, drawn))
+    _write(run.path / "report.md", report_markdown(results, captions))
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     _write(run.path / "results.json", text + "\n")
     return results
 
 
 def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
-    """Write the figures; caption -> path relative to the folder."""
+    """Write the figures; return the path relative to the folder by caption."""
     folder = run.path / "figures"
     try:
         folder.mkdir(exist_ok=True)
@@ -54,15 +54,15 @@ def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
     last, oracle = results["metrics"]["last"], results["metrics"]["oracle"]
     title = heading(results)
     if is_units(results):
-        made = {
+        pictures = {
             "units.png": (
                 "F1 of each action unit over all held-out clips",
                 unit_figures.units_figure(last, oracle, title),
             )
         }
-        shown = {"f1": "mean F1", "acc": "mean accuracy"}
+        names = {"f1": "mean F1", "acc": "mean accuracy"}
     else:
-        made = {
+        pictures = {
             "confusion.png": (
                 "Confusion matrix of all held-out clips at the last evaluation",
                 figures.confusion_figure(np.array(last["confusion"]), results["classes"], title),
@@ -72,16 +72,16 @@ def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
                 figures.subjects_figure(results["subjects"], last["acc"], title),
             ),
         }
-        shown = figures.CLASS_METRICS
+        names = figures.CLASS_METRICS
     if "loss" in run.curves:
-        made["curves.png"] = (
+        pictures["curves.png"] = (
             "Training loss, and held-out metrics at every evaluation if there are several",
-            figures.curves_figure(run.curves["loss"], results["curves"], oracle, title, shown),
+            figures.curves_figure(run.curves["loss"], results["curves"], oracle, title, names),
         )
     if run.features is not None:
-        made |= _feature_figures(run, results, title)
+        pictures |= _feature_figures(run, results, title)
     if run.sheet is not None:
-        made["dynamic_images.png"] = (
+        pictures["dynamic_images.png"] = (
             "Held-out clips: frames, their dynamic image, and the one the model constructs",
             figures.sheet_figure(
                 run.sheet["frames"],
@@ -90,37 +90,37 @@ def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
                 run.sheet["title"].tolist(),
             ),
         )
-    for name, (_, figure) in made.items():
+    for name, (_, figure) in pictures.items():
         figures.save_figure(figure, folder / name)
-    return {caption: f"figures/{name}" for name, (caption, _) in made.items()}
+    return {caption: f"figures/{name}" for name, (caption, _) in pictures.items()}
 
 
 def _feature_figures(run: Run, results: dict[str, Any], title: str) -> dict[str, tuple[str, Any]]:
     """Pictures of features.npz: file name -> caption and figure."""
-    kept, units = run.features or {}, run.classes.tolist()
-    made = {
+    features, units = run.features or {}, run.classes.tolist()
+    pictures = {
         "similarities.png": (
             "Cosines of held-out clips (rows) with the sentence that is right for each clip"
             " (columns), for each action unit; clips without the unit first",
-            feature_figures.similarity_figure(kept["cosines"], run.label, units, title),
+            feature_figures.similarity_figure(features["cosines"], run.label, units, title),
         )
     }
     if "zero_shot" in results:
-        found = results["zero_shot"]
-        made["emotions.png"] = (
+        emotions = results["zero_shot"]
+        pictures["emotions.png"] = (
             "Emotions without emotion labels: confusion matrix of held-out clips",
-            figures.confusion_figure(np.array(found["confusion"]), found["classes"], title),
+            figures.confusion_figure(np.array(emotions["confusion"]), emotions["classes"], title),
         )
-    if "attention" in kept:
-        rows = kept["face_row"]
+    if "attention" in features:
+        rows = features["face_row"]
         grid = int(run.config.get("model", {}).get("grid", 7))
-        made["attention.png"] = (
+        pictures["attention.png"] = (
             "Patches that each action unit is read from, and their weights; framed: units that the"
             " clip shows",
             feature_figures.attention_figure(
-                kept["face"],
-                kept["landmark_tokens"][rows],
-                kept["attention"][rows],
+                features["face"],
+                features["landmark_tokens"][rows],
+                features["attention"][rows],
                 run.label[rows],
                 units,
                 run.clip[rows].tolist(),
@@ -128,17 +128,17 @@ def _feature_figures(run: Run, results: dict[str, Any], title: str) -> dict[str,
                 title,
             ),
         )
-    if "features" in kept:
+    if "features" in features:
         names, counts = np.unique(run.fold, return_counts=True)
         rows = run.fold == names[counts.argmax()]
-        made["features.png"] = (
+        pictures["features.png"] = (
             f"t-SNE of the action units' features in the held-out clips of {names[counts.argmax()]}"
             " (one model)",
             feature_figures.feature_map_figure(
-                kept["features"][rows], run.label[rows], units, title
+                features["features"][rows], run.label[rows], units, title
             ),
         )
-    return made
+    return pictures
 
 
 def _write(path: Path, text: str) -> None:

@@ -46,7 +46,7 @@ def zero_shot_results(
         label, prediction, group, int(group.max()) + 1, len(names)
     )
     pooled = by_subject.sum(axis=0)
-    shown = ("uf1", "uar", "weighted_f1", "acc")
+    keys = ("uf1", "uar", "weighted_f1", "acc")
     scores = metrics.scores(pooled)
     f1 = metrics.class_scores(pooled)["f1"]
     return {
@@ -54,10 +54,10 @@ def zero_shot_results(
         "texts": texts,
         "classes": names,
         "num_clips": int(keep.sum()),
-        **{name: scores[name] for name in shown},
+        **{name: scores[name] for name in keys},
         "per_class_f1": dict(zip(names, f1, strict=True)),
         "confusion": pooled,
-        "ci95": stats.bootstrap_intervals(by_subject, metrics=shown),
+        "ci95": stats.bootstrap_intervals(by_subject, metrics=keys),
     }
 
 

@@ -1,7 +1,7 @@
 """Analyses of datasets and of finished runs, one a module: `python -m mexjax.studies NAME`.
 
 The modules `ac4au_tables`, `au`, `keyframes` and `magnify` have `main(argv: list[str]) -> int`,
-which prints tables and writes files and pictures; the others are theirs.
+which prints tables and writes files and pictures; the other modules hold their parts.
 """
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "keyframes",
     "keyframes_figures",
     "magnify",
+    "options",
 ]

@@ -41,7 +41,7 @@ class Row(NamedTuple):
     """A run of a table.
 
     Attributes:
-      name: as printed, and of its folder.
+      name: name of the row, as printed and in the name of its folder.
       overrides: keys that differ from the card.
       paper: mean F1 in percent, or None where the paper has none.
       needs: a value of a key of the card without which the row is the full model.
@@ -57,7 +57,8 @@ FULL = 40.508
 # The rows of frames as they are say nothing new where the card has no centre to leave out.
 CENTRED = ("center", "clip_mean")
 TABLES: dict[str, tuple[Row, ...]] = {
-    # Table 2. What "no FRD" and "no AUsER" leave is not said; each has a second reading.
+    # Table 2. The paper does not say what "no FRD" and "no AUsER" leave; each has a second
+    # reading.
     "ablation": (
         Row("no pre-training", ("model.is_pretrained=False",), 22.270, ("is_pretrained", True)),
         Row("no FRD", ("model.frd=none", "model.gamma=0.0"), 27.226),
@@ -67,7 +68,7 @@ TABLES: dict[str, tuple[Row, ...]] = {
         Row("no focal loss", ("model.au_loss=bce",), 32.046),
         Row("full", (), FULL),
     ),
-    # Table 3; the paper's best is 0.1, and gamma = 0 is ours.
+    # Table 3. The paper's best is 0.1; the row with gamma = 0 is ours.
     "gamma": (
         Row("gamma of the card"),
         Row("gamma 0", ("model.gamma=0.0",)),
@@ -139,11 +140,11 @@ def study(
     Args:
       out: folder of the runs, one below it a row and seed, and of the tables.
       card: recipe card, with its variant.
-      tables: of `TABLES`.
+      tables: keys of `TABLES`.
       only: names of rows; (): all.
-      seeds: of the runs.
-      overrides: `key=value` for all rows.
-      console: where progress is told.
+      seeds: seeds of the runs.
+      overrides: texts `key=value` for all rows.
+      console: console that shows the progress; None: none.
 
     Returns:
       `{"command", "environment", "card", "seeds", "tables": {name: [{"row", "f1": {mean, sd, n},
@@ -158,10 +159,10 @@ def study(
     for name in tables:
         if name not in TABLES:
             raise ConfigError(unknown_name("table", name, TABLES))
-    known = {row.name for name in tables for row in TABLES[name]}
+    row_names = {row.name for name in tables for row in TABLES[name]}
     for name in only:
-        if name not in known:
-            raise ConfigError(unknown_name("row", name, known))
+        if name not in row_names:
+            raise ConfigError(unknown_name("row", name, row_names))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -181,9 +182,9 @@ def study(
                 continue
             entries.append(_row(out, card, row, seeds, overrides, done, console))
             if done:
-                used = [found["environment"] for found in done.values()]
-                commits = ", ".join(dict.fromkeys(str(each["git"]) for each in used))
-                results["environment"] = used[0] | {"git": commits}
+                environments = [run["environment"] for run in done.values()]
+                commits = ", ".join(dict.fromkeys(str(each["git"]) for each in environments))
+                results["environment"] = environments[0] | {"git": commits}
             _write(out, to_json_value(results))
     return to_json_value(results)
 
@@ -211,7 +212,7 @@ def _row(
     console: Console | None,
 ) -> dict[str, Any]:
     paper = None if row.paper is None else row.paper / 100
-    found, note = [], ""
+    runs, note = [], ""
     for seed in seeds:
         config = load_config(card, [*overrides, f"seed={seed}", *row.overrides])
         base = load_config(card, [*overrides])
@@ -226,13 +227,13 @@ def _row(
             folder = out / f"{re.sub(r'[^a-z0-9.]+', '_', row.name.lower())}_{seed}"
             run = train.run(config, folder)
             done[key] = run.results | {"probe": _probe(run.workdir)}
-        found.append(done[key])
+        runs.append(done[key])
     entry: dict[str, Any] = {"row": row.name, "paper": paper, "note": note}
-    if not found:
+    if not runs:
         return entry | {"f1": None, "f1_always": None, "probe": None}
-    last = [results["metrics"]["last"] for results in found]
+    last = [results["metrics"]["last"] for results in runs]
     spread = stats.over_seeds([{"f1": entry["f1"]} for entry in last])["f1"]
-    probes = [results["probe"] for results in found if results["probe"]]
+    probes = [results["probe"] for results in runs if results["probe"]]
     return entry | {
         "f1": spread,
         "f1_always": float(np.mean([e["f1_always"] for e in last])),
@@ -244,13 +245,13 @@ def _probe(workdir: Path) -> dict[str, float] | None:
     """Shares of held-out clips whose subject a linear probe knows from F_DC and from F_AC."""
     run = read_run(workdir)
     try:
-        found = subject_probes(run, read_features(run))
-    except DataError:  # too few clips of a subject
+        probes = subject_probes(run, read_features(run))
+    except DataError:  # the subjects have too few clips
         return None
-    if not found:
+    if not probes:
         return None
-    shares = {name: entry["accuracy"] for name, entry in found.items()}
-    return shares | {"chance": found["f_ac"]["chance"]}
+    shares = {name: entry["accuracy"] for name, entry in probes.items()}
+    return shares | {"chance": probes["f_ac"]["chance"]}
 
 
 def _command(
@@ -260,7 +261,7 @@ def _command(
     seeds: Sequence[int],
     overrides: Sequence[str],
 ) -> str:
-    """What makes the same tables; the folder is the user's."""
+    """The command that makes the same tables; its folder is the user's choice."""
     words = [f"--card={card}", "--tables", *tables]
     words += ["--only", *only] if only else []
     words += ["--seeds", *map(str, seeds)]
@@ -273,7 +274,7 @@ def _value(config: ConfigDict, key: str) -> Any:
 
 
 def _settings(config: ConfigDict, base: ConfigDict) -> tuple[str, ...]:
-    """What the configuration has that the card's does not, apart from the seed."""
+    """Settings that differ from those of the card, apart from the seed."""
     mine, theirs = flat(config), flat(base)
     return tuple(f"{k}={v!r}" for k, v in mine.items() if k != "seed" and v != theirs[k])
 

@@ -20,7 +20,7 @@ class AnnotatedClip:
     """One clip.
 
     Attributes:
-      dataset, subject, name: of the clip.
+      dataset, subject, name: names of the dataset, of the subject and of the clip.
       fps: frames per second.
       frames: u8[T, H, W, C].
       places: annotated onset, apex and offset in `frames`.
@@ -44,11 +44,14 @@ class AnnotatedClip:
 
 
 def prepared_clips(roots: Sequence[Path], count: int = 0) -> tuple[int, Iterator[AnnotatedClip]]:
-    """How many clips there are below prepared folders, and those clips as they are read.
+    """Count the clips below prepared folders, and read them.
 
     Args:
       roots: folders that `python -m mexjax.prepare` wrote.
       count: at most so many of each dataset, spread over it; 0: all.
+
+    Returns:
+      The number of clips, and an iterator that reads one after the other.
 
     Raises:
       DataError: a folder was not prepared, or a clip cannot be read.
@@ -86,13 +89,16 @@ def prepared_clips(roots: Sequence[Path], count: int = 0) -> tuple[int, Iterator
 def embedded_clips(
     preset: str, seed: int, count: int = 0, *, reach: float = 0.2
 ) -> tuple[int, Iterator[AnnotatedClip]]:
-    """As `prepared_clips`, of the embedded dataset, with the truth.
+    """Count clips of the embedded dataset, and draw them; their true key frames are known.
 
     Args:
       preset: a key of `mexjax.data.synthetic.PRESETS`.
-      seed: of the dataset.
+      seed: seed of the dataset.
       count: at most so many clips; 0: all.
       reach: frames go on after the annotated offset by this share of the fall.
+
+    Returns:
+      The number of clips, and an iterator that draws one after the other.
 
     Raises:
       ConfigError: an unknown preset.
@@ -105,16 +111,14 @@ def embedded_clips(
             when = clip.timing
             last = when.offset + keyframes.reach(reach, when.apex, when.offset)
             numbers = range(when.onset, last + 1)
-            annotated = (when.onset, when.apex, when.offset)
-            true = (0, when.rise, when.num_frames - 1)
             yield AnnotatedClip(
                 dataset=plan.config.name,
                 subject=f"{clip.subject + 1:02d}",
                 name=clip.name,
                 fps=plan.config.fps,
                 frames=synthetic.render_clip(plan, clip.index, numbers),
-                places=_from(when.onset, annotated),
-                truth=true,
+                places=_from(when.onset, (when.onset, when.apex, when.offset)),
+                truth=(0, when.rise, when.num_frames - 1),
                 numbers=tuple(numbers),
             )
 
@@ -126,7 +130,7 @@ def _from(first: int, frames: Places) -> Places:
 
 
 def _spread(items: list, count: int) -> list:
-    """`count` of the items, evenly; all if there are no more or `count` is 0."""
+    """`count` items, evenly spread; all items if there are no more or `count` is 0."""
     if not 0 < count < len(items):
         return items
     return [items[i * len(items) // count] for i in range(count)]

@@ -3,10 +3,11 @@
     mexjax study au --root=PREPARED [--units=cd6me]     from the manifest alone
     mexjax study au --run=RUN                           its dataset, and its features
 
-Of a dataset: correlations of units as clustered heat maps and as a network, overall and for each
-dataset, and the length of clips. Of a run with `eval.keeps_features`: maps (t-SNE) of F_AC coloured
-by the units of a clip and of F_DC by subject, a linear probe for the subject on both, and what the
-gates do. No model and no image is read. Figures 4, 6 and 7 of AC4AU show the same of its data.
+A dataset gives correlations of units as clustered heat maps and as a network, overall and for each
+dataset, and the length of clips. A run with `eval.keeps_features` also gives maps (t-SNE) of F_AC
+coloured by the units of a clip and of F_DC by subject, a linear probe for the subject on both, and
+statistics of the gates. No model and no image is read. Figures 4, 6 and 7 of AC4AU show the same
+for its data.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ml_collections import ConfigDict
 from mexjax.data.loading import load_table
 from mexjax.data.manifest import read_manifest
 from mexjax.data.records import MANIFEST
-from mexjax.errors import DataError, WorkdirError
+from mexjax.errors import ConfigError, DataError, WorkdirError
 from mexjax.files import atomic
 from mexjax.models.ac4au.experts import gate_statistics
 from mexjax.protocol.action_units import label_aus, numbers_of
@@ -70,36 +71,39 @@ def study(
       root: a prepared folder.
       units: with `root`: a set of `AU_SETS`, or numbers.
       out: folder to write; by default `au_study` in `run` or `root`.
-      seed: of t-SNE and of the probe's split.
+      seed: seed of t-SNE and of the probe's split.
 
     Returns:
       The content of au_study.json.
 
     Raises:
+      ConfigError: neither `run` nor `root` is given.
       DataError: no units, or files that contradict each other.
       WorkdirError: a folder that cannot be read or written.
     """
-    found: Run | None = None
-    unsure = True
+    record: Run | None = None
+    is_unsure_present = True
     if run is not None:
-        found = read_run(run)
-        if found.task != "au":
+        source, record = run, read_run(run)
+        if record.task != "au":
             raise DataError(f"{run} is not a run of action units (protocol.task=au).")
-        config = ConfigDict(found.config)
+        config = ConfigDict(record.config)
         table = load_table(config)
-        units, unsure = config.protocol.units, config.protocol.is_unsure_present
+        units, is_unsure_present = config.protocol.units, config.protocol.is_unsure_present
+    elif root is not None:
+        source, table = root, read_manifest(root / MANIFEST)
     else:
-        table = read_manifest(root / MANIFEST)
-    labels = label_aus(table, units, unsure_is_present=unsure)
+        raise ConfigError("The study of action units needs a finished run or a prepared folder.")
+    labels = label_aus(table, units, unsure_is_present=is_unsure_present)
     names = [f"AU{number}" for number in numbers_of(units)]
-    folder = out or (run or root) / "au_study"
+    folder = out or source / "au_study"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkdirError(f"Cannot make {folder}: {error.strerror or error}.") from error
     results = {"folder": str(folder), "units": names, **_of_dataset(table, labels, names, folder)}
-    if found is not None:
-        results |= _of_features(found, names, folder, seed)
+    if record is not None:
+        results |= _of_features(record, names, folder, seed)
     results = to_json_value(results)
     parts = ["# Action units"]
     for title, head, rows in tables(results):
@@ -118,10 +122,10 @@ def _of_dataset(
     table: pd.DataFrame, labels: np.ndarray, names: list[str], folder: Path
 ) -> dict[str, Any]:
     datasets = table["dataset"].to_numpy(str)
-    known = list(dict.fromkeys(datasets.tolist()))
+    sets = list(dict.fromkeys(datasets.tolist()))
     matrices = {"all clips": au_statistics.correlations(labels)}
-    if len(known) > 1:
-        matrices |= {n: au_statistics.correlations(labels[datasets == n]) for n in known}
+    if len(sets) > 1:
+        matrices |= {n: au_statistics.correlations(labels[datasets == n]) for n in sets}
     figures = {
         "correlation": au_figures.correlation_figure(matrices, names),
         "network": au_figures.network_figure(matrices["all clips"], labels.sum(axis=0), names),
@@ -130,7 +134,7 @@ def _of_dataset(
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
     counts = {"all clips": labels.sum(axis=0)}
-    counts |= {name: labels[datasets == name].sum(axis=0) for name in known}
+    counts |= {name: labels[datasets == name].sum(axis=0) for name in sets}
     return {
         "counts": {
             name: dict(zip(names, row.tolist(), strict=True)) for name, row in counts.items()
@@ -174,7 +178,7 @@ def subject_probes(
 
 
 def _of_features(run: Run, names: list[str], folder: Path, seed: int) -> dict[str, Any]:
-    """What the saved features of held-out clips know; nothing if the run kept none."""
+    """Results and figures of the features of held-out clips; {} if the run kept none."""
     arrays = read_features(run)
     results: dict[str, Any] = {}
     if probes := subject_probes(run, arrays, seed=seed):
@@ -199,7 +203,9 @@ def _of_features(run: Run, names: list[str], folder: Path, seed: int) -> dict[st
         )
         save_figure(figure, folder / "features.png")
     if "gates" in arrays:
-        gates = {k: np.asarray(v) for k, v in gate_statistics(arrays["gates"]).items()}
+        # NumPy arrays stay NumPy arrays in it, which its annotation does not say.
+        statistics = gate_statistics(arrays["gates"])  # pyright: ignore[reportArgumentType]
+        gates = {name: np.asarray(value) for name, value in statistics.items()}
         save_figure(
             au_figures.gates_figure(gates["matrix"], gates["load"], names), folder / "gates.png"
         )
@@ -209,12 +215,12 @@ def _of_features(run: Run, names: list[str], folder: Path, seed: int) -> dict[st
 
 def _pattern(row: np.ndarray, names: Sequence[str]) -> str:
     """The units of a clip as a coder writes them: "4+7"; "none"."""
-    shown = [name.removeprefix("AU") for name, is_shown in zip(names, row, strict=True) if is_shown]
-    return "+".join(shown) or "none"
+    units = [name.removeprefix("AU") for name, is_shown in zip(names, row, strict=True) if is_shown]
+    return "+".join(units) or "none"
 
 
 def tables(results: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, head and rows of what is printed, from the content of au_study.json."""
+    """Title, head and rows of each printed table, from the content of au_study.json."""
     names = results["units"]
     counts = [
         [name, *(str(row[unit]) for unit in names)] for name, row in results["counts"].items()
@@ -254,10 +260,15 @@ def tables(results: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]
 
 
 def _strongest(matrix: np.ndarray, names: Sequence[str], *, count: int = 8) -> list[list[str]]:
-    i, j = np.triu_indices(len(names), 1)
-    values = matrix[i, j]
-    order = [k for k in np.argsort(-np.abs(np.nan_to_num(values))) if np.isfinite(values[k])]
-    return [[f"{names[i[k]]} and {names[j[k]]}", f"{values[k]:+.2f}"] for k in order[:count]]
+    first, second = (units.tolist() for units in np.triu_indices(len(names), 1))
+    values = matrix[first, second]
+    order = np.argsort(-np.abs(np.nan_to_num(values))).tolist()
+    pairs = [
+        [f"{names[first[k]]} and {names[second[k]]}", f"{values[k]:+.2f}"]
+        for k in order
+        if np.isfinite(values[k])
+    ]
+    return pairs[:count]
 
 
 if __name__ == "__main__":

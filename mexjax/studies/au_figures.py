@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, set_title
 from mexjax.report.tables import short_names
 from mexjax.studies.au_statistics import cluster_order
 
-MAX_COLOURS = 10  # names of points that have colours; what is rarer is gray
+MAX_COLOURS = 10  # so many frequent names of points have colours; the others are gray
 
 
 def correlation_figure(by_name: Mapping[str, np.ndarray], units: Sequence[str]) -> Figure:
@@ -31,20 +33,20 @@ def correlation_figure(by_name: Mapping[str, np.ndarray], units: Sequence[str]) 
     side = 1.1 + 0.34 * len(units)
     figure, all_axes = new_figure(columns * side, rows * side + 0.4, rows=rows, columns=columns)
     order = cluster_order(next(iter(by_name.values())))
-    names = [units[i] for i in order]
-    for axes, (title, found) in zip(all_axes, by_name.items(), strict=False):
-        shown = found[np.ix_(order, order)]
+    names = [units[int(i)] for i in order]
+    for axes, (title, matrix) in zip(all_axes, by_name.items(), strict=False):
+        values = matrix[np.ix_(order, order)]
         axes.set_facecolor(PALE)
-        image = axes.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1)
+        image = axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5)
         axes.set_yticks(range(len(names)), names, fontsize=7.5)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        for i, j in np.argwhere(np.abs(np.nan_to_num(shown)) >= 0.2):
+        for i, j in np.argwhere(np.abs(np.nan_to_num(values)) >= 0.2):
             if i != j:
-                text = f"{shown[i, j]:.1f}".replace("0.", ".")
-                colour = "white" if abs(shown[i, j]) > 0.6 else INK
+                text = f"{values[i, j]:.1f}".replace("0.", ".")
+                colour = "white" if abs(values[i, j]) > 0.6 else INK
                 axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
         set_title(axes, title)
     for axes in all_axes[len(by_name) :]:
@@ -79,9 +81,9 @@ def network_figure(
         axes.plot(*line, color=ORANGE if r > 0 else BLUE, linewidth=9 * abs(r), alpha=0.6, zorder=1)
     size = 180 + 1400 * counts / max(counts.max(), 1)
     axes.scatter(*places.T, s=size, color="white", edgecolor=INK, zorder=2)
-    for name, count, place in zip(units, counts, places, strict=True):
-        axes.text(*place, name.removeprefix("AU"), ha="center", va="center", fontsize=10, zorder=3)
-        axes.text(*(1.22 * place), f"{count}", ha="center", va="center", fontsize=8, color=MUTED)
+    for name, count, (x, y) in zip(units, counts, places, strict=True):
+        axes.text(x, y, name.removeprefix("AU"), ha="center", va="center", fontsize=10, zorder=3)
+        axes.text(1.22 * x, 1.22 * y, f"{count}", ha="center", va="center", fontsize=8, color=MUTED)
     axes.set_xlim(-1.35, 1.35)
     axes.set_ylim(-1.35, 1.35)
     axes.set_aspect("equal")
@@ -95,22 +97,23 @@ def lengths_figure(table: pd.DataFrame, *, num_frames: int = 8) -> Figure:
 
     Args:
       table: columns dataset and n_frames.
-      num_frames: that a model takes: shorter clips repeat their last frame.
+      num_frames: frames that a model takes; shorter clips repeat their last frame.
     """
     names = list(dict.fromkeys(table["dataset"]))
     figure, (axes,) = new_figure(7.0, 1.2 + 0.55 * len(names))
     frames = [np.maximum(table.loc[table["dataset"] == n, "n_frames"].to_numpy(), 1) for n in names]
     logs = [np.log10(f) for f in frames]
-    drawn = [log if np.ptp(log) > 0 else log + np.linspace(-1e-3, 1e-3, len(log)) for log in logs]
+    samples = [log if np.ptp(log) > 0 else log + np.linspace(-1e-3, 1e-3, len(log)) for log in logs]
     parts = axes.violinplot(
-        drawn, orientation="horizontal", widths=0.85, showextrema=False, showmedians=True
+        samples, orientation="horizontal", widths=0.85, showextrema=False, showmedians=True
     )
-    for body in parts["bodies"]:
+    # The stub knows the parts as collections of anything.
+    for body in cast(Sequence[PolyCollection], parts["bodies"]):
         body.set(facecolor=BLUE, alpha=0.5)
     parts["cmedians"].set(color=INK)
     low, high = min(map(np.min, logs)), max(map(np.max, logs))
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= np.log10(t) <= high]
-    axes.set_xticks(np.log10(ticks), ticks)
+    axes.set_xticks(np.log10(ticks), [str(tick) for tick in ticks])
     axes.axvline(np.log10(num_frames), color=ORANGE, linestyle="--", linewidth=1.2)
     axes.set_yticks(range(1, len(names) + 1), names)
     axes.set_xlabel(f"frames from onset to offset (dashed: {num_frames})")
@@ -135,8 +138,8 @@ def scatter_figure(
 
 
 def _scatter(axes: Axes, places: np.ndarray, names: np.ndarray) -> None:
-    known, counts = np.unique(names, return_counts=True)
-    frequent = known[np.argsort(-counts, kind="stable")][:MAX_COLOURS]
+    kinds, counts = np.unique(names, return_counts=True)
+    frequent = kinds[np.argsort(-counts, kind="stable")][:MAX_COLOURS]
     is_rare = ~np.isin(names, frequent)
     axes.scatter(*places[is_rare].T, s=9, color="#d1d5db", linewidths=0)
     colours = colormaps["tab10"](np.arange(MAX_COLOURS))

@@ -8,7 +8,7 @@ from scipy.cluster import hierarchy
 
 from mexjax.errors import ConfigError, DataError
 
-MIN_CLIPS = 4  # of a subject that the probe knows
+MIN_CLIPS = 4  # the probe leaves out subjects with fewer clips
 
 
 def correlations(labels: np.ndarray) -> np.ndarray:
@@ -30,18 +30,18 @@ def cluster_order(correlation: np.ndarray) -> np.ndarray:
 
     Units without a correlation come last.
     """
-    known = np.flatnonzero(~np.isnan(np.diag(correlation)))
-    unknown = np.setdiff1d(np.arange(len(correlation)), known)
-    if len(known) < 3:
-        return np.concatenate([known, unknown])
-    distance = 1 - correlation[np.ix_(known, known)]
-    condensed = distance[np.triu_indices(len(known), 1)]
+    present = np.flatnonzero(~np.isnan(np.diag(correlation)))
+    absent = np.setdiff1d(np.arange(len(correlation)), present)
+    if len(present) < 3:
+        return np.concatenate([present, absent])
+    distance = 1 - correlation[np.ix_(present, present)]
+    condensed = distance[np.triu_indices(len(present), 1)]
     linkage = hierarchy.linkage(np.maximum(condensed, 0), "average", optimal_ordering=True)
-    return np.concatenate([known[hierarchy.leaves_list(linkage)], unknown])
+    return np.concatenate([present[hierarchy.leaves_list(linkage)], absent])
 
 
 def clip_lengths(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each dataset: clips, and quantiles of the number of frames and of the seconds.
+    """Count the clips of each dataset, and give quantiles of their frames and seconds.
 
     Args:
       table: columns dataset, n_frames and fps (nan or 0 where it is not known).
@@ -70,7 +70,7 @@ def clip_lengths(table: pd.DataFrame) -> pd.DataFrame:
 def subject_probe(
     features: np.ndarray, subject: np.ndarray, fold: np.ndarray, *, seed: int = 0
 ) -> dict[str, float]:
-    """How well a linear probe tells the subjects of held-out clips apart.
+    """Accuracy of a linear probe that tells the subjects of held-out clips apart.
 
     In each fold, whose features are of one network that never saw its subjects, a logistic
     regression on standardised features learns the subjects of some of the clips and is asked for
@@ -80,7 +80,7 @@ def subject_probe(
       features: f[N, ...], flattened here.
       subject: U[N].
       fold: U[N].
-      seed: of the split.
+      seed: seed of the split.
 
     Returns:
       `accuracy`, mean over folds weighted by the clips asked for; `chance`, the same of always
@@ -97,7 +97,7 @@ def subject_probe(
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise ConfigError("The probe needs scikit-learn: pip install scikit-learn.") from error
-    right = often = asked = 0
+    right = often = total = 0
     for name in np.unique(fold):
         rows = np.flatnonzero(fold == name)
         _, inverse, counts = np.unique(subject[rows], return_inverse=True, return_counts=True)
@@ -113,13 +113,13 @@ def subject_probe(
         right += int((probe.predict(x[test]) == y[test]).sum())
         _, in_test = np.unique(y[test], return_counts=True)
         often += int(in_test.max())
-        asked += len(test)
-    if not asked:
+        total += len(test)
+    if not total:
         raise DataError(
             f"No held-out fold has two subjects with {MIN_CLIPS} clips each, so there is nothing"
             " to probe. Run a larger share of the data."
         )
-    return {"accuracy": right / asked, "chance": often / asked, "clips": asked}
+    return {"accuracy": right / total, "chance": often / total, "clips": total}
 
 
 def embed(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
@@ -138,5 +138,5 @@ def embed(features: np.ndarray, *, seed: int = 0) -> np.ndarray:
     size = min(50, *flat.shape)
     flat = PCA(size, random_state=seed).fit_transform(flat)
     perplexity = min(30.0, max(2.0, (len(flat) - 1) / 4))
-    found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
-    return found.astype(np.float32)
+    places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
+    return places.astype(np.float32)

@@ -10,7 +10,7 @@ from mexjax import cli
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.studies.options import PARSERS
 
-# Name -> what it tells. A study is the module of its name in `mexjax.studies`.
+# Each name has one line about its study, which is the module of this name in `mexjax.studies`.
 STUDIES: dict[str, str] = {
     "ac4au_tables": "the ablations and the sweep of gamma of AC4AU, beside the paper's",
     "au": "action units of a dataset, and what the features of a finished run know",

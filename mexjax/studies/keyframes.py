@@ -1,17 +1,17 @@
-"""How far re-selected key frames lie from the annotated ones: GAMDSS, Sec. IV and Eq. 15-17.
+"""Deviation of re-selected key frames from the annotated ones: GAMDSS, Sec. IV and Eq. 15-17.
 
 For every clip, key frame and lambda: the deviation in percent of the clip, D% = |new - annotated| /
 L * 100, and in milliseconds, Dms = |new - annotated| * 1000 / fps; the mean Dms of a clip is that
 over onset, apex and offset. A dataset's values are means over its clips. L counts the frames from
-annotated onset to offset. Of the embedded dataset the true key frames are known, so there the
-error of the annotation and of every rule is told too.
+annotated onset to offset. The true key frames of the embedded dataset are known, so there the error
+of the annotation and of every rule is given too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def counted(
     clips: Iterable[AnnotatedClip], total: int, progress: ClipProgress
 ) -> Iterator[AnnotatedClip]:
-    """The same clips; each is counted when the next one is asked for."""
+    """Pass the clips on; each is counted when the next one is asked for."""
     for done, clip in enumerate(clips, start=1):
         yield clip
         progress(done, total)
@@ -116,9 +116,9 @@ def deviations(clips: Iterable[AnnotatedClip], rules: Sequence[Rule]) -> pd.Data
             row |= {f"D_{key}_ms": 1000 * s / clip.fps for key, s in zip(KEYS, shift, strict=True)}
             row["D_mean_ms"] = 1000 * float(shift.mean()) / clip.fps
             if clip.truth is not None:
-                for name, found in (("annotated_error", annotated), ("error", new)):
-                    missed = 1000 * np.abs(found - np.array(clip.truth)) / clip.fps
-                    row |= {f"{name}_{key}_ms": m for key, m in zip(KEYS, missed, strict=True)}
+                for name, frames in (("annotated_error", annotated), ("error", new)):
+                    errors = 1000 * np.abs(frames - np.array(clip.truth)) / clip.fps
+                    row |= {f"{name}_{key}_ms": e for key, e in zip(KEYS, errors, strict=True)}
             rows.append(row)
     if not rows:
         raise DataError("There is no clip to study. Check --root and --clips.")
@@ -126,8 +126,10 @@ def deviations(clips: Iterable[AnnotatedClip], rules: Sequence[Rule]) -> pd.Data
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over the clips of each dataset and lambda; `changed` is the share of clips whose key
-    frames are not all the annotated ones."""
+    """Means over the clips of each dataset and lambda.
+
+    The column `changed` is the share of clips whose key frames are not all the annotated ones.
+    """
     is_changed = np.zeros(len(table), bool)
     for key in KEYS:
         is_changed |= (table[key] != table[f"new_{key}"]).to_numpy()
@@ -136,7 +138,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         columns=["subject", "clip", *places]
     )
     groups = values.groupby(["dataset", "lambda"], sort=False)
-    return groups.mean().assign(clips=groups.size()).reset_index()
+    means = cast(pd.DataFrame, groups.mean())  # its annotation allows single values too
+    return means.assign(clips=groups.size()).reset_index()
 
 
 def deviation_rows(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -169,14 +172,14 @@ def error_rows(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 class Strips:
-    """Keeps the clips that a rule moves most while they pass by, and draws them."""
+    """A collector of the clips that a rule moves most; it draws them in the end."""
 
     def __init__(self, count: int, rule: Rule) -> None:
         self.count, self.rule = count, rule
         self.kept: list[tuple[float, AnnotatedClip, tuple[int, int, int]]] = []
 
     def watch(self, clips: Iterable[AnnotatedClip]) -> Iterator[AnnotatedClip]:
-        """The same clips."""
+        """Pass the clips on, and keep those that the rule moves most."""
         for clip in clips:
             if self.count > 0:
                 new = keyframes.reselect(clip.frames, *clip.places, self.rule)

@@ -28,17 +28,17 @@ def draw(summary: pd.DataFrame, folder: Path) -> list[Path]:
     """Write the curves and return their paths.
 
     Args:
-      summary: of `mexjax.studies.keyframes.summarise`.
-      folder: to write to.
+      summary: table from `mexjax.studies.keyframes.summarise`.
+      folder: folder to write to.
     """
-    made = {
+    pictures = {
         "deviation_percent": deviation_figure(summary, "percent", "mean deviation, % of the clip"),
         "deviation_ms": mean_figure(summary),
     }
     if "error_apex_ms" in summary:
-        made["error_ms"] = error_figure(summary.dropna(subset=["error_apex_ms"]))
+        pictures["error_ms"] = error_figure(summary.dropna(subset=["error_apex_ms"]))
     paths = []
-    for name, figure in made.items():
+    for name, figure in pictures.items():
         save_figure(figure, folder / f"{name}.png")
         paths.append(folder / f"{name}.png")
     return paths
@@ -49,7 +49,7 @@ def deviation_figure(summary: pd.DataFrame, unit: str, label: str) -> Figure:
     datasets = list(dict.fromkeys(summary["dataset"]))
     figure, panels = new_figure(3.2 * len(datasets) + 0.8, 3.2, columns=len(datasets))
     for axes, dataset in zip(panels, datasets, strict=True):
-        part = summary[summary["dataset"] == dataset]
+        part = _rows_of(summary, dataset)
         for (key, colour), marker in zip(COLOURS.items(), MARKERS, strict=False):
             values = part[f"D_{key}_{unit}"]
             axes.plot(part["lambda"], values, color=colour, marker=marker, label=key)
@@ -73,10 +73,10 @@ def mean_figure(summary: pd.DataFrame) -> Figure:
 
 
 def error_figure(summary: pd.DataFrame) -> Figure:
-    """Error against the truth over lambda; dashed: of the annotation."""
+    """Error against the truth over lambda; dashed lines show the error of the annotation."""
     figure, (axes,) = new_figure(4.6, 3.2)
     dataset = summary["dataset"].iloc[0]
-    part = summary[summary["dataset"] == dataset]
+    part = _rows_of(summary, dataset)
     for (key, colour), marker in zip(COLOURS.items(), MARKERS, strict=False):
         axes.plot(part["lambda"], part[f"error_{key}_ms"], color=colour, marker=marker, label=key)
         axes.axhline(part[f"annotated_error_{key}_ms"].iloc[0], color=colour, linestyle="--", lw=1)
@@ -94,7 +94,7 @@ def draw_strips(
     Args:
       strips: clips that have six frames, annotated then new key frames, and the new places.
       share: lambda.
-      folder: to write to.
+      folder: folder to write to.
 
     Returns:
       The path.
@@ -130,6 +130,10 @@ def _enlarged(frame: np.ndarray) -> np.ndarray:
     return cv2.resize(
         np.ascontiguousarray(image), (STRIP_PX, STRIP_PX), interpolation=cv2.INTER_NEAREST
     )
+
+
+def _rows_of(summary: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    return summary.take(np.flatnonzero(summary["dataset"] == dataset))
 
 
 def _places(summary: pd.DataFrame) -> list[float]:

@@ -1,4 +1,4 @@
-"""Motion magnification looked at: faces before and after, and the flow between them.
+"""Pictures of motion magnification: faces before and after, and the flow between them.
 
     mexjax study magnify                                              # embedded clips
     mexjax study magnify --root=prepared/casme2 --methods=phase,linear
@@ -29,7 +29,7 @@ from mexjax.report.figures import INK, new_figure, save_figure
 from mexjax.report.tables import rich_table
 from mexjax.studies import options
 
-DIFFERENCE_GAIN = 3.0  # of the pictures of differences
+DIFFERENCE_GAIN = 3.0  # factor on the gray levels in pictures of differences
 PICTURE = "magnify.png"
 
 
@@ -61,13 +61,13 @@ def _embedded(count: int, size_px: int, amplitude: float) -> tuple[list[ClipFram
     """Clips of different classes, and the true flow from onset to apex f32[M,H,W,2]."""
     config = synthetic.SyntheticConfig(amplitude=amplitude, resolution_px=size_px)
     plan = synthetic.make_plan(config)
-    chosen: list[int] = []
+    rows: list[int] = []
     for index, clip in enumerate(plan.clips):
-        if len(chosen) < count and clip.emotion not in {plan.clips[i].emotion for i in chosen}:
-            chosen.append(index)
-    chosen += [i for i in range(len(plan.clips)) if i not in chosen][: max(count - len(chosen), 0)]
-    flows = [synthetic.flow(plan, i, plan.clips[i].timing.apex) for i in chosen]
-    return [clip_frames(plan, i, size_px=size_px) for i in chosen], np.stack(flows)
+        if len(rows) < count and clip.emotion not in {plan.clips[i].emotion for i in rows}:
+            rows.append(index)
+    rows += [i for i in range(len(plan.clips)) if i not in rows][: max(count - len(rows), 0)]
+    flows = [synthetic.flow(plan, i, plan.clips[i].timing.apex) for i in rows]
+    return [clip_frames(plan, i, size_px=size_px) for i in rows], np.stack(flows)
 
 
 def _prepared(root: Path, count: int) -> list[ClipFrames]:
@@ -95,7 +95,7 @@ def magnify_figure(
     """The picture.
 
     Args:
-      names: of the clips.
+      names: names of the clips.
       pairs: onset and apex u8[H,W,1] of each clip.
       moved: for each clip the apex magnified by each method, u8[H,W,1].
       hows: the methods.
@@ -111,7 +111,7 @@ def magnify_figure(
         1.35 * len(heads) + 0.4, 1.42 * len(pairs) + 0.6, rows=len(pairs), columns=len(heads)
     )
     for row, (onset, apex) in enumerate(pairs):
-        # One scale for all flows of a row, so that larger is seen as larger.
+        # All flows of a row have one scale, so that larger is seen as larger.
         flows = [dense_flow(onset[..., 0], x[..., 0]) for x in (apex, *moved[row])]
         scale = max(float(np.percentile(np.linalg.norm(f, axis=-1), 99)) for f in flows)
         tiles = [onset[..., 0], apex[..., 0]]
@@ -151,18 +151,18 @@ def _displacements(
     flows: np.ndarray,
     hows: Sequence[Magnifier],
 ) -> tuple[list[str], list[list[str]]]:
-    """Measured displacement over the true one, by least squares over the pixels that move."""
+    """Head and rows: measured over true displacement, by least squares over moving pixels."""
     if not len(pairs):
         raise DataError("No clips to measure.")
     rows = []
     for column, name in enumerate(["apex as it is", *(how.method for how in hows)]):
         top = bottom = 0.0
-        for (onset, apex), made, true in zip(pairs, moved, flows, strict=True):
-            frame = apex if column == 0 else made[column - 1]
-            found = dense_flow(onset[..., 0], frame[..., 0])
+        for (onset, apex), images, true in zip(pairs, moved, flows, strict=True):
+            frame = apex if column == 0 else images[column - 1]
+            field = dense_flow(onset[..., 0], frame[..., 0])
             is_moving = np.linalg.norm(true, axis=-1) > 0.3
-            top += float((found * true)[is_moving].sum())
+            top += float((field * true)[is_moving].sum())
             bottom += float(np.square(true)[is_moving].sum())
-        asked = 1.0 if column == 0 else hows[column - 1].factor
-        rows.append([name, f"{asked:g}", f"{top / max(bottom, 1e-12):.2f}"])
+        factor = 1.0 if column == 0 else hows[column - 1].factor
+        rows.append([name, f"{factor:g}", f"{top / max(bottom, 1e-12):.2f}"])
     return ["method", "asked for", "measured displacement / true"], rows

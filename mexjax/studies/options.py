@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mexjax.cli import Parser
 
-LAMBDAS = (0.05, 0.1, 0.15, 0.2)  # of the paper's Figures 7 and 8
+LAMBDAS = (0.05, 0.1, 0.15, 0.2)  # those of the paper's Figures 7 and 8
 # Names that the studies and mexjax.data.keyframes know; a test compares them.
 TABLES = ("ablation", "gamma", "controls")
 WINDOWS = ("inward", "eq2", "alg1", "apex")
@@ -116,7 +116,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if not values or len(set(values)) != len(values):
-        # Not a ValueError, of which argparse would show the name of this function alone.
+        # A ValueError would not do: argparse would show the name of this function alone.
         raise argparse.ArgumentTypeError(f"takes distinct numbers with commas, found {text!r}")
     return tuple(sorted(values))
 

@@ -121,8 +121,8 @@ TWO_STAGES |= {"stem_channels": (4, 8), "stem_strides": (2, 2), "map_size_px": 4
 def test_the_peer_is_the_same_unit(case: str):
     name, changes = UNITS[case]
     paper = get_model(name)
-    config = paper.resolve({**SMALL_UNIT, **TWO_STAGES, "label_smoothing": 0.1, **changes})
-    module = paper.make(config, num_classes=3)
+    keys = {**SMALL_UNIT, **TWO_STAGES, "label_smoothing": 0.1, **changes}
+    config, module = keys_of(name, keys), network_of(name, keys, 3)
     shapes = st_unit.variable_shapes(module, channels=1)
     if name == "gamdss":
         entries = gamdss_weights.make_entries(shapes)
@@ -157,7 +157,7 @@ def test_the_peer_is_the_same_unit(case: str):
 
 
 def test_a_peer_decides_by_the_rise():
-    config = get_model("gamdss").resolve({**SMALL_UNIT, "preset": "paper"})
+    config = keys_of("gamdss", {**SMALL_UNIT, "preset": "paper"})
     network = peers.get_peer("gamdss").make(
         config, num_classes=3, num_frames=3, channels=1, image_size=32
     )

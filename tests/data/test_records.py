@@ -101,6 +101,8 @@ def test_single_frames_are_found_by_number(prepared):
     found = records.load_clip(root, manifest.iloc[5], nearest=wanted)
     assert found.numbers.tolist() == [numbers[0], numbers[2], numbers[-1]]
     np.testing.assert_array_equal(found.frames, clip.frames[[0, 2, -1]])
+    with pytest.raises(DataError, match=f"No frame of clip {clip.id} was asked for"):
+        records.load_clip(root, manifest.iloc[5], nearest=())
 
 
 def test_a_record_must_be_that_of_its_row():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,10 +16,10 @@ def options_of(name: str, model: Mapping[str, Any]) -> Any:
     return get_model(name).options(model)
 
 
-def network_of(name: str, model: Mapping[str, Any], num_classes: int = 5) -> nn.Module:
-    """The network of a paper for K classes that are called 0, 1, ..."""
-    classes = [str(k) for k in range(num_classes)]
-    return get_model(name).network(options_of(name, model), classes)
+def network_of(name: str, model: Mapping[str, Any], classes: int | Sequence[int] = 5) -> nn.Module:
+    """The network of a paper for K classes, or for action units given by their numbers."""
+    numbers = range(classes) if isinstance(classes, int) else classes
+    return get_model(name).network(options_of(name, model), [f"AU{number}" for number in numbers])
 
 
 def loss_of(name: str, outputs: Mapping[str, Any], batch: Mapping[str, Any], model: Any) -> Any:

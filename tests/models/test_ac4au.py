@@ -13,7 +13,6 @@ from papers import inputs_of, network_of, options_of
 
 from mexjax.errors import ConfigError
 from mexjax.models import get_model, to_torch
-from mexjax.models.ac4au import network as ac4au
 from mexjax.models.ac4au.token_encoder import TokenEncoder
 from mexjax.nn.mobilefacenet import MobileFaceNet
 from mexjax.nn.mode import Mode
@@ -253,22 +252,23 @@ def test_given_weights_replace_the_draw_and_must_fit(tmp_path):
     path = tmp_path / "face.npz"
     np.savez(path, **to_torch("mobilefacenet", given))
     config = {"preset": "paper", "pretrained": str(path), "backbone_rate": 0.1}
+    paper, options = get_model("ac4au"), options_of("ac4au", config)
     for kind, found in (
-        ("params", ac4au.start(config)),
-        ("batch_stats", ac4au.start_statistics(config)),
+        ("params", paper.start(options)),
+        ("batch_stats", paper.start_statistics(options)),
     ):
         assert set(found) == {"backbone"}
         jax.tree.map(np.testing.assert_array_equal, found["backbone"], given[kind])
-    assert ac4au.rate_factor(("backbone", "conv1"), config) == 0.1
-    assert ac4au.rate_factor(("head", "gates"), config) == 1.0
+    assert paper.rate_factor(("backbone", "conv1"), options) == 0.1
+    assert paper.rate_factor(("head", "gates"), options) == 1.0
     with pytest.raises(ConfigError, match=r"model\.width=1"):
-        ac4au.start(config | {"width": 2})
+        paper.start(options_of("ac4au", config | {"width": 2}))
 
 
 def test_what_is_missing_or_unknown_is_named():
     with pytest.raises(ConfigError, match=r"model\.pretrained=FILE"):
-        ac4au.start({"preset": "paper"})
-    assert ac4au.start({"preset": "scratch"}) == {}
+        get_model("ac4au").start(options_of("ac4au", {"preset": "paper"}))
+    assert get_model("ac4au").start(options_of("ac4au", {"preset": "scratch"})) == {}
     for config, words in (
         ({"preset": "official"}, "Known: paper, scratch, tiny"),
         ({"frdd": 1}, "Did you mean 'frd'"),

@@ -10,14 +10,13 @@ import pytest
 from small import ROOT
 
 import mexjax
-from mexjax.data import dataset as arrays
 from mexjax.data import synthetic
 from mexjax.data.loading import load_table
 from mexjax.errors import ConfigError
 from mexjax.studies import au_statistics
 from mexjax.studies import command as study
 from mexjax.train.group import GroupTrainer
-from mexjax.train.study import make_study
+from mexjax.train.study import load_dataset, make_study
 
 CARD = ROOT / "configs" / "ac4au.py"
 SETS = ("casme2", "samm", "mmew")
@@ -169,7 +168,7 @@ def test_tables_are_runs_that_are_read_again(tmp_path, capsys, monkeypatch):
 
 def test_sets_differ_in_what_real_ones_differ_in():
     config = small_config(data__collection__sets=tuple(synthetic.CAMERAS))
-    dataset = arrays.load(config)
+    dataset = load_dataset(config)
     table = dataset.table
     pd.testing.assert_frame_equal(load_table(config), table)
     assert dataset.clips.dtype == np.uint8 and dataset.clips.shape[1:] == (8, 32, 32, 3)
@@ -184,7 +183,7 @@ def test_sets_differ_in_what_real_ones_differ_in():
     assert np.ptp(shares, axis=0).max() > 0.15, "of some unit"
     shared = table.groupby("subject")["dataset"].nunique()
     assert (shared == 1).all()
-    gray = arrays.load(small_config(data__is_color=False))
+    gray = load_dataset(small_config(data__is_color=False))
     assert gray.clips.shape[-1] == 1
 
 
@@ -203,4 +202,4 @@ def test_fields_of_all_sets_and_fields_of_none():
         ({"data__root": "/data"}, "data.name=synthetic_sets takes none"),
     ):
         with pytest.raises(ConfigError, match=words):
-            arrays.load(small_config(**changes))
+            load_dataset(small_config(**changes))

@@ -244,7 +244,7 @@ def test_variants_build_and_lose_what_they_should(changes: dict, missing: str | 
     assert missing not in outputs
     assert per_clip.shape == (2,)
     assert outputs["logits"].dtype == per_clip.dtype == jnp.float32
-    assert ("ce" in logs) == module.options["use_mer_head"]
+    assert ("ce" in logs) == module.options.use_mer_head
     assert ("mse" in logs) == ("dynamic_image" in outputs)
 
 
@@ -293,6 +293,6 @@ def test_configurations_that_cannot_be():
 
 def test_models_are_looked_up_by_name():
     assert "fdp" in list_models()
-    assert get_model("fdp") is fdp
+    assert get_model("fdp").name == "fdp" and get_model("fdp") is get_model("fdp")
     with pytest.raises(ConfigError, match=r"Unknown model 'fpd'. Did you mean 'fdp'\?"):
         get_model("fpd")

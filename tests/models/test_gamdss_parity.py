@@ -21,7 +21,7 @@ from st_helpers import (
 )
 
 from mexjax.interop import common
-from mexjax.models.gamdss import network as gamdss
+from mexjax.models import get_model
 from mexjax.models.gamdss import weights as interop
 from mexjax.models.spatio_temporal import weights as st_unit
 
@@ -40,7 +40,7 @@ def test_equals_the_released_network():
     module = network_of("gamdss", {"preset": "official", "drop_path_rate": 0.0}, 5)
     variables = variables_of(interop.make_entries(st_unit.variable_shapes(module)))
     # One program: a traced flag chooses between running and batch statistics.
-    step = jit(make_step(module, gamdss, is_captured=True))
+    step = jit(make_step(module, get_model("gamdss"), is_captured=True))
 
     (_, (outputs, _, updated)), _ = step(variables, golden_batch(is_frozen=True))
     assert_logits(outputs, FIGURES["eval"])

@@ -16,7 +16,7 @@ from mexjax.models import get_model
 def test_tiny_learns(name: str):
     """Six updates on one batch: every part is reached by the gradient, and the loss falls."""
     paper = get_model(name)
-    module = paper.make({"preset": "tiny"}, num_classes=3)
+    module = network_of(name, {"preset": "tiny"}, 3)
     rng = np.random.default_rng(0)
     clip = jnp.asarray(rng.standard_normal((6, 3, 64, 64, 1)), jnp.float32)
     batch = {**paper.inputs(clip, module.options), "label": jnp.arange(6) % 3}

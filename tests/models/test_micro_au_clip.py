@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +13,8 @@ from papers import network_of, options_of
 
 from mexjax.errors import ConfigError
 from mexjax.models import get_model
-from mexjax.models.micro_au_clip import network as micro_au_clip
 from mexjax.models.micro_au_clip import prompts
-from mexjax.models.micro_au_clip.unit_features import token_slots
+from mexjax.models.micro_au_clip.attention import token_slots
 
 UNITS = (2, 4, 7, 12)
 SMALL = {
@@ -33,7 +34,7 @@ SMALL = {
 
 def make(**changes):
     config = SMALL | changes
-    return network_of("micro_au_clip", config, units=UNITS)
+    return network_of("micro_au_clip", config, UNITS)
 
 
 def make_batch(module, count: int = 6, seed: int = 0):
@@ -49,7 +50,7 @@ def make_batch(module, count: int = 6, seed: int = 0):
         "landmark_tokens": jnp.asarray(np.where(mask, places, -1), jnp.int32),
         "label": jnp.asarray(rng.integers(0, 2, (count, len(UNITS)))),
     }
-    if module.options["contrast"] == "global":
+    if module.options.contrast == "global":
         texts = module.texts
         ids = np.array(texts.units).reshape(len(UNITS), 2, -1)
         joined = prompts.joined_ids(ids, np.asarray(batch["label"]), comma=texts.comma)
@@ -194,6 +195,7 @@ def test_every_variant_learns(name: str):
 
 def test_what_is_frozen_and_how_fast_the_rest_learns():
     config = {"weights": "random", "trainable_from": 9}
+    paper, options = get_model("micro_au_clip"), options_of("micro_au_clip", config)
     params = jax.eval_shape(
         lambda: make_full(config).init(jax.random.key(0), full_batch(), train=False)
     )["params"]
@@ -202,26 +204,26 @@ def test_what_is_frozen_and_how_fast_the_rest_learns():
     towers = 0
     for keys, leaf in flat:
         path = tuple(key.key for key in keys)
-        is_frozen = micro_au_clip.is_frozen(path, config)
+        is_frozen = paper.is_frozen(path, options)
         sizes[is_frozen] += int(np.prod(leaf.shape))
         in_tower = path[0] in ("image", "text")
-        assert micro_au_clip.rate_factor(path, config) == (0.1 if in_tower else 1.0)
+        assert paper.rate_factor(path, options) == (0.1 if in_tower else 1.0)
         towers += int(np.prod(leaf.shape)) * (in_tower and not is_frozen)
         if is_frozen:
-            assert not micro_au_clip.is_frozen(path, config | {"trainable_from": 0})
+            assert not paper.is_frozen(path, dataclasses.replace(options, trainable_from=0))
     # Three blocks of each tower, norms and projections behind them; the parts of the units.
     assert towers == 30_720_768 + 657_920
     assert sizes[False] - towers == 526_344 + 786_448 + 1_054_736
     assert sizes[True] + towers == 151_277_312  # all of CLIP but its temperature
-    kept = config | {"train_text": False, "train_projections": False}
-    assert micro_au_clip.is_frozen(("text", "projection", "kernel"), kept)
-    assert micro_au_clip.is_frozen(("image", "post_norm", "scale"), kept)
-    assert not micro_au_clip.is_frozen(("image", "blocks_9", "fc1", "kernel"), kept)
+    kept = dataclasses.replace(options, train_text=False, train_projections=False)
+    assert paper.is_frozen(("text", "projection", "kernel"), kept)
+    assert paper.is_frozen(("image", "post_norm", "scale"), kept)
+    assert not paper.is_frozen(("image", "blocks_9", "fc1", "kernel"), kept)
 
 
 def make_full(config):
     units = (1, 2, 4, 7, 12, 14, 15, 17)
-    return network_of("micro_au_clip", config, units=units)
+    return network_of("micro_au_clip", config, units)
 
 
 def full_batch():
@@ -238,11 +240,10 @@ def test_presets_without_weights_say_what_they_need():
         make(weights="random", trainable_from=3)
     with pytest.raises(ConfigError, match=r"'add_mpl'\. Did you mean 'add_mlp'"):
         make(fusion="add_mpl")
-    with pytest.raises(ConfigError, match="numbers of 4 action units"):
-        network_of("micro_au_clip", SMALL, units=(1, 2))
-    with pytest.raises(ConfigError, match=r"found 2, 4, 7, 9"):
-        network_of("micro_au_clip", SMALL, units=(2, 4, 7, 9))
-    assert get_model("micro_au_clip") is micro_au_clip
+    with pytest.raises(ConfigError, match=r"found AU2, AU4, AU7, AU9"):
+        network_of("micro_au_clip", SMALL, (2, 4, 7, 9))
+    with pytest.raises(ConfigError, match=r"found none"):
+        network_of("micro_au_clip", SMALL, ())
 
 
 @pytest.mark.slow

@@ -9,12 +9,13 @@ import pytest
 from small import ROOT
 
 import mexjax
-from mexjax.data import dataset as arrays
+from mexjax.data.dataset import Dataset
 from mexjax.errors import ConfigError, DataError
 from mexjax.report import zero_shot
 from mexjax.report.files import read_run
 from mexjax.report.write import write_report
-from mexjax.studies import magnify
+from mexjax.studies import command, magnify
+from mexjax.train.study import load_dataset
 
 CARD = ROOT / "configs" / "micro_au_clip.py"
 SMALL = {
@@ -38,9 +39,9 @@ SMALL = {
 }
 
 
-def load(**changes) -> arrays.Dataset:
+def load(**changes) -> Dataset:
     named = {key.replace("__", "."): value for key, value in changes.items()}
-    return arrays.load(mexjax.load_config(CARD, SMALL | named))
+    return load_dataset(mexjax.load_config(CARD, SMALL | named))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_frames_that_the_view_does_not_have_are_refused():
         load(data__view="uniform")
     fdp = mexjax.load_config(ROOT / "configs" / "fdp.py", {"data.num_frames": 1})
     with pytest.raises(ConfigError, match="at least 2"):
-        arrays.load(fdp)
+        load_dataset(fdp)
 
 
 @pytest.mark.parametrize("view, frames", [("uniform", 8), ("key_frames", 3)])
@@ -162,8 +163,8 @@ def test_other_views_can_be_magnified(view: str, frames: int):
         "has_progress": False,
     }
     path = ROOT / "configs" / f"{card}.py"
-    plain = arrays.load(mexjax.load_config(path, small)).clips
-    larger = arrays.load(mexjax.load_config(path, small | {"data.magnify": "linear"})).clips
+    plain = load_dataset(mexjax.load_config(path, small)).clips
+    larger = load_dataset(mexjax.load_config(path, small | {"data.magnify": "linear"})).clips
     np.testing.assert_array_equal(larger[:, 0], plain[:, 0])
     assert (larger[:, 1] != plain[:, 1]).any()
     if view == "key_frames":
@@ -172,13 +173,14 @@ def test_other_views_can_be_magnified(view: str, frames: int):
 
 
 def test_magnification_is_shown(tmp_path, capsys):
-    out = tmp_path / "magnify.png"
+    out = tmp_path / "magnify"
     options = ["--clips=2", "--size-px=64", "--amplitude=0.5", f"--out={out}"]
     assert magnify.main([*options, "--methods=linear,phase"]) == 0
-    assert out.stat().st_size > 5000
+    pictures = list(out.glob("*.png"))
+    assert pictures and all(path.stat().st_size > 5000 for path in pictures)
     printed = capsys.readouterr().out
     assert "phase" in printed and "linear" in printed
-    assert magnify.main([*options, "--methods=fase"]) == 2
+    assert command.main(["magnify", *options, "--methods=fase"]) == 2
     assert "phase" in capsys.readouterr().err
 
 

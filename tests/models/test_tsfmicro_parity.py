@@ -23,8 +23,8 @@ from st_helpers import (
 )
 
 from mexjax.interop import common
+from mexjax.models import get_model
 from mexjax.models.spatio_temporal import weights as st_unit
-from mexjax.models.tsfmicro import network as tsfmicro
 from mexjax.models.tsfmicro import weights as interop
 
 MODES = ("late", "early", "t_to_s", "s_to_t", "s_only")
@@ -59,7 +59,7 @@ def test_equals_the_released_network(fusion: str):
     golden = GOLDEN["models"][fusion]
     module, variables = released(fusion)
     # One program: a traced flag chooses between running and batch statistics.
-    step = jit(make_step(module, tsfmicro, is_captured=True))
+    step = jit(make_step(module, get_model("tsfmicro"), is_captured=True))
 
     (_, (outputs, _, updated)), _ = step(variables, golden_batch(is_frozen=True))
     np.testing.assert_allclose(outputs["logits"], golden["eval"]["logits"], rtol=0, atol=1e-4)

@@ -30,7 +30,7 @@ from st_helpers import assert_close_trees, jit, make_step
 
 import mexjax
 from mexjax.errors import ConfigError
-from mexjax.models.gamdss import network as gamdss
+from mexjax.models import get_model
 from mexjax.models.gamdss.backbones import BACKBONES
 from mexjax.nn.mode import Mode
 from mexjax.nn.resnet import ResNet
@@ -171,7 +171,7 @@ def small_step(name: str, phases: str = "full"):
     module = network_of("gamdss", config, 3)
     batch = small_batch(0)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))
-    return module, jit(make_step(module, gamdss)), {"batch_stats": {}, **shapes}
+    return module, jit(make_step(module, get_model("gamdss"))), {"batch_stats": {}, **shapes}
 
 
 def small_batch(seed: int, num_clips: int = 4) -> dict[str, np.ndarray]:
@@ -222,7 +222,8 @@ def test_a_step_of_every_backbone_alone_and_over_folds(name: str):
     assert float(loss - later) == pytest.approx(0.01 * norm, rel=0.3)
 
     stacked = [jax.tree.map(lambda *x: np.stack(x), *pair) for pair in (variables, batches)]
-    (losses, (_, _, updated)), both = jit(jax.vmap(make_step(module, gamdss)))(*stacked)
+    over_folds = jit(jax.vmap(make_step(module, get_model("gamdss"))))
+    (losses, (_, _, updated)), both = over_folds(*stacked)
     largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(both))
     for fold in (0, 1):
         (loss, (_, _, wanted)), grads = alone(variables[fold], batches[fold])

@@ -35,6 +35,7 @@ CASES = {
     "3x3": (5, Geometry((8, 12), (3, 3), (1, 1), ONE), 8, 12),
     "asymmetric padding": (2, Geometry((7, 9), (3, 3), (1, 1), ((0, 1), (2, 1))), 4, 6),
     "few outputs": (3, Geometry((6, 5), (3, 2), (1, 1), ((1, 0), (0, 2))), 13, 2),
+    "1x1 map": (3, Geometry((1, 1), (3, 3), (1, 1), ONE), 4, 6),
     "2x2 map": (4, Geometry((2, 2), (3, 3), (1, 1), ONE), 8, 6),
     "4x4 map": (4, Geometry((4, 4), (3, 3), (1, 1), ONE), 4, 6),
     "stride 2": (2, Geometry((8, 7), (3, 3), (2, 2), ONE), 4, 6),

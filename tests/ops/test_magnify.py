@@ -154,7 +154,7 @@ def test_colour_keeps_its_chroma():
     np.testing.assert_allclose(gray[..., 0], np.clip(want, 0, 1), atol=1e-6)
     np.testing.assert_array_equal(magnify(a, b, 3.0, method="none"), b)
     bright = magnify(a + 0.4, b + 0.4, 9.0, method="linear")
-    assert 0 <= float(bright.min()) and float(bright.max()) <= 1
+    assert float(bright.min()) >= 0 and float(bright.max()) <= 1
 
 
 def test_gaussian_keeps_the_mean_and_has_its_width():

@@ -12,7 +12,6 @@ from rich.console import Console
 from sklearn import metrics as sk
 from small import small_config
 
-from mexjax.data import dataset as arrays
 from mexjax.errors import ConfigError, DataError
 from mexjax.protocol import metrics, splits
 from mexjax.protocol.action_units import numbers_of
@@ -20,6 +19,7 @@ from mexjax.protocol.scoring import evaluation_scores, predict_units
 from mexjax.report.compare import compare, print_comparison
 from mexjax.report.text import print_results
 from mexjax.report.write import write_report
+from mexjax.train.study import load_dataset
 
 UNITS = ("AU1", "AU4", "AU12")
 DATASETS = ("casme", "samm")
@@ -194,7 +194,7 @@ def test_labels_of_a_table_by_task():
 
 def test_a_model_says_which_tasks_it_takes():
     with pytest.raises(ConfigError, match=r"protocol\.task='au': fdp takes emotion"):
-        arrays.load(small_config(protocol__task="au"))
+        load_dataset(small_config(protocol__task="au"))
 
 
 def test_unit_matrices_add_up_over_groups():

@@ -471,9 +471,9 @@ def test_corrupt_checkpoints(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__name": "casme22"}, r"Unknown dataset 'casme22'.*Known:.*synthetic"),
+        ({"data__name": "casme22"}, r"Unknown data\.name 'casme22'.*Known:.*synthetic"),
         ({"model__name": "fpd"}, r"Unknown model 'fpd'. Did you mean 'fdp'"),
-        ({"protocol__name": "losso"}, r"Unknown protocol 'losso'. Did you mean 'loso'"),
+        ({"protocol__name": "losso"}, r"Unknown protocol\.name 'losso'. Did you mean 'loso'"),
         ({"eval__batch_size": 0}, r"eval.batch_size must be at least 1, found 0"),
         ({"augment__crop_px": 99}, r"augment.crop_px=99 is larger than the images"),
         ({"data__split_scale": "train"}, r"Set one of the two to none"),

@@ -15,7 +15,7 @@ INDEX = {au: i for i, au in enumerate(AUS)}
 SIDES = (-1, 1)  # image left, image right
 ONE_SIDED = (2, 6, 10, 12, 14, 15)
 
-# Left landmark -> its mirror image, for the points that the table uses.
+# The mirror image of each left landmark that the table uses.
 _MIRROR = {17: 26, 18: 25, 19: 24, 20: 23, 21: 22, 31: 35, 48: 54, 49: 53, 50: 52, 51: 51}
 _MIRROR |= {57: 57, 58: 56, 59: 55, 60: 64, 61: 63, 66: 66}
 
@@ -75,7 +75,7 @@ def displacement(identity: Identity, au: int, side: int, points: np.ndarray) -> 
       f[P, 2] in the dtype of `points`.
     """
     centres, vectors = (a.astype(points.dtype) for a in anchors(identity, au, side))
-    # Two columns, not a sum over an axis of length two: numpy is ten times slower there.
+    # The two columns are added one by one: numpy sums an axis of length two ten times slower.
     squared = (points[:, 0] - centres[:, :1]) ** 2 + (points[:, 1] - centres[:, 1:]) ** 2
     gaussians = np.exp(squared * points.dtype.type(-0.5 / TABLE[au].radius ** 2))
     fall_off = gaussians.max(axis=0) * _half(points, side) / (gaussians.sum(axis=0) + 1e-9)
@@ -85,7 +85,7 @@ def displacement(identity: Identity, au: int, side: int, points: np.ndarray) -> 
 def shading(identity: Identity, au: int, side: int, points: np.ndarray) -> np.ndarray:
     """Wrinkles and bulges: relative change f[P] of brightness at intensity 1.
 
-    Arguments as of `displacement`.
+    The arguments are those of `displacement`.
     """
     total = np.zeros(len(points), points.dtype)
     lines, blobs = _marks(identity, au, side)

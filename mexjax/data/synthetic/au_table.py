@@ -1,4 +1,4 @@
-"""The action units: how each moves and shades the skin and moves the lids.
+"""The action units: each moves and shades the skin and moves the lids.
 
 Directions follow the Facial Action Coding System (Ekman, Friesen and Hager, 2002). Sizes are
 those of micro-expressions: one to four pixels on a face of 112 pixels.
@@ -21,7 +21,7 @@ class ActionUnit:
       lids: rise of the upper and of the lower lid, u.
       lines: (from, to, amplitude, width): a furrow with bright flanks.
       blobs: (centre, radius, amplitude): a bulge or a dent.
-      size: largest displacement, u: tells which unit of a set is the main one.
+      size: largest displacement, u; the unit of a set with the largest size is the main one.
     """
 
     anchors: tuple[tuple[Point, tuple[float, float]], ...]

@@ -8,9 +8,9 @@ import functools
 import cv2
 import numpy as np
 
-WINDOW_CENTER = (0.0, 0.377)  # u: the square crop around eyes, nose tip and mouth corners ...
-WINDOW_SIDE = 2.5  # ... enlarged 2.5 times, as FDP and others crop
-MARGIN = 0.2  # u on each side: what pose and drift can bring into view
+WINDOW_CENTER = (0.0, 0.377)  # u: middle of the square around eyes, nose tip and mouth corners
+WINDOW_SIDE = 2.5  # u: that square enlarged 2.5 times, as FDP and others crop
+MARGIN = 0.2  # u on each side, which pose and drift can bring into view
 OVERSAMPLING = 2  # canvas pixels for one output pixel
 
 
@@ -31,16 +31,16 @@ class Canvas:
 
     @property
     def left(self) -> float:
-        """x of the left edge, u."""
+        """Coordinate x of the left edge, u."""
         return WINDOW_CENTER[0] - WINDOW_SIDE / 2 - MARGIN
 
     @property
     def top(self) -> float:
-        """y of the upper edge, u."""
+        """Coordinate y of the upper edge, u."""
         return WINDOW_CENTER[1] - WINDOW_SIDE / 2 - MARGIN
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
-        """Places f[..., 2] in u to pixel coordinates, where (0, 0) is the first pixel's centre."""
+        """Turn places f[..., 2] in u into pixels; (0, 0) is the centre of the first pixel."""
         origin = np.array([self.left, self.top], points.dtype)
         return (points - origin) * points.dtype.type(self.per_u) - points.dtype.type(0.5)
 
@@ -59,7 +59,7 @@ class Canvas:
 
         Args:
           points: f[M, 2], corners of the line, u.
-          reach: beyond this distance the value is only known to be large, u.
+          reach: distance up to which values are exact, u.
 
         Returns:
           (distance f32[size, size] in u, 9 beyond reach; position f32 of the nearest point

@@ -24,22 +24,22 @@ def clip_frames(plan: Plan, index: int, *, size_px: int, is_still: bool = False)
       plan: from `make_plan`.
       index: number of the clip.
       size_px: side of the frames.
-      is_still: as if the annotated onset were the whole clip.
+      is_still: True if the annotated onset is to be the whole clip.
     """
     clip = plan.clips[index]
     when = clip.timing
     numbers = [when.onset] if is_still else [when.onset, when.apex, when.offset]
-    seen = numbers[:2]
+    landmark_frames = numbers[:2]
     return ClipFrames(
         id=f"{plan.config.name}/{clip.subject + 1:02d}/{clip.name}",
         frames=render_clip(plan, index, numbers, resolution_px=size_px),
         numbers=np.array(numbers),
         onset=numbers[0],
-        apex=seen[-1],
+        apex=landmark_frames[-1],
         offset=numbers[-1],
         fps=plan.config.fps,
-        landmarks=truth(plan, index, seen, resolution_px=size_px).landmarks,
-        landmark_frames=np.array(seen),
+        landmarks=truth(plan, index, landmark_frames, resolution_px=size_px).landmarks,
+        landmark_frames=np.array(landmark_frames),
     )
 
 
@@ -56,7 +56,7 @@ def compute_views(
 
     Args:
       config: settings of the dataset.
-      wanted: name of a view that needs no other than key frames -> its parameters.
+      wanted: parameters of each view by its name; the views need key frames alone.
       size_px: resolution at which frames are rendered, motion is magnified and flow computed.
       is_still: see `clip_frames`.
       num_workers: threads. The result does not depend on it.
@@ -76,11 +76,11 @@ def compute_views(
         clip = clip_frames(plan, index, size_px=size_px, is_still=is_still)
         return {name: np.asarray(view(clip)) for name, view in functions.items()}
 
-    made = []
-    # Threads: the work is in numpy, OpenCV and XLA, which release the interpreter's lock.
+    arrays: list[dict[str, np.ndarray]] = []
+    # Threads do it: the work is in numpy, OpenCV and XLA, which release the interpreter's lock.
     with ThreadPoolExecutor(num_workers) as pool:
         for done, views in enumerate(pool.map(make, range(total)), start=1):
-            made.append(views)
+            arrays.append(views)
             if progress is not None:
                 progress(done, total)
-    return {name: np.stack([views[name] for views in made]) for name in wanted}
+    return {name: np.stack([views[name] for views in arrays]) for name in wanted}

@@ -25,7 +25,7 @@ from mexjax.errors import ConfigError, unknown_name
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """What a camera makes of a face that the sensor noise is already on.
+    """A camera, which changes a face that already has its sensor noise.
 
     Attributes:
       gamma: exponent of the response; below 1 is brighter.
@@ -61,9 +61,9 @@ def make_collection(
     """Settings of the named sets.
 
     Args:
-      names: of `CAMERAS`, each once.
-      scale: share of the subjects and clips of each.
-      seed: of all sets.
+      names: keys of `CAMERAS`, each once.
+      scale: share of the subjects and clips of each set.
+      seed: seed of all sets.
       is_color: False makes all of them gray; True leaves gray ones gray.
       **changes: fields of SyntheticConfig for all sets, over what flavour and camera say.
 
@@ -103,19 +103,21 @@ def generate_collection(
     """Make the sets, one after the other.
 
     Args:
-      names: of their cameras.
+      names: names of their cameras, keys of `CAMERAS`.
       configs: from `make_collection`.
-      view, choice, rule: as of `generate`.
-      sampling: of the view uniform: a rule of `mexjax.data.sampling`.
+      view: frames of each clip, as in `generate`.
+      choice: choice of key frames, as in `generate`.
+      rule: rule of the choice reselected, as in `generate`.
+      sampling: rule of `mexjax.data.sampling` for the view uniform.
       is_color: three channels; those of a gray set are equal.
       num_workers: threads.
 
     Returns:
-      `collection_table` and the clips as of `generate`.
+      The table of `collection_table` and the clips of all sets, as from `generate`.
     """
     clips = []
     for name, config in zip(names, configs, strict=True):
-        _, own = generate(
+        _, images = generate(
             config,
             view=view,
             choice=choice,
@@ -123,13 +125,14 @@ def generate_collection(
             sampling=sampling,
             num_workers=num_workers,
         )
-        own = _through(CAMERAS[name], own)
-        clips.append(np.repeat(own, 3, axis=-1) if is_color and own.shape[-1] == 1 else own)
+        images = _through(CAMERAS[name], images)
+        is_gray = images.shape[-1] == 1
+        clips.append(np.repeat(images, 3, axis=-1) if is_color and is_gray else images)
     return collection_table(configs), np.concatenate(clips)
 
 
 def _through(camera: Camera, clips: np.ndarray) -> np.ndarray:
-    """u8[N, T, H, W, C] as the camera gives it."""
+    """The clips u8[N, T, H, W, C] as the camera gives them."""
     size, channels = clips.shape[2], clips.shape[-1]
     tint = np.array(camera.tint) if channels == 3 else np.array([0.299, 0.587, 0.114]) @ camera.tint
     levels = np.arange(256) / 255.0

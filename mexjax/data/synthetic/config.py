@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from mexjax.data.synthetic import emotions
 from mexjax.errors import ConfigError, unknown_name
@@ -13,7 +15,7 @@ APEX_RULES = ("annotated", "midpoint")
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
-    """What `make_plan` needs to know. Lengths in u, the distance of the outer eye corners.
+    """All settings of an embedded dataset. Lengths are in u, the distance of the outer eye corners.
 
     At 64 pixels one u is 25.6 pixels, at 112 it is 44.8.
 
@@ -27,7 +29,7 @@ class SyntheticConfig:
       is_color: three channels (RGB) instead of one (ITU-R BT.601 luma).
       fps: frames per second.
       rise_s: median duration from onset to apex, seconds.
-      rise_cv: standard deviation of its logarithm.
+      rise_cv: standard deviation of the logarithm of the rise.
       long_probability: share of clips whose rise is four times as long (a heavy tail).
       amplitude: factor on every action-unit intensity.
       spikiness: exponent of the intensity curve: 2 is a broad apex, 10 a spike.
@@ -53,9 +55,9 @@ class SyntheticConfig:
       au_counts: clips that show each of the 12 action units; () leaves the tables' frequencies.
       num_without_au: clips, of any class, that show none of the 12 action units.
       num_held_aus: clips that hold one more action unit all the time, coded `(k)`.
-      has_au_labels: whether the table tells the action units.
+      has_au_labels: True if the table tells the action units.
       name: name of the dataset in the table and in subject ids.
-      seed: all else equal, another seed is another draw of everything.
+      seed: seed of all draws; another seed is another draw of everything.
     """
 
     num_subjects: int = 10
@@ -182,9 +184,9 @@ def check(config: SyntheticConfig) -> None:
 
 _INTEGERS = {key: isinstance(getattr(SyntheticConfig, key), int) for key in _RANGES}
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # A short, sharp apex that annotators miss: what choosing key frames anew can win back.
+    # Annotators miss a short, sharp apex, so that choosing key frames anew can win something.
     "keyframes": {
         "spikiness": 10.0,
         "amplitude": 1.2,
@@ -194,7 +196,7 @@ PRESETS = {
 }
 
 
-def preset(name: str, **changes: object) -> SyntheticConfig:
+def preset(name: str, **changes: Any) -> SyntheticConfig:
     """The configuration called `name` (a key of `PRESETS`) with some fields changed.
 
     Raises:
@@ -205,10 +207,10 @@ def preset(name: str, **changes: object) -> SyntheticConfig:
     return make_config({**PRESETS[name], **changes})
 
 
-def make_config(fields: dict[str, object]) -> SyntheticConfig:
+def make_config(fields: Mapping[str, Any]) -> SyntheticConfig:
     """A SyntheticConfig from a mapping; an unknown key raises ConfigError naming the nearest."""
-    known = [field.name for field in dataclasses.fields(SyntheticConfig)]
+    names = [field.name for field in dataclasses.fields(SyntheticConfig)]
     for key in fields:
-        if key not in known:
-            raise ConfigError(unknown_name("synthetic setting", key, known))
+        if key not in names:
+            raise ConfigError(unknown_name("synthetic setting", key, names))
     return SyntheticConfig(**fields)

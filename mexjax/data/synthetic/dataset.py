@@ -89,7 +89,7 @@ def chosen_frames(
       index: number of the clip.
       choice: annotated | reselected (near the annotation, see `keyframes`; only frames within
         reach are drawn) | fft_apex (see `apex_spotting`) | true.
-      rule: of `reselected`; the default rule when None.
+      rule: rule of `reselected`; the default rule when None.
 
     Raises:
       ConfigError: an unknown choice.
@@ -106,13 +106,14 @@ def chosen_frames(
     if choice != "reselected":
         raise ConfigError(unknown_name("choice of key frames", choice, CHOICES))
     rule = rule or keyframes.Rule()
-    first, drawn = when.onset, {}
+    first = when.onset
+    images: dict[int, np.ndarray] = {}
 
     def frames(places: Sequence[int]) -> np.ndarray:
-        missing = sorted(set(places) - set(drawn))
-        images = render_clip(plan, index, [first + place for place in missing])
-        drawn.update(zip(missing, images, strict=True))
-        return np.stack([drawn[place] for place in places])
+        missing = sorted(set(places) - set(images))
+        news = render_clip(plan, index, [first + place for place in missing])
+        images.update(zip(missing, news, strict=True))
+        return np.stack([images[place] for place in places])
 
     def differences(a: Sequence[int], b: Sequence[int]) -> np.ndarray:
         frames([*a, *b])
@@ -121,8 +122,8 @@ def chosen_frames(
     apex, offset = when.apex - first, when.offset - first
     # The clip goes on after the offset as far as a rule can look.
     length = offset + keyframes.reach(rule.lambda_fall, apex, offset) + 1
-    chosen = keyframes.choose(differences, 0, apex, offset, length, rule)
-    return chosen[0] + first, chosen[1] + first, chosen[2] + first
+    keys = keyframes.choose(differences, 0, apex, offset, length, rule)
+    return keys[0] + first, keys[1] + first, keys[2] + first
 
 
 def generate(
@@ -139,14 +140,15 @@ def generate(
 
     Args:
       config: settings.
-      view: which frames of each clip: uniform | key_frames.
-      choice, rule: of key_frames, see `chosen_frames`.
-      sampling: of uniform, see `default_view`.
+      view: frames of each clip: uniform | key_frames.
+      choice: choice of key_frames, see `chosen_frames`.
+      rule: rule of the choice reselected, see `chosen_frames`.
+      sampling: rule of uniform, see `default_view`.
       num_workers: threads. The bytes do not depend on it.
       progress: called with (clips done, clips in all).
 
     Returns:
-      (table of N rows as by `make_table`, clips u8[N, T, H, W, C], T as of the view).
+      (table of N rows as from `make_table`, clips u8[N, T, H, W, C], T as the view says).
 
     Raises:
       ValueError: `num_workers` is less than 1.
@@ -168,7 +170,7 @@ def generate(
         else:
             clips[i] = default_view(plan, i, sampling)
 
-    # Threads: the work is in numpy and OpenCV, which release the interpreter's lock, and a
+    # Threads do it: the work is in numpy and OpenCV, which release the interpreter's lock, and a
     # process that holds JAX must not fork.
     with ThreadPoolExecutor(num_workers) as pool:
         for done, _ in enumerate(pool.map(draw, range(total)), start=1):

@@ -1,4 +1,4 @@
-"""What moves or changes although it means nothing: head, blinks, light, sensor, compression."""
+"""Changes that mean nothing: motion of the head, blinks, light, sensor noise, compression."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ class FrameMotion:
     gain: np.ndarray
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
-        """Places on the face f[T, P, 2] to places in the image f[T, P, 2]; both in u."""
+        """Turn places on the face f[T, P, 2] into places in the image f[T, P, 2]; both in u."""
         return np.einsum("tij,tpj->tpi", self.matrix, points) + self.shift[:, None]
 
     def to_face(self, points: np.ndarray) -> np.ndarray:
-        """Places in the image f[P, 2] or f[T, P, 2] to places on the face f[T, P, 2]; in u."""
+        """Turn image places f[P, 2] or f[T, P, 2] into places on the face f[T, P, 2]; in u."""
         dtype = points.dtype
         points = points if points.ndim == 3 else points[None]
         m = np.linalg.inv(self.matrix).astype(dtype)[:, None]
@@ -120,7 +120,9 @@ class FrameMotion:
         )
 
 
-def at_frames(motion: Motion, frames: Sequence[int], seed: int, clip: int) -> FrameMotion:
+def at_frames(
+    motion: Motion, frames: Sequence[int] | np.ndarray, seed: int, clip: int
+) -> FrameMotion:
     """The motion at frames given by number; each frame's random part has its own stream."""
     t = np.asarray(frames, float)
     turns = 2 * np.pi * _PATH_FREQUENCIES * t[:, None, None] / motion.num_frames

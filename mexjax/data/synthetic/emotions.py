@@ -1,9 +1,9 @@
-"""Which action units each emotion shows, and what knowing the units would let one predict."""
+"""Action units that each emotion shows, and how well the units alone predict the emotion."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -52,15 +52,15 @@ _ROWS = {
     "negative+repression": "4+15 .50, 4+17 .50",
     "repression+surprise": "1+2+17 1.0",
 }
-# Sets that two classes share, as in CASME II: the best possible rule loses little, a network
-# that has seen each rare set a few times loses much.
+# Two classes share these sets, as in CASME II: the best possible rule loses little by it, a network
+# that saw each rare set a few times loses much.
 _AMBIGUOUS = {
     "disgust": "9 .24, 4+9 .17, 10 .15, 9+10 .12, 4+7 .10, 7+10 .09, 4+7+9 .08, 4 .05",
     "others": "4 .44, 14 .20, 1+4 .10, 7 .10, 4+7 .08, 4+14 .08",
 }
 
 
-def _table(priors: dict[str, float], rows: dict[str, str] | None = None) -> EmotionTable:
+def _table(priors: Mapping[str, float], rows: Mapping[str, str] | None = None) -> EmotionTable:
     rows = {**_ROWS, **(rows or {})}
     total = sum(priors.values())
     return EmotionTable(

@@ -12,14 +12,14 @@ from mexjax.data.synthetic.emotions import AUS
 from mexjax.data.synthetic.identity import Identity
 
 LID_EDGE = 0.011  # u: softness of the lid's edge
-LASH_WIDTH = 0.016  # u
+LASH_WIDTH = 0.016  # u: width of the lash line
 _RAISE = np.array([TABLE[au].lids for au in AUS])  # u at intensity 1: upper, lower
 _SCLERA = np.array([0.90, 0.87, 0.85])
 
 
 @dataclasses.dataclass(frozen=True)
 class Eye:
-    """Frame of one eye: everything in u.
+    """The frame of one eye; all lengths are in u.
 
     Attributes:
       center: f64[2], middle of the two corners.
@@ -35,7 +35,7 @@ class Eye:
     lower: float
 
     def local(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places to (along the axis / half width, below the axis in u)."""
+        """Turn places into (distance along the axis / half width, distance below the axis in u)."""
         dx, dy = x - self.center[0], y - self.center[1]
         along = (dx * self.axis[0] + dy * self.axis[1]) / self.half_width
         return along, dy * self.axis[0] - dx * self.axis[1]
@@ -105,12 +105,14 @@ def make_eye_layer(canvas: Canvas, identity: Identity) -> np.ndarray:
 def aperture(
     eye: Eye, x: np.ndarray, y: np.ndarray, upper: np.ndarray, lower: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How much of the eyeball shows.
+    """The share of the eyeball that shows, and the shadows of lid and lashes.
 
     Args:
       eye: the eye.
-      x, y: f32[T, H, W], places looked at, u.
-      upper, lower: f[T], heights of the lids from `lid_heights`.
+      x: f32[T, H, W], coordinate x of the pixels' places, u.
+      y: f32[T, H, W], coordinate y.
+      upper: f[T], height of the upper lid from `lids_at`, u.
+      lower: f[T], height of the lower lid.
 
     Returns:
       (open, shadow, lash), f[T, H, W]: share of the eyeball seen; brightness of the eyeball under

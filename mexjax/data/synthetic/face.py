@@ -55,7 +55,7 @@ def make_face(identity: Identity, resolution_px: int, is_color: bool) -> Face:
     albedo = _over(albedo, (identity.skin * 0.62).astype(np.float32), neck)
     clothes = _clothes(canvas)
     albedo = _over(albedo, identity.clothes.astype(np.float32), clothes)
-    # Hair that hangs in front of the shoulders, then the face, then the fringe.
+    # The hair in front of the shoulders comes first, then the face, then the fringe.
     albedo = _over(albedo, hair.color, hair.sides)
     albedo = _over(albedo, skin, mask)
     albedo = _over(albedo, hair.color, hair.front)
@@ -185,7 +185,7 @@ def _lips(canvas: Canvas, identity: Identity, skin: np.ndarray) -> np.ndarray:
     distance, along = canvas.distance(line, 4 * identity.mouth_line)
     width = identity.mouth_line * (0.35 + 0.65 * np.sin(np.pi * along))
     dark = 0.72 * np.exp(-0.5 * (distance / (0.6 * width)) ** 2)
-    corners = canvas.blob(*p[48], 0.028) + canvas.blob(*p[54], 0.028)
+    corners = canvas.blob(p[48, 0], p[48, 1], 0.028) + canvas.blob(p[54, 0], p[54, 1], 0.028)
     return skin * ((1 - dark) * (1 - 0.30 * np.minimum(corners, 1)))[..., None]
 
 

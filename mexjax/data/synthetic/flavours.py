@@ -7,11 +7,13 @@ recording of any of them is used.
 
 from __future__ import annotations
 
+from typing import Any
+
 from mexjax.data.synthetic.config import SyntheticConfig, make_config
 from mexjax.errors import ConfigError, unknown_name
 
 # Classes are in the order of the emotion table; action units 1 2 4 5 6 7 9 10 12 14 15 17.
-_FLAVOURS: dict[str, dict[str, object]] = {
+_FLAVOURS: dict[str, dict[str, Any]] = {
     "casme": {
         "num_subjects": 19,
         "emotion_table": "casme",
@@ -37,7 +39,7 @@ _FLAVOURS: dict[str, dict[str, object]] = {
         "emotion_table": "samm8",
         "class_counts": (26, 15, 57, 12, 26, 9, 8, 6),
         "au_counts": (6, 18, 23, 10, 3, 46, 5, 6, 28, 13, 4, 6),
-        "num_without_au": 18,  # a guess: 168 units in 159 clips leave no room for blends else
+        "num_without_au": 18,  # a guess: without it 168 units in 159 clips leave no room for blends
         "fps": 200.0,
         "annotation_error": 0.15,
     },
@@ -84,11 +86,11 @@ _FLAVOURS: dict[str, dict[str, object]] = {
     },
 }
 FLAVOURS = tuple(_FLAVOURS)
-# What a flavour says of itself.
+# Every flavour fixes these fields itself.
 FIXED = ("num_subjects", "num_clips", "class_counts", "au_counts", "emotion_table", "name")
 
 
-def flavour(name: str, *, scale: float = 1.0, seed: int = 0, **changes: object) -> SyntheticConfig:
+def flavour(name: str, *, scale: float = 1.0, seed: int = 0, **changes: Any) -> SyntheticConfig:
     """Settings like those of a public set.
 
     Args:
@@ -109,12 +111,12 @@ def flavour(name: str, *, scale: float = 1.0, seed: int = 0, **changes: object) 
         _scale(fields, scale)
     fields["name"] = f"synthetic_{name}"
     fields["offset_error_factor"] = 1.5  # offsets are the least certain of the three
-    # Seeds far apart: with equal ones two sets would share their subjects.
+    # The seeds lie far apart: with equal ones two sets would share their subjects.
     fields["seed"] = 1_000_003 * (1 + FLAVOURS.index(name)) + seed
     return make_config({**fields, **changes})
 
 
-def _scale(fields: dict[str, object], scale: float) -> None:
+def _scale(fields: dict[str, Any], scale: float) -> None:
     counts = [max(1, round(n * scale)) for n in fields["class_counts"]]
     fields["class_counts"] = tuple(counts)
     fields["num_subjects"] = max(2, round(fields["num_subjects"] * scale))
@@ -124,7 +126,7 @@ def _scale(fields: dict[str, object], scale: float) -> None:
     if "au_counts" in fields:
         fields["au_counts"] = tuple(round(n * scale) for n in fields["au_counts"])
         # Rounding must leave one unit for each clip that shows any.
-        shown = sum(counts) - fields.get("num_without_au", 0)
-        short = max(0, shown - sum(fields["au_counts"]))
+        num_with_au = sum(counts) - fields.get("num_without_au", 0)
+        short = max(0, num_with_au - sum(fields["au_counts"]))
         au4 = fields["au_counts"][2] + short
         fields["au_counts"] = (*fields["au_counts"][:2], au4, *fields["au_counts"][3:])

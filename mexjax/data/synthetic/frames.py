@@ -1,4 +1,4 @@
-"""From a plan to pixels: any frames of any clip; a frame is the same whichever others are drawn."""
+"""Pixels of any frames of a plan's clips; a frame is the same whichever others are drawn."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mexjax.data.synthetic.identity import Identity
 from mexjax.data.synthetic.light import light
 from mexjax.data.synthetic.plan import Clip, Plan, unit_weights
 
-# Pixels of all frames worked on at once: bounds the memory of long and large clips.
+# This many pixels of all frames are drawn at once, which bounds the memory of large clips.
 _CHUNK_PIXELS = 1 << 20
 
 
 def render_clip(
     plan: Plan,
     index: int,
-    frames: Sequence[int],
+    frames: Sequence[int] | np.ndarray,
     *,
     resolution_px: int | None = None,
     is_color: bool | None = None,
@@ -69,17 +69,11 @@ def render_clip(
         shift = (w @ displacements).reshape(len(numbers), -1, 2)
         image = _sample(face.canvas, skin, places - shift, size)
         image *= (1 + w @ shadings).reshape(len(numbers), size, size, 1)
-        _open_eyes(
-            image,
-            face.canvas,
-            eyeballs,
-            places,
-            rest,
-            identity,
-            motion.gaze,
-            weights[part],
-            moved.blink,
-        )
+        lids = [
+            (eye, *eyes.lids_at(eye, weights[part][:, :, side], moved.blink))
+            for side, eye in enumerate(eyes.find_eyes(identity))
+        ]
+        _open_eyes(image, face.canvas, eyeballs, places, rest, motion.gaze, lids)
         image *= 255 * moved.gain.astype(np.float32)[:, None, None, None]
         if not without_distractors:
             shape = image.shape[1:]
@@ -143,8 +137,8 @@ def _sample(canvas: Canvas, image: np.ndarray, places: np.ndarray, size: int) ->
     step = max(1, 32000 // size)
     for start in range(0, count, step):
         block = pixels[start : start + step].reshape(-1, size, 2)
-        found = cv2.remap(image, block, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        out[start : start + step] = found.reshape(-1, size, size, image.shape[2])
+        values = cv2.remap(image, block, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        out[start : start + step] = values.reshape(-1, size, size, image.shape[2])
     return out
 
 
@@ -154,19 +148,18 @@ def _open_eyes(
     eyeballs: np.ndarray,
     places: np.ndarray,
     rest: np.ndarray,
-    identity: Identity,
     gaze: np.ndarray,
-    weights: np.ndarray,
-    blink: np.ndarray,
+    lids: Sequence[tuple[eyes.Eye, np.ndarray, np.ndarray]],
 ) -> None:
     """Lay the eyeballs into `image` f32[T, H, W, C], in place, as far as the lids are open.
 
-    Eyeballs and lid corners follow the head only, so lids slide over the iris.
+    Eyeballs and lid corners follow the head only, so lids slide over the iris. `lids` holds each
+    eye with the heights f[T] of its upper and lower lid.
     """
     size = image.shape[1]
     grid = places.reshape(len(places), size, size, 2)
     rest_grid = rest.reshape(size, size, 2)
-    for side, eye in enumerate(eyes.find_eyes(identity)):
+    for eye, upper, lower in lids:
         along, below = eye.local(rest_grid[..., 0], rest_grid[..., 1])
         near = (np.abs(along) < 1.35) & (np.abs(below) < 0.30)
         rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
@@ -175,14 +168,13 @@ def _open_eyes(
         box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
         here = grid[:, box[0], box[1]]
         shape = here.shape[:3]
-        upper, lower = eyes.lids_at(eye, weights[:, :, side], blink)
         is_open, shadow, lash = eyes.aperture(
             eye, here[..., 0], here[..., 1], upper.astype(np.float32), lower.astype(np.float32)
         )
-        looked_at = canvas.to_pixels(here - gaze.astype(np.float32))
+        pixels = canvas.to_pixels(here - gaze.astype(np.float32))
         ball = cv2.remap(
             eyeballs,
-            looked_at.reshape(-1, shape[2], 2),
+            pixels.reshape(-1, shape[2], 2),
             None,
             cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_REPLICATE,

@@ -9,8 +9,8 @@ import numpy as np
 from mexjax.data.synthetic.canvas import Canvas, logistic
 from mexjax.data.synthetic.identity import Identity
 
-# Where each style ends (y, u), how far it stands out from the head (u), and how far the hair
-# line falls towards the temples.
+# Each style has the place where it ends (y, u), the distance that it stands out from the head (u),
+# and the fall of the hair line towards the temples.
 _STYLES = (
     {"end": 0.22, "out": 0.10, "drop": 0.42},  # bowl
     {"end": 1.12, "out": 0.13, "drop": 0.55},  # long
@@ -38,13 +38,13 @@ def make_hair(canvas: Canvas, identity: Identity, rng: np.random.Generator) -> H
     streaks = 0.075 * canvas.noise(rng, 0.022, 0.30) + 0.08 * canvas.noise(rng, 0.06, 0.6)
     color = (identity.hair.astype(np.float32))[None, None] * (1.05 + 1.3 * streaks)[..., None]
 
-    # Half an ellipse over the head that goes straight down from the temples to the end.
+    # The hair is half an ellipse over the head that goes straight down from the temples to the end.
     width = half + style["out"]
     base = 0.05
     up = np.clip((base - y) / (base - top), 0, 1)
     reach = width * np.sqrt(np.maximum(1 - up**2, 0))
     reach = np.where(y < top, -1.0, reach)
-    # Rounded lower corners.
+    # The lower corners are round.
     low = np.clip((y - (style["end"] - 0.12)) / 0.12, 0, 1)
     reach = reach - 0.10 * low**3
     back = logistic((reach - np.abs(x)) / 0.014) * logistic((style["end"] - y) / 0.014)

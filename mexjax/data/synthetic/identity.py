@@ -1,4 +1,4 @@
-"""A subject: where the 68 landmarks lie, what the face looks like, how its muscles behave."""
+"""A subject: the places of its 68 landmarks, its looks and the habits of its muscles."""
 
 from __future__ import annotations
 
@@ -44,9 +44,13 @@ _MOUTH_CORNERS = [48, 54, 60, 64]
 def template() -> np.ndarray:
     """f64[68, 2]: mean face in iBUG order, unit the outer eye distance, x right, y down.
 
-    From the MediaPipe canonical face model (Apache-2.0, Google), seen from the front.
+    It is the MediaPipe canonical face model (Apache-2.0, Google), seen from the front.
     """
-    text = resources.files(__package__).joinpath("template.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("mexjax.data.synthetic")
+        .joinpath("template.json")
+        .read_text(encoding="utf-8")
+    )
     points = np.array(json.loads(text)["points"], float)
     points.setflags(write=False)
     return points
@@ -62,9 +66,9 @@ class Identity:
       nose_width: factor against the template.
       skin_position: 0 (light) to 5 (dark) on `SKIN_RAMP`.
       skin, hair, iris, clothes: f64[3].
-      iris_radius, brow_thickness, brow_opacity, lip_redness: as named.
+      iris_radius, brow_thickness, brow_opacity, lip_redness: lengths in u, shares from 0 to 1.
       fold, eye_bag, lid_crease, texture, stubble, mouth_line: strength of each feature.
-      forehead_y, hair_line_y, hair_style, parting_x: of forehead and hair.
+      forehead_y, hair_line_y, hair_style, parting_x: shape of forehead and hair.
       moles: f64[M, 4]: x, y, radius, strength.
       au_gain, au_asymmetry, au_rotation: f64[12], how this subject shows each action unit:
         gain, share moved from one side to the other, angle in radians.
@@ -158,7 +162,7 @@ def _draw_landmarks(rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """(landmarks f64[68, 2], width factor of the nose): the template, changed part by part."""
 
     def normal(mean: float, std: float) -> float:
-        # Cut at 2.5 standard deviations: rarer draws make no face.
+        # Draws are cut at 2.5 standard deviations: rarer ones make no face.
         return mean + std * float(np.clip(rng.standard_normal(), -2.5, 2.5))
 
     p = template().copy()

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-# ITU-T T.81, tables K.1 and K.2.
+# The numbers are tables K.1 and K.2 of ITU-T T.81.
 _LUMINANCE = """
 16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56
 14 17 22 29 51 87 80 62  18 22 37 56 68 109 103 77  24 35 55 64 81 104 113 92

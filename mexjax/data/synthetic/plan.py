@@ -1,4 +1,4 @@
-"""Who shows what, when and how strongly: everything about a dataset except its pixels."""
+"""Everything about a dataset except its pixels: who shows what, when and how strongly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mexjax.data.synthetic.sets import assign_sets
 from mexjax.data.synthetic.streams import stream
 
 MIN_CLIPS_PER_SUBJECT = 6
-_OTHER_SIDE = 0.15  # what a one-sided action unit leaves on the other side
+_OTHER_SIDE = 0.15  # share of a one-sided action unit that its other side shows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Clip:
     """One clip.
 
     Attributes:
-      index: place in the plan: seeds everything of this clip.
+      index: place in the plan, which seeds everything of this clip.
       subject: index of the identity.
       name: `<subject>_<number>`, unique in the dataset.
       label: index into the emotion table.
@@ -34,7 +34,7 @@ class Clip:
       spurious: a unit that shows although no label names it, or None.
       held: a unit that is shown all the time, noted as `(k)`, or None.
       timing: true and annotated key frames.
-      has_apex: whether an annotator gave an apex.
+      has_apex: True if an annotator gave an apex.
       peak: f64[12, 2], intensity at the apex of each unit at the image's left and right.
       lag: f64[12], frames by which each unit follows the main one.
       rest: f64[12], intensity held over the whole clip, both sides.
@@ -80,9 +80,9 @@ def make_plan(config: SyntheticConfig) -> Plan:
     subjects = np.repeat(np.arange(config.num_subjects), per_subject)
     numbers = np.concatenate([np.arange(n) for n in per_subject])
     sets = assign_sets(config, labels)
-    chosen = stream(config.seed, "plan", 1)
-    no_apex = set(chosen.permutation(config.num_clips)[: config.num_missing_apexes].tolist())
-    held = set(chosen.permutation(config.num_clips)[: config.num_held_aus].tolist())
+    picks = stream(config.seed, "plan", 1)
+    no_apex = set(picks.permutation(config.num_clips)[: config.num_missing_apexes].tolist())
+    held = set(picks.permutation(config.num_clips)[: config.num_held_aus].tolist())
     identities = tuple(
         draw_identity(config.seed, i, config.habit) for i in range(config.num_subjects)
     )
@@ -91,7 +91,6 @@ def make_plan(config: SyntheticConfig) -> Plan:
             config,
             index=i,
             identity=identities[subjects[i]],
-            subject=int(subjects[i]),
             name=f"{subjects[i] + 1:02d}_{numbers[i] + 1:03d}",
             label=int(labels[i]),
             aus=sets[i],
@@ -133,7 +132,6 @@ def _draw_clip(
     *,
     index: int,
     identity: Identity,
-    subject: int,
     name: str,
     label: int,
     aus: AuSet,
@@ -152,7 +150,7 @@ def _draw_clip(
     )
     if not has_apex:
         when = dataclasses.replace(when, apex=(when.onset + when.offset) // 2)
-    # A fixed number of draws whatever the label: the clip's other draws do not move with it.
+    # The number of draws is fixed, so that the label does not move the clip's other draws.
     clip_level = rng.uniform(0.55, 1.15)
     per_unit = np.exp(rng.normal(0, 0.15, len(AUS)))
     lag = 0.10 * rng.standard_normal(len(AUS)) * when.rise
@@ -182,7 +180,7 @@ def _draw_clip(
     peak = config.amplitude * (strength * identity.au_gain)[:, None] * sides
     return Clip(
         index=index,
-        subject=subject,
+        subject=identity.key[1],
         name=name,
         label=label,
         emotion=TABLES[config.emotion_table].names[label],

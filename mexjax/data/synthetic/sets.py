@@ -1,4 +1,4 @@
-"""Choosing the action-unit set of each clip, so that a real set's frequencies can be met."""
+"""The choice of each clip's set of action units, which can meet a real set's frequencies."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def assign_sets(config: SyntheticConfig, labels: np.ndarray) -> list[AuSet]:
         choices, shares = zip(*table.sets[label], strict=True)
         cumulative = np.cumsum(shares) / np.sum(shares)
         draw = stream(config.seed, "clip", index, 1).random()
-        chosen = choices[int(np.searchsorted(cumulative, draw, side="right"))]
-        sets.append(() if index in empty else chosen)
+        aus = choices[int(np.searchsorted(cumulative, draw, side="right"))]
+        sets.append(() if index in empty else aus)
     return sets
 
 
@@ -62,11 +62,11 @@ def _assign_counted(config: SyntheticConfig, labels: np.ndarray) -> list[AuSet]:
     """Iterative proportional fitting of the tables' probabilities, then exact counting."""
     rng = stream(config.seed, "plan", 3)
     empty = _without_units(config, len(labels))
-    shown = np.array([i for i in range(len(labels)) if i not in empty], int)
+    rows = np.array([i for i in range(len(labels)) if i not in empty], int)
     target = np.array(config.au_counts, float)
-    if target.max() > len(shown) or target.sum() < len(shown):
+    if target.max() > len(rows) or target.sum() < len(rows):
         raise ConfigError(
-            f"au_counts {config.au_counts} cannot be met by {len(shown)} clips that each show at"
+            f"au_counts {config.au_counts} cannot be met by {len(rows)} clips that each show at"
             " least one action unit. Change au_counts, class_counts or num_without_au."
         )
     table = TABLES[config.emotion_table]
@@ -74,28 +74,28 @@ def _assign_counted(config: SyntheticConfig, labels: np.ndarray) -> list[AuSet]:
     members = [
         np.array([[au in aus for au in AUS] for aus in names], float) for names, _ in choices
     ]
-    sizes = np.bincount(labels[shown], minlength=len(choices))
+    sizes = np.bincount(labels[rows], minlength=len(choices))
 
     tilt = np.zeros(len(AUS))
     for _ in range(_MAX_ROUNDS):
         shares = [_tilted(p, m, tilt) for (_, p), m in zip(choices, members, strict=True)]
-        found = sum(n * (q @ m) for n, q, m in zip(sizes, shares, members, strict=True))
-        if np.abs(found - target).max() < 0.05:
+        expected = sum(n * (q @ m) for n, q, m in zip(sizes, shares, members, strict=True))
+        if np.abs(expected - target).max() < 0.05:
             break
         # A unit that must not occur gets a floor: its log odds would fall for ever.
-        wanted = np.clip(target, 1e-3, len(shown) - 1e-3)
-        have = np.clip(found, 1e-6, len(shown) - 1e-6)
-        step = np.log(wanted / (len(shown) - wanted)) - np.log(have / (len(shown) - have))
+        goal = np.clip(target, 1e-3, len(rows) - 1e-3)
+        level = np.clip(expected, 1e-6, len(rows) - 1e-6)
+        step = np.log(goal / (len(rows) - goal)) - np.log(level / (len(rows) - level))
         tilt += 0.7 * step
 
     counts = [_systematic(rng, q, n) for q, n in zip(shares, sizes, strict=True)]
     _repair(counts, members, shares, target)
     sets: list[AuSet] = [()] * len(labels)
     for k, (names, _) in enumerate(choices):
-        drawn = [aus for aus, n in zip(names, counts[k], strict=True) for _ in range(n)]
-        clips = shown[labels[shown] == k]
-        for clip, j in zip(clips, rng.permutation(len(drawn)), strict=True):
-            sets[clip] = drawn[j]
+        pool = [aus for aus, n in zip(names, counts[k], strict=True) for _ in range(n)]
+        clips = rows[labels[rows] == k]
+        for clip, j in zip(clips, rng.permutation(len(pool)), strict=True):
+            sets[clip] = pool[j]
     return sets
 
 
@@ -132,7 +132,7 @@ def _repair(
                 continue
             change = m[None] - m[present, None]
             after = np.abs(error + change).sum(axis=2)
-            # Among equal exchanges the likelier set.
+            # Among equal exchanges the likelier set wins.
             score = after - 1e-3 * q[None]
             i, j = np.unravel_index(score.argmin(), score.shape)
             if best is None or score[i, j] < best[0]:

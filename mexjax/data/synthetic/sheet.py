@@ -36,10 +36,10 @@ def faces(
 def action_units(
     config: SyntheticConfig, *, intensity: float = 2.5, size_px: int = 150
 ) -> np.ndarray:
-    """u8[H, W, 3]: each action unit alone, on another face each.
+    """u8[H, W, 3]: each action unit alone, every one on a face of its own.
 
-    For each: neutral face, the unit at `intensity`, and four times the difference that intensity 1
-    makes.
+    A column has the neutral face, the unit at `intensity`, and four times the difference that
+    intensity 1 makes.
     """
     plan = make_plan(_with_subjects(config, len(AUS)))
     first = {clip.subject: clip.index for clip in reversed(plan.clips)}
@@ -53,9 +53,9 @@ def action_units(
                 one, 0, [apex], resolution_px=size_px, is_color=True, without_distractors=True
             )
             images.append(frame[0])
-        neutral, shown, small = images
-        caption(shown, f"AU{au} x{intensity:g}")
-        columns.append(np.concatenate([neutral, shown, _difference(small, neutral)]))
+        neutral, strong, weak = images
+        caption(strong, f"AU{au} x{intensity:g}")
+        columns.append(np.concatenate([neutral, strong, _difference(weak, neutral)]))
     return _grid(columns, 6)
 
 
@@ -97,16 +97,16 @@ def save(image: np.ndarray, path: str) -> None:
 
 def _examples(plan: Plan, per_class: int) -> list[Clip]:
     """Clips of each class with different action units and, while there are any, new subjects."""
-    chosen: list[Clip] = []
+    examples: list[Clip] = []
     for label in sorted({clip.label for clip in plan.clips}):
         kinds: set[AuSet] = set()
         for _ in range(per_class):
-            seen = [clip.subject for clip in chosen]
+            subjects = [clip.subject for clip in examples]
             left = [c for c in plan.clips if c.label == label and c.aus not in kinds]
             if left:
-                chosen.append(min(left, key=lambda c: (seen.count(c.subject), c.index)))
-                kinds.add(chosen[-1].aus)
-    return chosen
+                examples.append(min(left, key=lambda c: (subjects.count(c.subject), c.index)))
+                kinds.add(examples[-1].aus)
+    return examples
 
 
 def _with_subjects(config: SyntheticConfig, count: int) -> SyntheticConfig:

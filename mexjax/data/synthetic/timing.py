@@ -1,4 +1,4 @@
-"""How an expression rises and falls, and how an annotator misses its key frames."""
+"""The rise and fall of an expression, and the errors of an annotator of its key frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known about a clip because it was made: intensities, landmarks, flow, key frames."""
+"""Ground truth of a clip, known because it was made: intensities, landmarks, flow, key frames."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def truth(
     resolution_px: int | None = None,
     without_distractors: bool = False,
 ) -> Truth:
-    """The ground truth of some frames of clip `index` (arguments as of `render_clip`)."""
+    """The ground truth of some frames of clip `index`; the arguments are those of `render_clip`."""
     clip = plan.clips[index]
     numbers = np.asarray(frames, int)
     size = resolution_px or plan.config.resolution_px
@@ -127,7 +127,7 @@ def _solve(
     moved: distractors.FrameMotion,
     rest: distractors.FrameMotion,
 ) -> np.ndarray:
-    """Where in the image the skin points `material` f64[T, P, 2] appear, f64[T, P, 2] in u.
+    """Places f64[T, P, 2] in the image, u, of the skin points `material` f64[T, P, 2].
 
     The frame at x shows the material `to_face(x) - D(x)`; x is found by fixed-point steps, each
     half of the way, which also converge where the strongest expressions are steep.

@@ -1,7 +1,7 @@
 """Two-dimensional convolution that stays fast under a fold axis.
 
 `jax.vmap` over the weights of a convolution makes one grouped convolution of it, which no backend
-runs well.  Here the forward pass and the two gradients are three functions, each with a batching
+runs well. Here the forward pass and the two gradients are three functions, each with a batching
 rule of its own that computes one fold at a time; `jax.custom_vjp` joins them.  How a fold is
 computed is chosen per layer, platform and dtype while tracing (`mexjax.ops.conv.choice`).
 """
@@ -39,17 +39,17 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
       operation: "forward", "input_gradient" or "weight_gradient".
       geometry: the static part of the layer.
       name: lowering to use, None for the choice.
-      is_fixed: `name` was chosen already, in the loop over folds that this call is the body of.
+      is_fixed: `name` is the choice already made for the loop over folds around this call.
     """
 
-    def chosen(a: jax.Array, b: jax.Array) -> str:
+    def lowering_of(a: jax.Array, b: jax.Array) -> str:
         if name is not None and is_fixed:
             return name
         return choose(operation, layer_of(operation, a, b, geometry), name)
 
     @jax.custom_batching.custom_vmap
     def run(a: jax.Array, b: jax.Array) -> jax.Array:
-        return compute(operation, a, b, geometry, chosen(a, b))
+        return compute(operation, a, b, geometry, lowering_of(a, b))
 
     @run.def_vmap
     def rule(num_folds: int, is_batched: tuple[bool, bool], a: jax.Array, b: jax.Array):
@@ -63,7 +63,7 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
             y = y.reshape(*y.shape[:-1], num_folds, -1)
             return jnp.moveaxis(y, -2, 0), True
         fold = [x[0] if is_mapped else x for x, is_mapped in zip((a, b), is_batched, strict=True)]
-        lowering = chosen(*fold)
+        lowering = lowering_of(*fold)
         if LOWERINGS[lowering].maps:
             axes = tuple(0 if is_mapped else None for is_mapped in is_batched)
             each = functools.partial(compute, operation, g=geometry, name=lowering)
@@ -110,9 +110,9 @@ def conv2d(
     padding: Padding = "same_torch",
     groups: int = 1,
 ) -> jax.Array:
-    """Convolves (cross-correlates) images with a kernel.
+    """Convolve (cross-correlate) images with a kernel.
 
-    Reverse-mode differentiable, once.  Under `vmap` over `w` each fold is computed by itself.
+    It has one derivative, in reverse mode. Under `vmap` over `w` each fold is computed by itself.
 
     Args:
       x: f[N,H,W,I].
@@ -161,6 +161,7 @@ def conv2d_transpose(x: jax.Array, w: jax.Array, *, stride: int) -> jax.Array:
     Args:
       x: f[N,H,W,I].
       w: f[k,k,I,O] with k == stride; w[i,j] gives the output pixel (k h + i, k w + j).
+      stride: k, step in rows and columns.
 
     Returns:
       f[N,H*k,W*k,O].

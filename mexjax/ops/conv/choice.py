@@ -1,8 +1,8 @@
 """The choice of a lowering for a convolution: an override, else a measured table, else rules.
 
 The choice is made while tracing, from platform, dtype and shapes alone, and separately for the
-forward pass and the two gradients.  `table.json`, where the package has one, holds measured
-rows: the fastest lowering of each operation of a layer.  A layer takes the choice of the nearest
+forward pass and the two gradients. `table.json`, where the package has one, holds measured
+rows: the fastest lowering of each operation of a layer. A layer takes the choice of the nearest
 row of its platform, dtype, kernel and stride (`_distance`) if that is within `MAX_DISTANCE`;
 otherwise `_rule` decides.
 """
@@ -30,7 +30,8 @@ from mexjax.ops.conv.small_maps import LOWERINGS as SMALL_MAPS
 from mexjax.ops.conv.winograd import LOWERINGS as WINOGRAD
 
 TABLE = Path(__file__).with_name("table.json")
-# Octaves, summed over map size, channels in and out (and of a group), and half the batch.
+# The distance is in octaves, summed over map size, channels in and out (and of a group), and half
+# the batch.
 MAX_DISTANCE = 1.5
 
 
@@ -42,7 +43,7 @@ LOWERINGS: dict[str, Lowering] = {
     **GROUPED,
     **WINOGRAD,
     # `compute` stands below and reads this table: each dense convolution is a choice of its own.
-    **split_lowerings(lambda *call: compute(*call)),
+    **split_lowerings(lambda *call: compute(*call)),  # noqa: PLW0108
 }
 
 _override: contextvars.ContextVar[str | None] = contextvars.ContextVar("override", default=None)
@@ -53,10 +54,10 @@ _recorders: contextvars.ContextVar[tuple[set[Layer], ...]] = contextvars.Context
 
 @contextlib.contextmanager
 def use_lowering(name: str | None) -> Iterator[None]:
-    """Uses one lowering for every convolution that is traced in a `with` block.
+    """Use one lowering for every convolution that is traced in a `with` block.
 
     A layer to which the lowering does not apply (a Winograd form at stride 2, say) keeps the
-    automatic choice.  Functions that are compiled already stay as they are.
+    automatic choice. Functions that are compiled already stay as they are.
 
     Args:
       name: the lowering; None or "auto" for the automatic choice.
@@ -81,7 +82,7 @@ def current_lowering() -> str | None:
 
 @contextlib.contextmanager
 def record_layers() -> Iterator[set[Layer]]:
-    """Collects the layers (of the forward pass) of whatever is traced in a `with` block."""
+    """Collect the layers (of the forward pass) of all that is traced in a `with` block."""
     layers: set[Layer] = set()
     token = _recorders.set((*_recorders.get(), layers))
     try:
@@ -127,7 +128,7 @@ def layer_from_json(fields: dict[str, Any]) -> Layer:
 
 
 def _distance(a: Layer, b: Layer) -> float:
-    """Octaves between two layers that differ in sizes only; infinite if in more than that."""
+    """The octaves between two layers that differ in sizes only; infinite if in more than that."""
     fixed = [
         (x.platform, x.dtype, x.geometry.kernel, x.geometry.stride, x.group_kind) for x in (a, b)
     ]
@@ -149,13 +150,8 @@ def _rule(operation: str, layer: Layer) -> str:
     g = layer.geometry
     if LOWERINGS["patchify"].applies(g, layer.channels, layer.out):
         return "patchify"
-    if layer.group_kind == "depthwise":
-        return "native" if layer.platform == "gpu" else "depthwise"
-    if layer.group_kind == "grouped":
-        is_by_vectors = layer.out // g.groups % 8 == 0 and layer.platform == "cpu"
-        if is_by_vectors and LOWERINGS["grouped"].applies(g, layer.channels, layer.out):
-            return "grouped"
-        return "split" if layer.channels // g.groups >= 32 or g.groups <= 4 else "merge64"
+    if layer.group_kind != "dense":
+        return _rule_of_groups(layer)
     if layer.platform != "cpu":
         return "native"
     if LOWERINGS["few_outputs"].applies(g, layer.channels, layer.out):
@@ -168,6 +164,17 @@ def _rule(operation: str, layer: Layer) -> str:
     if operation == "forward" and max(g.out_size) > 4:
         return "native_parts"
     return "im2col"
+
+
+def _rule_of_groups(layer: Layer) -> str:
+    """The same for a layer with groups."""
+    g = layer.geometry
+    if layer.group_kind == "depthwise":
+        return "native" if layer.platform == "gpu" else "depthwise"
+    is_by_vectors = layer.out // g.groups % 8 == 0 and layer.platform == "cpu"
+    if is_by_vectors and LOWERINGS["grouped"].applies(g, layer.channels, layer.out):
+        return "grouped"
+    return "split" if layer.channels // g.groups >= 32 or g.groups <= 4 else "merge64"
 
 
 @functools.cache
@@ -199,7 +206,7 @@ def layer_of(operation: str, a: jax.Array, b: jax.Array, g: Geometry) -> Layer:
 
 
 def compute(operation: str, a: jax.Array, b: jax.Array, g: Geometry, name: str = "") -> jax.Array:
-    """Runs one operation of a `Lowering` by `name`, or by the automatic choice."""
+    """Run one operation of a `Lowering` by `name`, or by the automatic choice."""
     name = name or choose(operation, layer_of(operation, a, b, g))
     function = getattr(LOWERINGS[name], operation)
     return function(a, b, g).astype(a.dtype)

@@ -10,15 +10,15 @@ from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import empty_after, zeros_after
 from mexjax.ops.conv.geometry import Pair, pad
 
-# A chunk of images is sized so that what it unfolds to stays in the second-level cache.
+# A chunk of images is sized so that its unfolded form stays in the second-level cache.
 CHUNK_BYTES = 2**21
 MIN_CHUNK_ROWS = 128
 
 
 def _chunk(n: int, image_bytes: int, image_rows: int, min_rows: int = 0) -> int:
-    """Images to compute at once, of a batch of n: all of them, or an odd number.
+    """The number of images of a batch of n to compute at once: all of them, or an odd number.
 
-    Odd, because arrays whose sizes are multiples of 4 KiB compete for the same lines of the
+    It is odd because arrays whose sizes are multiples of 4 KiB compete for the same lines of the
     first-level cache when tens of them are read side by side.
     """
     most = max(CHUNK_BYTES // image_bytes, -(-(min_rows or MIN_CHUNK_ROWS) // image_rows), 1)
@@ -28,7 +28,7 @@ def _chunk(n: int, image_bytes: int, image_rows: int, min_rows: int = 0) -> int:
 
 
 def _starts(n: int, chunk: int) -> tuple[int, Callable[[jax.Array], jax.Array]]:
-    """Number of chunks, and where each starts; the last overlaps the one before if it must."""
+    """The number of chunks, and the start of each; the last overlaps the one before if it must."""
     return -(-n // chunk), lambda i: jnp.minimum(i * chunk, n - chunk)
 
 
@@ -44,7 +44,7 @@ def in_chunks(
     Args:
       function: f[n,...] -> p arrays f[n,a,...], image by image.
       x: f[N,...].
-      image_bytes: size of what `function` unfolds one image to.
+      image_bytes: size of one image that `function` has unfolded.
       image_rows: rows of its matrix product per image.
       min_rows: rows that the product should have, even where they unfold to more than the cache;
         0: MIN_CHUNK_ROWS.
@@ -60,7 +60,7 @@ def in_chunks(
 
     def body(i: jax.Array, y: jax.Array) -> jax.Array:
         start = start_of(i)
-        # Each goes to its place by itself: side by side first, they would be copied once more.
+        # Each part is written to its place; joined first, the parts would be copied once more.
         for k, part in enumerate(function(lax.dynamic_slice_in_dim(x, start, chunk))):
             at = (start, 0, k, *[0] * (part.ndim - 2))
             y = lax.dynamic_update_slice(y, part[:, :, None], at)
@@ -80,7 +80,7 @@ def sum_over_chunks(
     image_bytes: int,
     image_rows: int,
 ) -> jax.Array:
-    """As `in_chunks`, for `function(x, dy) -> f32[shape]` that sums over images."""
+    """Like `in_chunks`, for `function(x, dy) -> f32[shape]` that sums over images."""
     n = x.shape[0]
     chunk = _chunk(n, image_bytes, image_rows)
     if chunk == n:
@@ -99,10 +99,10 @@ def sum_over_chunks(
 
 
 def padded_block(a: jax.Array, k: jax.Array, images: int, padding: tuple[Pair, Pair]) -> jax.Array:
-    """f32 copy of images k * images and on, padded, with a column of zeros more on the right.
+    """A padded f32 copy of images from k * images on, with one more column of zeros on the right.
 
-    The column has XLA write the block down instead of finding it anew in every sum, which it then
-    compiles to scalar code.
+    The column makes XLA write the block down. Otherwise it computes the block anew in every sum,
+    and compiles that to scalar code.
     """
     part = lax.dynamic_slice(a, (k * images, 0, 0, 0), (images, *a.shape[1:]))
     rows, (left, right) = padding

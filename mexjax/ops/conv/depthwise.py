@@ -22,7 +22,7 @@ def _depthwise(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 
 
 def _depthwise_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    """As `phases`, with one padded array that all residues of the position read."""
+    """Like `phases`, with one padded array that all residues of the position read."""
     if g.stride == (1, 1):
         return _depthwise(dy, turn(w, g.groups), g.turned())
     (s, t), (kh, kw) = g.stride, g.kernel
@@ -53,10 +53,10 @@ def _depthwise_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.A
 
 
 def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    """Sums over columns within a loop over blocks of images, then over rows and images.
+    """The sums over columns within a loop over blocks of images, then over rows and images.
 
     A sum over (n, h, w) at once would be a strided, scalar loop for every channel, and one pass
-    over memory for every tap. A block of images, of one where they are large, stays in the cache,
+    over memory for every tap. A block of images (one image if they are large) stays in the cache,
     and one expression sums the taps of a kernel row: its terms, one for each column of the output,
     are slices as wide as the kernel times a pixel.
     """
@@ -85,7 +85,7 @@ def _depthwise_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
         ]
 
     zeros = [zeros_after(dy, (images, height, kw, channels), jnp.float32) for _ in keys]
-    # The sums that are left are small; not joined with the loop, they stay sums of whole vectors.
+    # The remaining sums are small; kept apart from the loop, they stay sums of whole vectors.
     sums = lax.optimization_barrier(lax.fori_loop(0, n // images, body, zeros))
     rows = [
         sum_terms(total.sum((0, 1)) for total, (row, _) in zip(sums, keys, strict=True) if row == i)

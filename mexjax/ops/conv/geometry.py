@@ -6,7 +6,7 @@ A lowering is a way in which a convolution is computed. It is three functions of
     input_gradient(dy, w)  f[N,H',W',O], f[kh,kw,I/groups,O] -> f[N,H,W,I]
     weight_gradient(x, dy) f[N,H,W,I], f[N,H',W',O] -> f[kh,kw,I/groups,O]
 
-All lowerings compute the same numbers up to rounding; they differ in speed only.  Sums are carried
+All lowerings compute the same numbers up to rounding; they differ in speed only. Sums are carried
 in float32, whatever the dtype of the arrays.
 """
 
@@ -51,17 +51,19 @@ class Geometry:
 
     @property
     def padded(self) -> Pair:
+        """Rows and columns of the map with its padding."""
         return _both(lambda a: self.size[a] + sum(self.padding[a]))
 
     @property
     def out_size(self) -> Pair:
+        """Rows and columns of the output."""
         return _both(lambda a: (self.padded[a] - self.kernel[a]) // self.stride[a] + 1)
 
     def turned(self) -> "Geometry":
         """The convolution (stride 1) that gives the input gradient of this one."""
         reach, padding = _both(lambda a: self.kernel[a] - 1), self.padding
-        turned = _both(lambda a: (reach[a] - padding[a][0], reach[a] - padding[a][1]))
-        return dataclasses.replace(self, size=self.out_size, padding=turned)
+        border = _both(lambda a: (reach[a] - padding[a][0], reach[a] - padding[a][1]))
+        return dataclasses.replace(self, size=self.out_size, padding=border)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Layer:
 
     @property
     def group_kind(self) -> str:
+        """`dense`, `depthwise` (one channel a group) or `grouped`."""
         groups = self.geometry.groups
         if groups == 1:
             return "dense"
@@ -101,15 +104,15 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Lowering:
-    """Three functions, where they apply, and how XLA:CPU runs them well for several folds.
+    """Three functions, a test of where they apply, and hints for several folds on XLA:CPU.
 
     Attributes:
-      forward: see the module; so are the next two.
-      input_gradient: of the images.
-      weight_gradient: of the kernel.
-      applies: whether the lowering can compute a `Geometry` with these channels in and out.
-      in_loop: false for whatever calls XLA's own convolution, whose gradients XLA:CPU compiles to
-        slow code within a `while`.
+      forward: the convolution; the module says what it takes, as for the next two.
+      input_gradient: the gradient of the images.
+      weight_gradient: the gradient of the kernel.
+      applies: true if the lowering can compute a `Geometry` with these channels in and out.
+      in_loop: false for a lowering that calls XLA's own convolution, whose gradients XLA:CPU
+        compiles to slow code within a `while`.
       maps: true for elementwise sums: with a fold axis they stay what they are, whereas XLA joins
         them with how a loop writes its results, into scalar code.
     """
@@ -123,14 +126,14 @@ class Lowering:
 
 
 def turn(w: jax.Array, groups: int = 1) -> jax.Array:
-    """Mirrors the taps and swaps input and output channels: f[kh,kw,I/g,O] -> f[kh,kw,O/g,I]."""
+    """Mirror the taps and swap input and output channels: f[kh,kw,I/g,O] -> f[kh,kw,O/g,I]."""
     kh, kw, per_group, out = w.shape
     w = w[::-1, ::-1].reshape(kh, kw, per_group, groups, out // groups)
     return w.transpose(0, 1, 4, 3, 2).reshape(kh, kw, out // groups, groups * per_group)
 
 
 def pad(x: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
-    """Zeros around the rows and columns (a negative width crops).
+    """Put zeros around the rows and columns (a negative width crops).
 
     The barrier keeps the border test out of the loops that read the padded array.
     """
@@ -141,7 +144,7 @@ def pad(x: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
 
 
 def taps_of(g: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
-    """(i, j, rows, columns) of every tap of the kernel, as slices of the padded map."""
+    """Yield (i, j, rows, columns) of every tap of the kernel, as slices of the padded map."""
     for i in range(g.kernel[0]):
         for j in range(g.kernel[1]):
             rows, columns = (
@@ -152,12 +155,12 @@ def taps_of(g: Geometry) -> Iterator[tuple[int, int, slice, slice]]:
 
 
 def matmul(a: jax.Array | np.ndarray, b: jax.Array) -> jax.Array:
-    """f[...,M,K], f[...,K,N] -> f32[...,M,N]."""
+    """The product f32[...,M,N] of f[...,M,K] and f[...,K,N]."""
     return jnp.matmul(a, b, preferred_element_type=jnp.float32)
 
 
 def phases(forward: Function) -> Function:
-    """Input gradient: at stride 1 one convolution; else one per residue of the position.
+    """The input gradient: at stride 1 one convolution, else one per residue of the position.
 
     Input position h = s u + r - p, r in [0, s), is reached by the taps r, r + s, ... only, so each
     residue is a convolution at stride 1 with a part of the kernel; the results interleave.
@@ -192,5 +195,5 @@ def phases(forward: Function) -> Function:
 
 
 def is_ungrouped(g: Geometry, channels: int, out: int) -> bool:
-    """An `applies` of lowerings that know no groups."""
+    """The `applies` of lowerings that know no groups."""
     return g.groups == 1

@@ -30,7 +30,7 @@ from mexjax.ops.conv.geometry import (
 
 Compute = Callable[[str, jax.Array, jax.Array, Geometry], jax.Array]
 
-# The most terms of an output: 16 channels a group and 3 x 3 taps.
+# An output has at most so many terms: 16 channels a group and 3 x 3 taps.
 MOST_TERMS = 144
 # The weight gradient takes blocks of so many bytes of images and sums; one expression sums so many
 # pixels.
@@ -38,7 +38,7 @@ BLOCK_BYTES, MOST_PIXELS = 2**21, 32
 
 
 def _by_groups(x: jax.Array, groups: int) -> jax.Array:
-    """f[...,C] -> f[...,G,C/G]."""
+    """The channels f[...,C] as f[...,G,C/G]."""
     return x.reshape(*x.shape[:-1], groups, -1)
 
 
@@ -49,18 +49,18 @@ def _grouped(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 def _grouped_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     if g.stride != (1, 1):
         return phases(_grouped)(dy, w, g)
-    # The product with a unit matrix turns w round in memory: a transposition XLA would leave as a
-    # layout in which the channels of a group are not neighbours.
+    # The product with a unit matrix transposes w in memory. XLA would keep a plain transposition as
+    # a layout in which the channels of a group are not neighbours.
     unit = jnp.eye(w.shape[2])
     w = _by_groups(w[::-1, ::-1].astype(jnp.float32), g.groups).transpose(0, 1, 4, 3, 2)
-    turned = lax.dot_general(w, unit, (((4,), (0,)), ((), ())), precision="highest")
-    return _sum_of_taps(dy, turned, g.turned())
+    kernel = lax.dot_general(w, unit, (((4,), (0,)), ((), ())), precision="highest")
+    return _sum_of_taps(dy, kernel, g.turned())
 
 
 def _sum_of_taps(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
     """The convolution of f[N,H,W,C] with f[kh,kw,I/G,G,O/G].
 
-    Summed by kernel row: in one chain of additions each would wait for the one before.
+    It sums by kernel row: in one chain of additions each would wait for the one before.
     """
     x = _by_groups(pad(x.astype(jnp.float32), g.padding), g.groups)
     w = w.astype(jnp.float32)
@@ -78,12 +78,12 @@ def _sum_of_taps(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 
 
 def _written_down(y: jax.Array) -> jax.Array:
-    """f32[...,C], computed once.
+    """The array y f32[...,C], computed once.
 
-    XLA computes an elementwise result anew in everything that reads it, be it of a hundred terms,
-    but never a product. This one, with a unit matrix, takes as long as a copy. It spreads what is
-    not finite over up to 16 channels of a pixel; of an odd number of channels nothing is left of it
-    but a multiplication by one.
+    XLA computes an elementwise result anew in everything that reads it, even one of a hundred
+    terms, but never a product. This one, with a unit matrix, takes as long as a copy. It spreads a
+    value that is not finite over up to 16 channels of a pixel. With an odd number of channels it is
+    only a multiplication by one.
     """
     side = math.gcd(y.shape[-1], 16)
     product = lax.dot(y.reshape(-1, side), jnp.eye(side), precision="highest")
@@ -91,14 +91,14 @@ def _written_down(y: jax.Array) -> jax.Array:
 
 
 def _rows_at_once(size: Pair) -> int:
-    """Rows of the output that one expression sums, each with all its columns."""
+    """The number of rows of the output that one expression sums, each with all its columns."""
     height, width = size
     fit = [r for r in range(1, height + 1) if height % r == 0 and r * width <= MOST_PIXELS]
     return max(fit, default=1)
 
 
 def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    """Sums over pixels within a loop over blocks of images, as for depthwise convolutions."""
+    """The sums over pixels within a loop over blocks of images, as for depthwise convolutions."""
     (kh, kw), (s, t), (height, width) = g.kernel, g.stride, g.out_size
     n, per_group, out = x.shape[0], x.shape[-1] // g.groups, dy.shape[-1]
     rows = _rows_at_once(g.out_size)
@@ -116,7 +116,7 @@ def _grouped_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Ar
         )
 
         def term(i: int, r: int, w: int) -> jax.Array:
-            """f[images,steps,kw,G,I/G,O/G]: kernel row i, row r of every step, column w."""
+            """The terms of kernel row i, step row r, column w: f[images,steps,kw,G,I/G,O/G]."""
             start = s * r + i
             lines = slice(start, start + s * rows * (steps - 1) + 1, s * rows)
             return (
@@ -171,19 +171,17 @@ def _split(operation: str, compute: Compute, merged: int | None) -> Function:
         sub = dataclasses.replace(g, groups=1)
         parts = []
         for p, q in zip(jnp.split(a, runs, -1), jnp.split(b, runs, -1), strict=True):
-            if operation != "weight_gradient":
-                q = _block_diagonal(q, together)
-            y = compute(operation, p, q, sub)
             if operation == "weight_gradient":
-                y = _diagonal_blocks(y, together)
-            parts.append(y)
+                parts.append(_diagonal_blocks(compute(operation, p, q, sub), together))
+            else:
+                parts.append(compute(operation, p, _block_diagonal(q, together), sub))
         return jnp.concatenate(parts, -1)
 
     return run
 
 
 def _block_diagonal(w: jax.Array, groups: int) -> jax.Array:
-    """f[kh,kw,I,g*O] -> f[kh,kw,g*I,g*O], zero where input and output are of different groups."""
+    """A kernel f[kh,kw,I,g*O] as f[kh,kw,g*I,g*O], zero between different groups."""
     if groups == 1:
         return w
     kh, kw, channels, out = w.shape
@@ -213,7 +211,7 @@ def _make_split(compute: Compute, merged: int | None = None) -> Lowering:
 
 
 def split_lowerings(compute: Compute) -> dict[str, Lowering]:
-    """`split`, `merge32` and `merge64`.
+    """The lowerings `split`, `merge32` and `merge64`.
 
     Args:
       compute: `choice.compute`, which picks the lowering of each dense convolution.

@@ -21,7 +21,7 @@ from mexjax.ops.conv.geometry import (
 
 
 def patches(x: jax.Array, g: Geometry) -> jax.Array:
-    """f[n,H,W,I] -> f[n,H',W',kh*kw,I]."""
+    """The taps of every output pixel side by side: f[n,H,W,I] -> f[n,H',W',kh*kw,I]."""
     x = pad(x, g.padding)
     return jnp.stack([x[:, rows, columns] for _, _, rows, columns in taps_of(g)], 3)
 

@@ -9,7 +9,8 @@ from jax import lax
 from mexjax.cpu.sums import sum_terms
 from mexjax.ops.conv.geometry import Function, Geometry, Lowering, turn
 
-# Convolutions that one is taken apart into, and the weights of one that is into many.
+# A convolution is split into at most so many parts, few or many; one of more weights is not split
+# into many.
 FEW_PARTS, MANY_PARTS, MOST_WEIGHTS = 4, 36, 2**18
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -39,7 +40,7 @@ def _native_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Arra
 
 
 def _native_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    """Channels in the place of the batch, the output gradient in the place of the kernel."""
+    """A convolution with channels as its batch and the output gradient as its kernel."""
     padding = []
     for a in range(2):
         before = g.padding[a][0]
@@ -61,7 +62,7 @@ def _parts(n: int, most: int) -> int:
 
 
 def _native_parts(most: int) -> Lowering:
-    """At most so many convolutions, each of as many images.
+    """A lowering by at most `most` convolutions, each of as many images.
 
     XLA:CPU runs one convolution on one core, several convolutions on several; those of few images
     stay in the cache. The price of many is their compilation, and a kernel for each of them in the

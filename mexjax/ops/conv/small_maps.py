@@ -13,14 +13,14 @@ from mexjax.ops.conv.geometry import Geometry, Lowering, Pair, matmul, pad, taps
 from mexjax.ops.conv.im2col import im2col_input_gradient, patches
 from mexjax.ops.products import sum_of_outer_products
 
-# Channels that are few: of more, a Winograd form has fewer products.
+# With more output channels than these, a Winograd form has fewer products.
 MOST_OUTPUTS = 4
 
 # ---- tiny maps: the whole map is one vector ------------------------------------------------------
 
 
 def _tap_of(g: Geometry) -> np.ndarray:
-    """i32[H*W,H'*W']: which tap joins an input position to an output position (kh*kw: none)."""
+    """The tap that joins an input position to an output position, i32[H*W,H'*W'] (kh*kw: none)."""
     axes = []
     for a in range(2):
         tap = np.arange(g.size[a])[:, None] + g.padding[a][0]
@@ -34,7 +34,7 @@ def _tap_of(g: Geometry) -> np.ndarray:
 
 
 def _unrolled_kernel(w: jax.Array, g: Geometry, x: jax.Array) -> jax.Array:
-    """f[kh,kw,I/g,O] -> f[g,H*W*I/g,H'*W'*O/g], made no earlier than x."""
+    """A kernel f[kh,kw,I/g,O] as matrices f[g,H*W*I/g,H'*W'*O/g], made no earlier than x."""
     tap_of = _tap_of(g)
     w = copy_after(w, x).reshape(g.kernel[0] * g.kernel[1], w.shape[2], g.groups, -1)
     w = w.swapaxes(1, 2)
@@ -44,7 +44,7 @@ def _unrolled_kernel(w: jax.Array, g: Geometry, x: jax.Array) -> jax.Array:
 
 
 def _vectors(x: jax.Array, g: Geometry) -> jax.Array:
-    """f[N,h,w,C] -> f[g,N,h*w*C/g]: the map of every group as one vector."""
+    """The map of every group as one vector: f[N,h,w,C] -> f[g,N,h*w*C/g]."""
     n, channels = x.shape[0], x.shape[-1]
     if g.groups == 1:
         return x.reshape(1, n, -1)
@@ -67,7 +67,7 @@ def _dense_map(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 
 
 def _dense_map_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
-    contract = (((2,), (2,)), ((0,), (0,)))  # over the outputs, for each group
+    contract = (((2,), (2,)), ((0,), (0,)))  # a sum over the outputs for each group
     kernel = _unrolled_kernel(w, g, dy)
     dx = lax.dot_general(_vectors(dy, g), kernel, contract, preferred_element_type=jnp.float32)
     return _maps(dx, g.size)
@@ -80,8 +80,8 @@ def _dense_map_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
     blocks = blocks.reshape(g.groups, tap_of.shape[0], per_group, tap_of.shape[1], -1)
     taps = []
     for t in range(g.kernel[0] * g.kernel[1]):
-        joined = [blocks[:, p, :, q] for p, q in np.argwhere(tap_of == t)]
-        taps.append(sum_terms(joined) if joined else jnp.zeros_like(blocks[:, 0, :, 0]))
+        terms = [blocks[:, p, :, q] for p, q in np.argwhere(tap_of == t)]
+        taps.append(sum_terms(terms) if terms else jnp.zeros_like(blocks[:, 0, :, 0]))
     return jnp.stack(taps).swapaxes(1, 2).reshape(*g.kernel, per_group, out)
 
 
@@ -89,7 +89,7 @@ def _dense_map_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.
 
 
 def _patchify_rows(x: jax.Array, g: Geometry) -> jax.Array:
-    """f[N,H,W,I] -> f[N*H'*W',kh*kw*I]."""
+    """The patches of f[N,H,W,I] as rows f[N*H'*W',kh*kw*I]."""
     (kh, kw), (h, w) = g.kernel, g.out_size
     x = x[:, : h * kh, : w * kw].reshape(-1, h, kh, w, kw, x.shape[-1])
     return x.swapaxes(2, 3).reshape(-1, kh * kw * x.shape[-1])
@@ -128,7 +128,7 @@ def _few_outputs(x: jax.Array, w: jax.Array, g: Geometry) -> jax.Array:
 
 
 def _few_outputs_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> jax.Array:
-    """The patches are of dy, which has few channels, and x is read once."""
+    """A product with patches of dy, which has few channels; x is read once."""
     kh, kw = g.kernel
     channels, out = x.shape[-1], dy.shape[-1]
     taps = patches(dy, g.turned()).reshape(-1, kh * kw * out)
@@ -139,7 +139,7 @@ def _few_outputs_weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry) -> ja
 LOWERINGS: dict[str, Lowering] = {
     "few_outputs": Lowering(
         _few_outputs,
-        im2col_input_gradient,  # whose patches are of the few channels
+        im2col_input_gradient,  # its patches have few channels
         _few_outputs_weight_gradient,
         lambda g, channels, out: (
             g.groups == 1

@@ -3,7 +3,7 @@
 Along one axis, m outputs of a 3-tap filter are `A ((G w) * (B d))`, d the inputs that reach them;
 nested over rows and columns, the products of all tiles at one of the p*p points form one plain
 matrix product over channels (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks",
-CVPR 2016, eqs. 6-13).  Per output and channel pair a direct 3x3 needs 9 multiplications,
+CVPR 2016, eqs. 6-13). Per output and channel pair a direct 3x3 needs 9 multiplications,
 F(2x2, 3x3) 4, F(4x4, 3x3) 2.25.
 """
 
@@ -23,7 +23,15 @@ from mexjax.ops.conv.geometry import Geometry, Lowering, matmul, pad
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Algorithm:
-    """y[m] = A ((G w[3]) * (B d[window])); a tile's window starts one before its outputs."""
+    """The matrices of y[m] = A ((G w[3]) * (B d[window])).
+
+    A tile's window starts one before its outputs.
+
+    Attributes:
+      B: f64[points,window], the transform of the inputs.
+      G: f64[points,3], the transform of the kernel.
+      A: f64[m,points], the transform of the products.
+    """
 
     B: np.ndarray
     G: np.ndarray
@@ -31,14 +39,17 @@ class Algorithm:
 
     @property
     def tile(self) -> int:
+        """Outputs along one side of a tile, m."""
         return self.A.shape[0]
 
     @property
     def window(self) -> int:
+        """Inputs along one side of a tile."""
         return self.B.shape[1]
 
     @property
     def points(self) -> int:
+        """Points of evaluation along one axis."""
         return self.B.shape[0]
 
 
@@ -62,8 +73,8 @@ F2 = _interpolate([0.0, 1.0, -1.0])
 F4 = _interpolate([0.0, 0.75, -0.75, 1.25, -1.25])
 
 
-def _combine(coefficients: Sequence[float], parts: Sequence[jax.Array | None]):
-    """sum_i c_i part_i, without the multiplications by 0 and 1; None stands for zeros."""
+def _combine(coefficients: Sequence[float], parts: Sequence[jax.Array | None]) -> jax.Array | None:
+    """The sum of c_i part_i, without the multiplications by 0 and 1; None stands for zeros."""
     total = None
     for c, part in zip(coefficients, parts, strict=True):
         if c == 0 or part is None:
@@ -76,10 +87,13 @@ def _combine(coefficients: Sequence[float], parts: Sequence[jax.Array | None]):
 def _combine_both(
     matrix: np.ndarray, grid: Sequence[Sequence[jax.Array | None]]
 ) -> list[jax.Array]:
-    """matrix @ grid @ matrix.T for a square grid of arrays, row by row in one list."""
+    """The product matrix @ grid @ matrix.T for a square grid of arrays, row by row in one list."""
     n = len(grid)
     columns = [[_combine(row, [grid[a][b] for a in range(n)]) for b in range(n)] for row in matrix]
-    return [_combine(row, column) for column in columns for row in matrix]
+    products = [_combine(row, column) for column in columns for row in matrix]
+    # A map of one pixel has windows of zeros alone, and so products that are zero.
+    part = next(part for row in grid for part in row if part is not None)
+    return [jnp.zeros_like(part) if y is None else y for y in products]
 
 
 def _tiles(g: Geometry, algorithm: Algorithm) -> tuple[int, int]:
@@ -88,7 +102,7 @@ def _tiles(g: Geometry, algorithm: Algorithm) -> tuple[int, int]:
 
 
 def _windows(x: jax.Array, g: Geometry, algorithm: Algorithm) -> list[list[jax.Array | None]]:
-    """window x window arrays f[n,tiles,tiles,I]: the inputs of every tile, one per position."""
+    """The inputs of every tile, one array f[n,tiles,tiles,I] per position of the window."""
     m, window, tiles = algorithm.tile, algorithm.window, _tiles(g, algorithm)
     if tiles == (1, 1):
         start = [-g.padding[a][0] for a in range(2)]
@@ -110,7 +124,7 @@ def _windows(x: jax.Array, g: Geometry, algorithm: Algorithm) -> list[list[jax.A
 def _transformed_kernel(
     w: jax.Array, algorithm: Algorithm, is_turned: bool, x: jax.Array
 ) -> jax.Array:
-    """f32[p*p,I,O], of the mirrored taps if `is_turned`; made no earlier than x."""
+    """The kernel f32[p*p,I,O], with mirrored taps if `is_turned`; made no earlier than x."""
     taps = algorithm.G[:, ::-1] if is_turned else algorithm.G
     both = copy_after(jnp.asarray(np.kron(taps, taps), jnp.float32), x)
     flat = w.astype(jnp.float32).reshape(9, -1)
@@ -123,11 +137,11 @@ def _image_cost(channels: int, g: Geometry, algorithm: Algorithm) -> tuple[int, 
 
 
 def enough_rows(channels: int, out: int, algorithm: Algorithm) -> int:
-    """Tiles that the products should have (figures of one 2-core AMD EPYC).
+    """The number of tiles that the products should have (figures of one 2-core AMD EPYC).
 
-    XLA:CPU computes products of fewer rows on one core: of fewer than 1536 rows of 64 channels, 768
-    of 128. F(2x2) gains more by both cores than it loses by arrays beyond the cache; F(4x4), with
-    twice as many arrays, only where a row has many channels.
+    XLA:CPU computes products of fewer rows on one core; the limit is 1536 rows of 64 channels and
+    768 of 128. F(2x2) gains more by both cores than it loses by arrays beyond the cache. F(4x4),
+    with twice as many arrays, does so only where a row has many channels.
     """
     if algorithm is F2:
         return min(max(1536 * 64 // min(channels, out), 384), 4096)
@@ -153,12 +167,13 @@ def _forward(
             lax.dot_general(v.reshape(-1, channels), u, contract).reshape(-1, *tiles, out)
             for v, u in zip(inputs, kernel, strict=True)
         ]
-        # Columns by a broadcast over the position in the tile, so that every array is written in
-        # order.
+        # Columns come by a broadcast over the position in the tile, so that every array is written
+        # in order.
         rows = []
         for row in algorithm.A:
             parts = [_combine(row, products[b::points]) for b in range(points)]
-            y = sum_terms(column[b] * part[:, :, :, None] for b, part in enumerate(parts))
+            terms = zip(column, parts, strict=True)
+            y = sum_terms(c * part[:, :, :, None] for c, part in terms if part is not None)
             rows.append(y.reshape(-1, tiles[0], m * tiles[1], out).astype(x.dtype))
         return rows
 
@@ -173,7 +188,7 @@ def _input_gradient(dy: jax.Array, w: jax.Array, g: Geometry, algorithm: Algorit
 
 
 def _weight_gradient(x: jax.Array, dy: jax.Array, g: Geometry, algorithm: Algorithm) -> jax.Array:
-    """dU_p = V_p^T (A dY A^T)_p, dw = G^T dU G: the transpose of the forward, without its sums."""
+    """The transpose of the forward without its sums: dU_p = V_p^T (A dY A^T)_p, dw = G^T dU G."""
     channels, out = x.shape[-1], dy.shape[-1]
     m, tiles = algorithm.tile, _tiles(g, algorithm)
     surplus = [(0, m * tiles[a] - g.out_size[a]) for a in range(2)]

@@ -1,9 +1,9 @@
 """The embedded dataset, written as the public sets are released: folders, names, spreadsheets.
 
-For trying the whole way from a raw release to results without any licence, and for testing the
+It serves to try the whole way from a raw release to results without any licence, and to test the
 readers. The oddities of each release are written too: text above the header, a "/" for a missing
-apex, missing frame files, clips of six frames, commas of the wrong kind. What a correct reader
-makes of all that is in `Layout.expected`.
+apex, missing frame files, clips of six frames, commas of the wrong kind. `Layout.expected` is the
+answer of a correct reader.
 
     layout = write_layout("casme2", Path("somewhere"))
     reading = get_source("casme2").read(layout.root)      # equals layout.expected

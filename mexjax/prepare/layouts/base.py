@@ -1,4 +1,4 @@
-"""What all layouts share: drawing frames into folders, spreadsheets, the table of the truth."""
+"""The parts that layouts share: they draw frames, write spreadsheets and keep the truth."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Layout:
     Attributes:
       root: folder to give to a reader.
       spreadsheet: its annotations.
-      expected: what a correct reader finds, one row a clip in the order of the spreadsheet, with
+      expected: answer of a correct reader, one row a clip in the order of the spreadsheet, with
         the columns `EXPECTED_COLUMNS` of the manifest.
       landmarks: csv of the true landmarks of every annotated frame: clip (subject/clip as in
-        `expected`), frame, x0, y0, ..., x67, y67 in px of the frame file; None when not asked for.
-        No release has it.
+        `expected`), frame, x0, y0, ..., x67, y67 in px of the frame file; None when it was not
+        asked for. No release has it.
     """
 
     root: Path
@@ -45,7 +45,7 @@ class Layout:
 
 
 class Release:
-    """A release being written: frames, rows of the truth, spreadsheets."""
+    """A release that is written step by step: frames, rows of the truth, spreadsheets."""
 
     def __init__(
         self, dataset: str, root: Path, plan: Plan, takes: Sequence[Take], *, has_landmarks: bool
@@ -73,7 +73,8 @@ class Release:
           take: the clip.
           folder: relative to the root, posix.
           name: file name of a frame number; its ending is the format.
-          before, after: more frames, which belong to the recording but not to the clip.
+          before: frames before the clip, which belong to the recording only.
+          after: frames after the clip, which belong to the recording only.
         """
         place = self.root / folder
         place.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ class Release:
         frames = render_clip(self._plan, take.index, [n - take.first for n in numbers])
         for number, frame in zip(numbers, frames, strict=True):
             path = place / name(number)
-            # Encoded here: OpenCV's own writer cannot make non-ASCII names on some systems.
+            # OpenCV's own writer cannot make non-ASCII names on some systems.
             path.write_bytes(_encode(frame, path.suffix))
 
     def add(
@@ -96,15 +97,15 @@ class Release:
         coded: Coded | None,
         emotion: str | None = None,
     ) -> None:
-        """Note what a correct reader makes of a clip.
+        """Note the answer of a correct reader for a clip.
 
         Args:
           take: the clip, with the numbers of the release.
           subject: id within the dataset.
           clip: id within the subject.
-          folder: of its frames, relative to the root, posix.
+          folder: folder of its frames, relative to the root, posix.
           coded: action units; None where the release has none.
-          emotion: canonical word; the take's when None.
+          emotion: canonical word; None: that of the take.
         """
         coded = coded or Coded("", ())
         subject_id = f"{self.dataset}/{subject}"
@@ -129,8 +130,8 @@ class Release:
         if self._landmarks is None:
             return
         numbers = list(range(take.onset, take.offset + 1))
-        found = truth(self._plan, take.index, [n - take.first for n in numbers]).landmarks
-        for number, points in zip(numbers, found, strict=True):
+        landmarks = truth(self._plan, take.index, [n - take.first for n in numbers]).landmarks
+        for number, points in zip(numbers, landmarks, strict=True):
             values = [f"{value:.3f}" for value in points.ravel()]
             self._landmarks.append([f"{subject_id}/{clip}", number, *values])
 
@@ -150,7 +151,7 @@ class Release:
 def save_workbook(path: Path, sheets: Mapping[str, Sequence[Sequence[object]]]) -> None:
     """Write sheets of rows of cells as .xlsx; None is an empty cell."""
     book = openpyxl.Workbook()
-    book.remove(book.active)
+    book.remove(book.worksheets[0])
     for title, rows in sheets.items():
         sheet = book.create_sheet(title)
         for row in rows:
@@ -161,7 +162,7 @@ def save_workbook(path: Path, sheets: Mapping[str, Sequence[Sequence[object]]]) 
 
 
 def _encode(frame: np.ndarray, suffix: str) -> bytes:
-    """The file of u8[H, W, C], RGB or gray."""
+    """Make the image file of u8[H, W, C], RGB or gray."""
     image = np.ascontiguousarray(frame[..., ::-1])  # one channel stays as it is
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix == ".jpg" else []
     return cv2.imencode(suffix, image, options)[1].tobytes()

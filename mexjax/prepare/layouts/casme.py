@@ -1,7 +1,7 @@
 """CASME, CASME II and CAS(ME)2.
 
-Columns and folders as read in the public MEB code (Varanka et al., 2023) and, for CAS(ME)2, in
-public spotting code (SOFTNet, MDMD).
+Columns and folders are those that the public MEB code reads (Varanka et al., 2023) and, for
+CAS(ME)2, those of public spotting code (SOFTNet, MDMD).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _CASME_STYLES = (notation.sided, notation.with_unsure, notation.number, notation
 _CASME2_STYLES = (notation.right_last, notation.number, notation.spaced, notation.sided)
 _SQUARE_STYLES = (notation.plain, notation.number, notation.sided)
 
-# The stimuli of CAS(ME)2: code and name in folders, and the name in clips.
+# A stimulus of CAS(ME)2 has a code, a name in clips and a name in folders.
 _STIMULI = (
     ("0101", "disgust1", "disgustingteeth"),
     ("0102", "disgust2", "eatingworms"),
@@ -30,16 +30,16 @@ _SQUARE_FOLDERS = (15, 16, *range(19, 28), *range(29, 39), 40)
 
 
 def write_casme(release: Release) -> Layout:
-    """CASME: two columns without a name; numbers padded with zeros in the second half only."""
+    """Write CASME: two columns have no name; zeros pad the numbers of the second half only."""
     rows: list[list[object]] = [
         [
             *("Subject", "Filename", None, "OnsetF", "ApexF1", "ApexF2", "OffsetF", None),
             *("Onset", "Total", "AU", "Emotion"),
         ]
     ]
-    for i, take in enumerate(release.takes):
-        # From below 10 to above 99 within a clip: text order is not number order.
-        take = take.starting(int(release.rng.integers(4, 9)) if i % 2 else 90)
+    for i, original in enumerate(release.takes):
+        # Numbers go from below 10 or 100 to above: text order is not number order.
+        take = original.starting(int(release.rng.integers(4, 9)) if i % 2 else 90)
         subject, clip = take.subject + 1, f"EP{take.number // 2 + 1:02d}_{take.number % 2 + 1}"
         folder = f"CASME_raw_selected/sub{subject:02d}/{clip}"
         width = 1 if i < len(release.takes) // 2 else 3
@@ -68,16 +68,16 @@ def write_casme(release: Release) -> Layout:
 
 
 def write_casme2(release: Release) -> Layout:
-    """CASME II: two columns without a name, "/" for a missing apex, stray files of Windows."""
+    """Write CASME II: columns without a name, "/" for a missing apex, stray files of Windows."""
     rows: list[list[object]] = [
         [
             *("Subject", "Filename", None, "OnsetFrame", "ApexFrame", "OffsetFrame", None),
             *("Action Units", "Estimated Emotion"),
         ]
     ]
-    for i, take in enumerate(release.takes):
-        # Across a power of ten again, because these names are never padded.
-        take = take.starting(int(release.rng.integers(40, 99)))
+    for i, original in enumerate(release.takes):
+        # Numbers cross a power of ten again, because these names are never padded.
+        take = original.starting(int(release.rng.integers(40, 99)))
         subject, clip = take.subject + 1, f"EP{take.number // 2 + 2:02d}_{take.number % 2 + 1:02d}f"
         folder = f"CASME2_RAW_selected/sub{subject:02d}/{clip}"
         release.draw(take, folder, lambda n: f"img{n}.jpg")
@@ -97,21 +97,21 @@ def write_casme2(release: Release) -> Layout:
 
 
 def write_casme_sq(release: Release) -> Layout:
-    """CAS(ME)2: long videos, no header, macro-expressions in between, names in two more sheets.
+    """Write CAS(ME)2: long videos, no header, macro-expressions, names in two more sheets.
 
     The names of the frame files differ between copies of the release, here between videos.
     """
     rows: list[list[object]] = []
     last: dict[int, int] = {}
-    for i, take in enumerate(release.takes):
-        video, nth = divmod(take.number, 2)
-        if take.subject >= len(_SQUARE_FOLDERS) or video >= len(_STIMULI):
+    for i, original in enumerate(release.takes):
+        video, nth = divmod(original.number, 2)
+        if original.subject >= len(_SQUARE_FOLDERS) or video >= len(_STIMULI):
             raise ConfigError(
                 f"CAS(ME)2 has {len(_SQUARE_FOLDERS)} subjects and {len(_STIMULI)} videos of each;"
                 " write fewer subjects, or fewer clips a subject."
             )
-        start = 60 if nth == 0 else last[take.subject] + 12
-        take = take.starting(start)
+        start = 60 if nth == 0 else last[original.subject] + 12
+        take = original.starting(start)
         last[take.subject] = take.offset
         code, stimulus, words = _STIMULI[video]
         number = _SQUARE_FOLDERS[take.subject]

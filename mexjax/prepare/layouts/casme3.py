@@ -1,4 +1,7 @@
-"""CAS(ME)3, parts A and C (columns and folders: public annotation files, MEB code)."""
+"""CAS(ME)3, parts A and C.
+
+Columns and folders are those of public annotation files and of the public MEB code.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from mexjax.prepare.layouts import notation
 from mexjax.prepare.layouts.base import Layout, Release
 
 _LETTERS = "abcdefghijklm"
-# A slip of the release's sheet that readers know: this video's onset is a thousand too large.
+# Readers know this slip of the release's sheet: the video's onset is a thousand too large.
 _SLIP_SUBJECT, _SLIP_LETTER, _SLIP_ONSET, _RIGHT_ONSET = "spNO.216", "d", 3647, 2647
 _A_WORDS = {"happiness": "happy", "sadness": "sad"}
 _A_STYLES = (notation.right_last, notation.with_lips, notation.number, notation.sided)
@@ -15,7 +18,7 @@ _C_STYLES = (notation.comma_number, notation.wide_comma, notation.commas, notati
 
 
 def write_casme3a(release: Release) -> Layout:
-    """Part A: several expressions in one video, which is called by a letter.
+    """Write part A: one video has several expressions, and a letter for a name.
 
     The clips of a video are told apart by a number from 2 on, as in MEB: a, a2, b. One video is
     in the sheet with an upper-case letter, one with an onset that is a slip of the keyboard.
@@ -25,24 +28,24 @@ def write_casme3a(release: Release) -> Layout:
         ["Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class", "emotion"]
     ]
     last: dict[int, int] = {}
-    for i, take in enumerate(release.takes):
-        video, nth = divmod(take.number, 2)
-        is_slip = take.subject == release.takes[-1].subject
-        subject = _SLIP_SUBJECT if is_slip else f"spNO.{take.subject + 1}"
+    for i, original in enumerate(release.takes):
+        video, nth = divmod(original.number, 2)
+        is_slip = original.subject == release.takes[-1].subject
+        subject = _SLIP_SUBJECT if is_slip else f"spNO.{original.subject + 1}"
         letters = _LETTERS[_LETTERS.index(_SLIP_LETTER) :] if is_slip else _LETTERS
         if video >= len(letters):
             raise ConfigError(
                 f"Part A of CAS(ME)3 has at most {len(letters)} videos a subject; write more"
                 " subjects, or fewer clips."
             )
-        is_slip = is_slip and take.number == 0
-        # The numbers of the first frames start at 0 in this release.
-        start = int(release.rng.integers(0, 9)) if nth == 0 else last[take.subject] + 9
-        take = take.starting(_RIGHT_ONSET if is_slip else start)
+        is_slip = is_slip and original.number == 0
+        # The first frame may have the number 0 in this release.
+        start = int(release.rng.integers(0, 9)) if nth == 0 else last[original.subject] + 9
+        take = original.starting(_RIGHT_ONSET if is_slip else start)
         last[take.subject] = take.offset
         letter = letters[video]
         clip = letter if nth == 0 else f"{letter}{nth + 1}"
-        written = letter.upper() if i == _first_of_last_video(release) else letter
+        name = letter.upper() if i == _first_of_last_video(release) else letter
         folder = f"ME_A/{subject}/{letter}/color"
         release.draw(take, folder, "{}.jpg".format, after=3)
         depth = release.root / f"ME_A/{subject}/{letter}/depth"
@@ -54,7 +57,7 @@ def write_casme3a(release: Release) -> Layout:
             word = "Others"
         rows.append(
             [
-                *(subject, written, _SLIP_ONSET if is_slip else take.onset),
+                *(subject, name, _SLIP_ONSET if is_slip else take.onset),
                 *(take.apex, take.offset),
                 *(coded.cell, notation.objective_class(take.aus), word),
             ]
@@ -66,17 +69,17 @@ def write_casme3a(release: Release) -> Layout:
 
 
 def _first_of_last_video(release: Release) -> int:
-    """The row whose video has only one clip, or the last row."""
+    """Return the row whose video has only one clip, or the last row."""
     ids = [(take.subject, take.number // 2) for take in release.takes]
     alone = [i for i, name in enumerate(ids) if ids.count(name) == 1]
     return alone[-1] if alone else len(ids) - 1
 
 
 def write_casme3c(release: Release) -> Layout:
-    """Part C (mock crime): no apex; commas of both kinds, one too many; numbers as AU cells."""
+    """Write part C (mock crime): no apex, commas of both kinds, numbers as AU cells."""
     rows: list[list[object]] = [["sub", "count", "onset", "offset", "au", "emotion"]]
-    for i, take in enumerate(release.takes):
-        take = take.starting(int(release.rng.integers(200, 4000)))
+    for i, original in enumerate(release.takes):
+        take = original.starting(int(release.rng.integers(200, 4000)))
         subject, clip = f"{take.subject + 1:02d}", str(take.number + 1)
         folder = f"ME_C/{subject}/{clip}/color"
         release.draw(take, folder, "{}.jpg".format)

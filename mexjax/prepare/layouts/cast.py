@@ -1,12 +1,13 @@
-"""Which synthetic clips play the parts: few, of every class, some of them awkward on purpose."""
+"""The synthetic clips that play the parts: few, of every class, some awkward on purpose."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from mexjax.data.synthetic import TABLES, Plan, flavour, make_plan
 
-NUM_SHORT_FRAMES = 6  # below the 8 frames that many models sample
+NUM_SHORT_FRAMES = 6  # many models sample 8 frames or more
 _VALENCES = ("positive", "negative", "surprise", "others")
 
 
@@ -19,9 +20,10 @@ class Take:
       subject: index of the subject, from 0.
       number: which of the subject's clips, from 0.
       first: number of the plan's frame 0 (the true onset) in the release.
-      onset, apex, offset: as annotated, in the release's numbers; the apex is the midpoint,
-        rounded down, where `has_apex` is false.
-      has_apex: whether the sheet tells it.
+      onset: annotated first frame, in the release's numbers.
+      apex: annotated apex, or the midpoint, rounded down, where `has_apex` is false.
+      offset: annotated last frame.
+      has_apex: whether the sheet tells the apex.
       emotion: word of the emotion table.
       aus: action units shown, ascending.
       held: a unit shown all the time, or None.
@@ -57,12 +59,12 @@ class Take:
 def make_cast(
     layout: str, *, num_clips: int, num_subjects: int, resolution_px: int, seed: int
 ) -> Plan:
-    """A small plan with the speed, colour and classes of the set, every class as often as can be.
+    """Make a small plan with the speed, colour and classes of the set.
 
-    CAS(ME)2 and part C of CAS(ME)3 have no flavour: they are drawn like part A, with words for
-    valence as classes.
+    Its classes are about equally frequent. CAS(ME)2 and part C of CAS(ME)3 have no flavour: they
+    are drawn like part A, with words for valence as classes.
     """
-    changes: dict[str, object] = {
+    changes: dict[str, Any] = {
         "au_counts": (),
         "num_without_au": 0,
         "num_missing_apexes": 0,
@@ -71,7 +73,7 @@ def make_cast(
         "resolution_px": resolution_px,
     }
     if layout in ("casme_sq", "casme3c"):
-        # Another seed than part A's: equal seeds would give equal subjects.
+        # The seed differs from part A's, because equal seeds would give equal subjects.
         name, table, shift = "casme3a", "fourd", 500_009 + (layout == "casme3c")
         used = [k for k, word in enumerate(TABLES[table].names) if word in _VALENCES]
     else:
@@ -86,13 +88,13 @@ def make_cast(
 
 
 def make_takes(plan: Plan, *, has_apexes: bool, can_lack_apex: bool) -> list[Take]:
-    """The clips of a plan, with the first and the last made awkward.
+    """Make the takes of a plan; the first and the last are awkward.
 
     The first lacks the file of one frame that is no key frame; the second lacks its apex in the
     sheet; the last is annotated as `NUM_SHORT_FRAMES` frames around the apex.
 
     Args:
-      plan: from `make_cast`.
+      plan: plan from `make_cast`.
       has_apexes: whether the release annotates apexes.
       can_lack_apex: whether it leaves some out.
     """

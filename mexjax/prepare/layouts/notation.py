@@ -1,4 +1,4 @@
-"""How coders write action units down, each way with what it means."""
+"""The ways in which coders write action units down, each with its meaning."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Coded:
     """A cell of a spreadsheet and its meaning.
 
     Attributes:
-      cell: what is written: text, or a number where a single unit stands alone.
-      present: units that it says are shown, ascending.
+      cell: content: text, or a number where a single unit stands alone.
+      present: units that move according to it, ascending.
       unsure: units marked "?".
     """
 
@@ -25,99 +25,99 @@ class Coded:
 
 
 def plain(aus: Aus) -> Coded:
-    """`4+7`."""
+    """Write `4+7`."""
     return Coded("+".join(map(str, aus)), tuple(aus))
 
 
 def spaced(aus: Aus) -> Coded:
-    """`4 + 7`."""
+    """Write `4 + 7`."""
     return Coded(" + ".join(map(str, aus)), tuple(aus))
 
 
 def sided(aus: Aus) -> Coded:
-    """`L4+7`: on the left; the last of several without a side."""
+    """Write `L4+7`: the first unit is on the left, the others have no side."""
     first, *rest = aus
     return Coded("+".join([f"L{first}", *map(str, rest)]), tuple(aus))
 
 
 def right_last(aus: Aus) -> Coded:
-    """`4+R7`."""
+    """Write `4+R7`."""
     *rest, last = aus
     return Coded("+".join([*map(str, rest), f"R{last}"]), tuple(aus))
 
 
 def with_lips(aus: Aus) -> Coded:
-    """`T28+4`: a unit of the upper lip that is not among the usual twelve."""
+    """Write `T28+4`: a unit of the upper lip is not among the usual twelve."""
     return Coded("+".join(["T28", *map(str, aus)]), tuple(sorted((*aus, 28))))
 
 
 def with_unsure(aus: Aus) -> Coded:
-    """`4+13?`: the coder doubts one."""
+    """Write `4+13?`: the coder doubts one unit."""
     return Coded("+".join([*map(str, aus), "13?"]), tuple(aus), (13,))
 
 
 def with_blink(aus: Aus) -> Coded:
-    """`4+45`: a blink noted among the units."""
+    """Write `4+45`: a blink stands among the units."""
     return Coded("+".join([*map(str, aus), "45"]), tuple(sorted((*aus, 45))))
 
 
 def graded(aus: Aus) -> Coded:
-    """`R4A+7B`: side before, intensity after the number."""
+    """Write `R4A+7B`: the side stands before the number, the intensity after it."""
     first, *rest = aus
     return Coded("+".join([f"R{first}A", *(f"{au}B" for au in rest)]), tuple(aus))
 
 
 def either(aus: Aus) -> Coded:
-    """`12 or 15`: the coder could not decide, so no unit is known to be shown."""
+    """Write `12 or 15`: the coder could not decide, so no unit is known to move."""
     first, *rest = aus
     other = next(au for au in (*rest, 15, 12) if au != first)
     return Coded(f"{first} or {other}", ())
 
 
 def number(aus: Aus) -> Coded:
-    """`4` as a number, as spreadsheets keep a cell with a single unit; several as `plain`."""
+    """Write one unit as a number, as spreadsheets keep it, and several as `plain` does."""
     return Coded(aus[0], tuple(aus)) if len(aus) == 1 else plain(aus)
 
 
 def comma_number(aus: Aus) -> Coded:
-    """`4` as a number; several as `4,7`."""
+    """Write one unit as a number, and several as `4,7`."""
     return Coded(aus[0] if len(aus) == 1 else ",".join(map(str, aus)), tuple(aus))
 
 
 def commas(aus: Aus) -> Coded:
-    """`4,L24,`: commas, one too many."""
+    """Write `4,L24,`: there is a comma too many."""
     return Coded(",".join([*map(str, aus), "L24", ""]), tuple(sorted((*aus, 24))))
 
 
 def wide_comma(aus: Aus) -> Coded:
-    """`4，11`: the full-width comma of an East Asian keyboard."""
+    """Write `4，11` with the full-width comma of an East Asian keyboard."""
     return Coded("，".join([*map(str, aus), "11"]), tuple(sorted((*aus, 11))))
 
 
 def comma_unsure(aus: Aus) -> Coded:
-    """`4,13?`."""
+    """Write `4,13?`."""
     return Coded(",".join([*map(str, aus), "13?"]), tuple(aus), (13,))
 
 
 def held(aus: Aus, static: int) -> Coded:
-    """`AU4(k)+L7`: 4 is there all the time, so it is not counted."""
+    """Write `AU4(k)+L7`: unit 4 is there all the time, so it does not count."""
     return Coded("+".join([f"AU{static}(k)", *(f"L{au}" for au in aus)]), tuple(aus))
 
 
 def held_between(aus: Aus, static: int) -> Coded:
-    """`AUR2+12(k)+45`: prefix, then side; a static unit in the middle; a blink."""
+    """Write `AUR2+12(k)+45`: the side follows the prefix; a static unit and a blink come last."""
     first, *rest = aus
     tokens = [f"AUR{first}", f"{static}(k)", *map(str, rest), "45"]
     return Coded("+".join(tokens), tuple(sorted((*aus, 45))))
 
 
 def prefixed(aus: Aus) -> Coded:
-    """`AU4+AU7`."""
+    """Write `AU4+AU7`."""
     return Coded("+".join(f"AU{au}" for au in aus), tuple(aus))
 
 
 def objective_class(aus: Aus) -> str:
-    """A Roman number I to VII, as the objective classes of SAMM and CAS(ME)3 are written.
+    """Give a Roman number I to VII, as the objective classes of SAMM and CAS(ME)3 have.
 
     Those are defined on sets of action units (Davison et al., 2018); no reader uses them, so
     any of the seven will do.

@@ -1,4 +1,7 @@
-"""4DME, MMEW and SMIC-HS (columns and folders as read in public code; SMIC's table is MEB's)."""
+"""4DME, MMEW and SMIC-HS.
+
+Columns and folders are those that public code reads; the table of SMIC is that of MEB.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _MMEW_NUMBERS = {"happiness": 1, "surprise": 2, "anger": 3, "disgust": 4, "fear"
 
 
 def write_fourd(release: Release) -> Layout:
-    """4DME: static units "(k)", compound emotions, one column a unit in which they count.
+    """Write 4DME: static units "(k)", compound emotions, and a column for each unit.
 
     A second workbook of a similar name holds what subjects said they felt.
     """
@@ -27,8 +30,8 @@ def write_fourd(release: Release) -> Layout:
     ]
     extras: list[list[object]] = [["sub_ID", "fold_name", "self-report emotion", "video emotion"]]
     num_held = 0
-    for i, take in enumerate(release.takes):
-        take = take.starting(int(release.rng.integers(1, 120)))
+    for i, original in enumerate(release.takes):
+        take = original.starting(int(release.rng.integers(1, 120)))
         subject = f"S{take.subject + 1:02d}"
         clip = f"{subject}_1st_{take.number + 1:03d}_01_1"
         folder = f"gray_micro/{subject}/{clip}"
@@ -55,7 +58,7 @@ def write_fourd(release: Release) -> Layout:
 
 
 def write_mmew(release: Release) -> Layout:
-    """MMEW: frames from 1 in a folder a emotion; that of "others" is called repression.
+    """Write MMEW: frames count from 1; each emotion has a folder, "others" in repression.
 
     Copies differ in that folder's name; the sheet says "others" in all.
     """
@@ -66,8 +69,8 @@ def write_mmew(release: Release) -> Layout:
         ]
     ]
     per_kind: dict[tuple[int, str], int] = {}
-    for i, take in enumerate(release.takes):
-        take = take.starting(1)
+    for i, original in enumerate(release.takes):
+        take = original.starting(1)
         kind = (take.subject, take.emotion)
         per_kind[kind] = per_kind.get(kind, 0) + 1
         number = _MMEW_NUMBERS.get(take.emotion, 7)
@@ -87,11 +90,11 @@ def write_mmew(release: Release) -> Layout:
 
 
 def write_smic(release: Release) -> Layout:
-    """SMIC-HS: no apex, no action units, bitmaps; the table starts with a column of row numbers."""
+    """Write SMIC-HS: no apex, no action units, bitmaps; row numbers are the first column."""
     rows: list[list[object]] = [[None, "subject", "material", "emotion", "onset", "offset"]]
     per_kind: dict[tuple[int, str], int] = {}
-    for i, take in enumerate(release.takes):
-        take = take.starting(int(release.rng.integers(90, 30_000)))
+    for i, original in enumerate(release.takes):
+        take = original.starting(int(release.rng.integers(90, 30_000)))
         kind = (take.subject, take.emotion)
         per_kind[kind] = per_kind.get(kind, 0) + 1
         subject = f"s{take.subject + 1}"

@@ -1,4 +1,4 @@
-"""SAMM (columns, folders and oddities as read in public code: MEB, GA-ME)."""
+"""SAMM, with the columns, folders and oddities that public code reads (MEB, GA-ME)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mexjax.prepare.layouts import notation
 from mexjax.prepare.layouts.base import Layout, Release
 
 _STYLES = (notation.graded, notation.spaced, notation.number, notation.plain)
-# Rows with an "or" among the units, and with an apex that lies after the offset.
+# One row has an "or" among the units, one an apex that lies after the offset.
 _UNDECIDED, _MISPLACED = 2, 3
 _NO_SUCH_SUBJECT = (8, 27, 29)
 _SUBJECTS = tuple(f"{n:03d}" for n in range(6, 38) if n not in _NO_SUCH_SUBJECT)
@@ -32,7 +32,7 @@ _TEXT = (
 
 
 def write_samm(release: Release) -> Layout:
-    """SAMM: text above the header, "or" among action units, capital letters.
+    """Write SAMM: text above the header, "or" among action units, capital letters.
 
     One apex is empty and one lies after its offset, as in the release; a reader must put the
     midpoint there.
@@ -48,9 +48,9 @@ def write_samm(release: Release) -> Layout:
         ]
     )
     num_others = 0
-    for i, take in enumerate(release.takes):
-        # Five digits, through a change in their number of leading zeros.
-        take = take.starting(9_990 if i == 0 else int(release.rng.integers(90, 9_000)))
+    for i, original in enumerate(release.takes):
+        # Numbers have five digits; the first clip passes a change in their leading zeros.
+        take = original.starting(9_990 if i == 0 else int(release.rng.integers(90, 9_000)))
         subject = _SUBJECTS[take.subject]
         clip = f"{subject}_{take.number // 3 + 1}_{take.number % 3 + 1}"
         folder = f"SAMM/{subject}/{clip}"

@@ -1,4 +1,4 @@
-"""The one entrance: a name of a layout in, a folder as of that release out."""
+"""The one entrance: it takes the name of a layout and writes a folder as that release has it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_layout(
     """Write synthetic clips as a release of a public set (8 clips: one to three seconds).
 
     The first clip lacks the file of one frame, the second its apex in CASME II and SAMM, the last
-    is six frames long; what else is odd is told by each layout's function.
+    is six frames long; each layout's function tells its other oddities.
 
     Args:
       layout: a key of `LAYOUTS`.
@@ -55,9 +55,9 @@ def write_layout(
       num_clips: micro-expressions, at least `MIN_CLIPS`.
       num_subjects: at most `num_clips`, and not more than the release has.
       resolution_px: side of the square frames; the face fills them.
-      seed: another seed, other faces and timings; the oddities stay where they are.
-
-      has_landmarks: also write `landmarks.csv`, the true landmarks of every annotated frame.
+      seed: it decides faces and timings; the oddities stay where they are.
+      has_landmarks: whether to write `landmarks.csv` too, the true landmarks of every annotated
+        frame.
 
     Raises:
       ConfigError: an unknown layout, or numbers that it cannot hold.

@@ -1,7 +1,7 @@
-"""Readers of the public datasets, as they are released, and of a user's own clips.
+r"""Readers of the public datasets, as they are released, and of a user's own clips.
 
 reading = get_source("casme2").read(Path("CASME2"))
-print("\\n".join(reading.problems))
+print("\n".join(reading.problems))
 files = get_source("casme2").frames(Path("CASME2"), reading.table.iloc[0])
 """
 
@@ -29,7 +29,7 @@ SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
 
 
 def get_source(name: str) -> Source:
-    """The reader of a dataset.
+    """Return the reader of a dataset.
 
     Raises:
       DataError: an unknown name; the message lists the known ones.

@@ -1,4 +1,4 @@
-"""What every reader of a dataset gives: a table of clips, the problems it met, and frame files."""
+"""The interface of all readers: they give a table of clips, problems, and frame files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Frame:
     """One frame of a clip.
 
     Attributes:
-      number: as in the release (the last run of digits in the file's name); for a video the index
-        of the frame in it, from 0.
+      number: its number in the release (the last run of digits in the file's name); for a video
+        the index of the frame in it, from 0.
       path: the image file, or the video file.
     """
 
@@ -26,12 +26,12 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What a reader found.
+    """The answer of a reader.
 
     Attributes:
       table: one row a clip in the order of the spreadsheet, with the columns `BASE` and `READING`
         of `mexjax.data.manifest`.
-      problems: one line each: what is missing, was corrected or could not be read.
+      problems: one line for everything that is missing, was corrected or could not be read.
     """
 
     table: pd.DataFrame
@@ -47,9 +47,20 @@ class Source(Protocol):
       fps: frames per second of the cameras; nan where each clip says its own.
     """
 
-    name: str
-    title: str
-    fps: float
+    @property
+    def name(self) -> str:
+        """Name in the tables."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """Name as published."""
+        ...
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, or nan."""
+        ...
 
     def read(self, root: Path, *, spreadsheet: Path | None = None) -> Reading:
         """Read the annotations and look for the frames of every clip.
@@ -58,16 +69,16 @@ class Source(Protocol):
 
         Args:
           root: folder of the dataset as it was unpacked.
-          spreadsheet: the annotations; looked for below `root` when None.
+          spreadsheet: the annotations; None: they are looked for below `root`.
 
         Raises:
-          DataError: no such folder, no or several spreadsheets, columns that are missing, or a
-            cell that would lead out of `root`.
+          DataError: the folder does not exist, there is no spreadsheet or more than one, columns
+            are missing, or a cell would lead out of `root`.
         """
         ...
 
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
-        """The frames of a row from onset to offset that exist, by number.
+        """List the frames of a row, from onset to offset, that exist, by number.
 
         Raises:
           DataError: there is none.

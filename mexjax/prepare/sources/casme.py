@@ -1,6 +1,7 @@
 """CASME and CASME II.
 
-Columns, folders and file names: the annotation sheets of the releases and the public MEB code.
+Columns, folders and file names are those of the annotation sheets of the releases and of the public
+MEB code.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from mexjax.prepare.sources.sheets import Form
 
 
 def _by_subject(draft: Draft) -> tuple[Place, ...]:
-    """sub01/EP01_1, with the spellings of the subject that copies have."""
+    """Give sub01/EP01_1, with the spellings of the subject that copies have."""
     number = draft.subject.lstrip("0") or draft.subject
     names = dict.fromkeys((f"sub{draft.subject}", f"sub{number}", draft.subject, number))
     return tuple((name, draft.clip) for name in names)

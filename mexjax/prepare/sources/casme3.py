@@ -1,6 +1,7 @@
 """CAS(ME)3, micro-expressions of parts A and C (Li et al., IEEE TPAMI 45(3), 2023).
 
-Columns: the public annotation sheets. Folders: the release and the public MEB code.
+Columns are those of the public annotation sheets, folders those of the release and of the public
+MEB code.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mexjax.prepare.sources.sheets import Form, Sheet, as_text
 def _name_clips(sheet: Sheet, drafts: list[Draft], problems: list[str]) -> None:
     """Tell the expressions of one video apart: a, a2, a3 in the order of the sheet.
 
-    The rule is MEB's: numbered on while letter and subject stay those of the row before.
+    The rule is MEB's: the number goes on while letter and subject are those of the row before.
     """
     before, count = ("", ""), 1
     for draft in drafts:
@@ -26,9 +27,9 @@ def _name_clips(sheet: Sheet, drafts: list[Draft], problems: list[str]) -> None:
 
 
 def _places_a(draft: Draft) -> tuple[Place, ...]:
-    """Clips copied out (a2/color), the whole video (a/color), or named by their onset.
+    """Give copied clips (a2/color), the whole video (a/color), and a folder named by the onset.
 
-    Colour frames only; the depth maps lie in a folder beside them.
+    These are colour frames only; the depth maps lie in a folder beside them.
     """
     names = list(dict.fromkeys((draft.clip, draft.video)))
     onset = as_text(draft.cells["onset"])

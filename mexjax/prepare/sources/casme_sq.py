@@ -2,7 +2,7 @@
 
 Its workbook has three tables without headers: the annotations; for each subject number its
 folder ("s15"); for each stimulus, as clips are named after it ("anger1"), its code in folder names
-("0401"). Facts: public spotting code for this dataset.
+("0401"). These facts are from public spotting code for this dataset.
 """
 
 from __future__ import annotations
@@ -41,18 +41,20 @@ class CasmeSquared:
     fps = 30.0
 
     def read(self, root: Path, *, spreadsheet: Path | None = None) -> Reading:
-        """As of `Source`."""
+        """Read the release; see `Source.read`."""
         root = check_root(root, TITLE)
         sheet, problems = search.get(root, spreadsheet, _FORM, TITLE, reader=_read_workbook)
-        kinds = sheet.cells["kind"].map(plain)
-        unknown = sheet.cells[~kinds.isin((*_MICRO, *_MACRO))]
-        for number, row in unknown.iterrows():
-            shown = ", ".join(filter(None, map(as_text, row)))[:120]
-            problems.append(f"row {number}: neither micro- nor macro-expression, left out: {shown}")
-        macro = int(kinds.isin(_MACRO).sum())
-        if macro:
-            problems.append(f"{macro} macro-expressions were left out.")
-        micro = Sheet(sheet.path, sheet.cells[kinds.isin(_MICRO)])
+        kinds = [plain(cell) for cell in sheet.cells["kind"]]
+        for (number, row), kind in zip(sheets.numbered(sheet.cells).items(), kinds, strict=True):
+            if kind not in (*_MICRO, *_MACRO):
+                text = ", ".join(filter(None, map(as_text, row.values())))[:120]
+                problems.append(
+                    f"row {number}: neither micro- nor macro-expression, left out: {text}"
+                )
+        num_macro = sum(kind in _MACRO for kind in kinds)
+        if num_macro:
+            problems.append(f"{num_macro} macro-expressions were left out.")
+        micro = Sheet(sheet.path, sheet.cells.loc[[kind in _MICRO for kind in kinds]])
         folders, codes = _naming_rules(sheet.path)
         source = SheetSource(
             name=self.name,
@@ -67,12 +69,12 @@ class CasmeSquared:
         return source.read_sheet(root, micro, problems)
 
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
-        """As of `Source`."""
+        """List the frames of a row; see `Source.frames`."""
         return frames_of(Path(root), row, HOMES)
 
 
 def _places(draft: Draft, codes: Mapping[str, str]) -> tuple[Place, ...]:
-    """s15/15_0101disgustingteeth: the words behind the code are in no table."""
+    """Give s15/15_0101disgustingteeth; the words behind the code are in no table."""
     stimulus = draft.clip.split("_")[0].casefold()
     number = draft.subject.casefold().removeprefix("s")
     code = codes.get(stimulus, "")
@@ -81,17 +83,19 @@ def _places(draft: Draft, codes: Mapping[str, str]) -> tuple[Place, ...]:
 
 
 def _read_workbook(path: Path) -> Sheet:
-    """The table that says of rows whether they are micro- or macro-expressions."""
+    """Read the table that tells micro- from macro-expressions."""
     for rows in sheets.read_rows(path).values():
-        kept = {}
+        cells = {}
         for number, row in enumerate(rows, start=1):
             if any(as_text(cell) for cell in row):
-                kept[number] = [*row, *[None] * len(_COLUMNS)][: len(_COLUMNS)]
-        table = pd.DataFrame(kept.values(), index=list(kept), columns=list(_COLUMNS), dtype=object)
-        kinds = table["kind"].map(plain)
-        if kinds.isin((*_MICRO, *_MACRO)).any():
-            if kinds.iloc[0] not in (*_MICRO, *_MACRO) and not _is_number(table["onset"].iloc[0]):
-                table = table.iloc[1:]  # a copy whose columns somebody named
+                cells[number] = [*row, *[None] * len(_COLUMNS)][: len(_COLUMNS)]
+        table = pd.DataFrame(
+            cells.values(), index=list(cells), columns=list(_COLUMNS), dtype=object
+        )
+        is_known = [plain(cell) in (*_MICRO, *_MACRO) for cell in table["kind"]]
+        if any(is_known):
+            if not is_known[0] and not _is_number(table["onset"].iloc[0]):
+                table = table.iloc[1:]  # somebody named the columns of this copy
             return Sheet(path, table)
     raise DataError(
         f"{path} is not the workbook of {TITLE}: no table in it has micro-expression or"
@@ -101,7 +105,7 @@ def _read_workbook(path: Path) -> Sheet:
 
 
 def _naming_rules(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Subject number -> folder; stimulus as in clip names, lower case -> four-digit code."""
+    """Read subject number -> folder, and stimulus (as in clip names, lower case) -> code."""
     folders: dict[str, str] = {}
     codes: dict[str, str] = {}
     for name, rows in sheets.read_rows(path).items():

@@ -22,7 +22,7 @@ _EMPTY = ("", "/", "-")
 
 @functools.cache
 def _load() -> dict[str, list[dict[str, Any]]]:
-    file = importlib.resources.files(__package__) / "corrections.json"
+    file = importlib.resources.files("mexjax.prepare.sources") / "corrections.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -34,11 +34,11 @@ def correct(dataset: str, drafts: Sequence[Draft], problems: list[str]) -> None:
       drafts: rows of the spreadsheet.
       problems: lines are added for every change, and for every correction that did not fit.
     """
-    known: dict[tuple[str, str], list[Draft]] = {}
+    videos: set[tuple[str, str]] = set()
     rows: dict[tuple[str, str, str], Draft] = {}
     for draft in drafts:
         key = (draft.subject.casefold(), draft.video.casefold())
-        known.setdefault(key, []).append(draft)
+        videos.add(key)
         rows.setdefault((*key, as_text(draft.cells["onset"])), draft)
     entries = _load()
     moved = {
@@ -57,8 +57,8 @@ def correct(dataset: str, drafts: Sequence[Draft], problems: list[str]) -> None:
         if entry["dataset"] != dataset:
             continue
         key = (entry["subject"].casefold(), entry["clip"].casefold())
-        if key not in known:
-            continue  # a part of the dataset, or the tests' small ones
+        if key not in videos:
+            continue  # the release is only a part of the dataset
         draft = find(entry)
         name = f"{entry['subject']}/{entry['clip']} at onset {entry['onset']}"
         column, old, new = entry["column"], entry["old"], entry["new"]
@@ -67,19 +67,19 @@ def correct(dataset: str, drafts: Sequence[Draft], problems: list[str]) -> None:
                 f"{name}: no such row, so its {column} was not corrected from {old} to {new}."
             )
             continue
-        found = as_text(draft.cells[column])
-        if found == str(new):
+        text = as_text(draft.cells[column])
+        if text == str(new):
             continue
-        if found != str(old) and not (str(old) in _EMPTY and found in _EMPTY):
+        if text != str(old) and not (str(old) in _EMPTY and text in _EMPTY):
             problems.append(
-                f"{name} ({draft.row}): {column} is {found!r}, not {old!r}, so it was not"
+                f"{name} ({draft.row}): {column} is {text!r}, not {old!r}, so it was not"
                 f" corrected to {new}."
             )
             continue
         draft.cells[column] = new
-        draft.notes.append(f"{column} corrected from {found or 'nothing'} to {new}")
+        draft.notes.append(f"{column} corrected from {text or 'nothing'} to {new}")
         problems.append(
-            f"{name} ({draft.row}): {column} corrected from {found or 'nothing'} to {new}:"
+            f"{name} ({draft.row}): {column} corrected from {text or 'nothing'} to {new}:"
             f" {entry['why']}."
         )
     for entry in entries["remarks"]:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pandas as pd
 
 from mexjax.prepare.sources.folders import check_part
-from mexjax.prepare.sources.sheets import as_text
+from mexjax.prepare.sources.sheets import as_text, numbered
 
-# One folder below a dataset's home: the names on the way to it; the end of a name may be left
-# open with "*".
+# A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
+# be left open with "*".
 Place = tuple[str, ...]
 FIELDS = ("onset", "apex", "offset", "emotion", "au")
 
@@ -23,10 +23,10 @@ class Draft:
 
     Attributes:
       index: row number as a spreadsheet program counts.
-      subject: as it becomes part of the subject's id.
-      clip: as it becomes the clip's name.
+      subject: text that becomes part of the subject's id.
+      clip: text that becomes the clip's name.
       cells: onset, apex, offset, emotion, au as typed; None where there is no column.
-      video: what the release calls the recording, where a clip is a part of one.
+      video: name of the recording in the release, where a clip is a part of one.
       places: folders that may hold the frames, the likeliest first.
       notes: remarks for the table.
       fps: frames per second where the row says its own.
@@ -43,12 +43,12 @@ class Draft:
 
     @property
     def row(self) -> str:
-        """For messages."""
+        """The row, for messages."""
         return f"row {self.index}"
 
     @property
     def name(self) -> str:
-        """For messages: subject, clip and row."""
+        """Subject, clip and row, for messages."""
         return f"{self.subject}/{self.clip} ({self.row})"
 
 
@@ -59,7 +59,7 @@ def make_drafts(
     subject: Callable[[str], str] = str,
     clip: Callable[[str], str] = str,
 ) -> list[Draft]:
-    """Rows with a subject and a clip; any other row is listed as a problem.
+    """Make a draft of each row with a subject and a clip; any other row becomes a problem.
 
     Args:
       cells: table with the columns subject, clip and any of `FIELDS`.
@@ -71,24 +71,24 @@ def make_drafts(
       DataError: a name that would lead out of the dataset's folder.
     """
     drafts = []
-    for number, row in cells.iterrows():
+    for number, row in numbered(cells).items():
         where = f"row {number}"
         names = [as_text(row["subject"]), as_text(row["clip"])]
         if not all(names):
-            shown = ", ".join(filter(None, map(as_text, row)))
-            problems.append(f"{where}: no subject or no clip name, left out: {shown[:120]}")
+            text = ", ".join(filter(None, map(as_text, row.values())))
+            problems.append(f"{where}: no subject or no clip name, left out: {text[:120]}")
             continue
         for name in names:
             check_part(name, f"Row {number} of the spreadsheet")
-        values = {field: row[field] if field in row else None for field in FIELDS}
-        draft = Draft(int(number), subject(names[0]), clip(names[1]), values)
+        values = {field: row.get(field) for field in FIELDS}
+        draft = Draft(number, subject(names[0]), clip(names[1]), values)
         draft.video = draft.clip
         drafts.append(draft)
     return drafts
 
 
 def padded(width: int) -> Callable[[str], str]:
-    """A speller of subjects that are numbers: "1", "01" and "sub01" become "01" (width 2)."""
+    """Make a speller of subjects that are numbers: "1", "01" and "sub01" become "01" (width 2)."""
 
     def spell(text: str) -> str:
         digits = text.casefold().removeprefix("subject").removeprefix("sub").strip("_- ")
@@ -101,7 +101,7 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
     """Give subjects that differ in case their first spelling; in place.
 
     Otherwise one person, typed in two ways, could be on both sides of a split. Subjects that
-    differ in leading zeros are only said: "1" and "01" may come from two cameras' own lists.
+    differ in leading zeros are only reported: "1" and "01" may come from two cameras' own lists.
     """
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
@@ -110,19 +110,19 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
         if draft.subject != spelling:
             others.setdefault(spelling, []).append(draft.subject)
             draft.subject = spelling
-    for spelling, found in others.items():
+    for spelling, names in others.items():
         problems.append(
-            f"Subjects {', '.join(dict.fromkeys([spelling, *found]))} differ only in case and are"
+            f"Subjects {', '.join(dict.fromkeys([spelling, *names]))} differ only in case and are"
             f" taken for one person, {spelling}; spell two people differently in the table."
         )
     alike: dict[str, list[str]] = {}
     for key, spelling in first.items():
         alike.setdefault(re.sub(r"(?<![0-9])0+(?=[0-9])", "", key), []).append(spelling)
-    for found in alike.values():
-        if len(found) > 1:
+    for names in alike.values():
+        if len(names) > 1:
             problems.append(
-                f"Subjects {', '.join(found)} differ only by leading zeros and are taken for"
-                f" {len(found)} people; if they are one, spell them alike in the table, or splits"
+                f"Subjects {', '.join(names)} differ only by leading zeros and are taken for"
+                f" {len(names)} people; if they are one, spell them alike in the table, or splits"
                 " by subject train and test on the same person."
             )
 

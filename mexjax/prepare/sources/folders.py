@@ -14,7 +14,7 @@ from mexjax.errors import DataError
 from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video
 from mexjax.prepare.sources.base import Frame
 
-MAX_MISCOUNT_FRAMES = 2  # a header may promise so many too much of a whole video
+MAX_MISCOUNT_FRAMES = 2  # the header of a whole video may promise so many frames too many
 MAX_VIDEO_FRAMES = 1_000_000  # more than an hour at 200 fps: not a clip, or a false header
 
 
@@ -27,17 +27,17 @@ class Folders:
         self._counted: set[Path] = set()
 
     def descend(self, folder: Path, parts: Iterable[str]) -> Path | None:
-        """`folder/parts[0]/...` if it exists, in any case of letters, else None.
+        """Return `folder/parts[0]/...` if it exists, in any case of letters, else None.
 
         Each part is compared with the names in the folder, so a part cannot climb out of it. A
         part that ends in "*" stands for the one name that begins so.
         """
         for part in parts:
             exact, by_case = self._list(folder)
-            wanted = part.casefold()
-            name = part if part in exact else by_case.get(wanted)
+            lower = part.casefold()
+            name = part if part in exact else by_case.get(lower)
             if name is None and part.endswith("*"):
-                names = [known for known in by_case if known.startswith(wanted[:-1])]
+                names = [key for key in by_case if key.startswith(lower[:-1])]
                 name = by_case[names[0]] if len(names) == 1 else None
             if name is None:
                 return None
@@ -45,17 +45,17 @@ class Folders:
         return folder
 
     def subfolders(self, folder: Path) -> list[Path]:
-        """Folders in `folder` in natural order, hidden ones left out."""
+        """List the folders in `folder` in natural order, hidden ones left out."""
         names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
         return sorted(filter(Path.is_dir, names), key=natural_key)
 
     def clips(self, folder: Path) -> list[Path]:
-        """Folders and videos in `folder` in natural order."""
+        """List the folders and videos in `folder` in natural order."""
         names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
         return sorted(filter(is_clip, names), key=natural_key)
 
     def frames(self, path: Path, *, is_counted: bool = False) -> list[Frame]:
-        """As `list_frames`; a video once counted stays so."""
+        """List frames as `list_frames` does; a video once counted stays so."""
         is_counted = is_counted and is_video(path)
         if path not in self._frames or (is_counted and path not in self._counted):
             self._frames[path] = list_frames(path, is_counted=is_counted)
@@ -74,26 +74,26 @@ class Folders:
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a path can hold frames: a folder, or a video file."""
+    """Tell whether a path can hold frames: a folder, or a video file."""
     return path.is_dir() or is_video(path)
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path is a video file, by its name."""
+    """Tell by its name whether a path is a video file."""
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
 def natural_key(path: Path) -> tuple[list[Any], str]:
-    """Sorts img2 before img10."""
+    """Make a key that sorts img2 before img10."""
     parts = re.split(r"([0-9]+)", path.name.casefold())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
 def list_frames(path: Path, *, is_counted: bool = False) -> list[Frame]:
-    """All frames of a clip by number: the images in a folder, or the frames of a video.
+    """List all frames of a clip by number: the images in a folder, or the frames of a video.
 
     The number of an image is the last run of digits of its name. Where no image has one, they are
-    numbered from 1 in the order of their names. `is_counted`: as of `count_video_frames`.
+    numbered from 1 in the order of their names. `count_video_frames` explains `is_counted`.
 
     Raises:
       DataError: it cannot be listed or opened, or two images have the same number.
@@ -111,25 +111,25 @@ def list_frames(path: Path, *, is_counted: bool = False) -> list[Frame]:
         for name in names
         if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
     ]
-    found: dict[int, Path] = {}
+    by_number: dict[int, Path] = {}
     for image in sorted(images, key=natural_key):
         digits = re.findall("[0-9]+", image.stem)
         if not digits:
             continue
         number = int(digits[-1][-18:])  # a hash of hundreds of digits is no frame number
-        if number in found:
+        if number in by_number:
             raise DataError(
-                f"{path} has two images with the frame number {number}: {found[number].name} and"
-                f" {image.name}. Keep one set of frames in the folder."
+                f"{path} has two images with the frame number {number}:"
+                f" {by_number[number].name} and {image.name}. Keep one set of frames in the folder."
             )
-        found[number] = image
-    if not found:
-        found = dict(enumerate(sorted(images, key=natural_key), start=1))
-    return [Frame(number, found[number]) for number in sorted(found)]
+        by_number[number] = image
+    if not by_number:
+        by_number = dict(enumerate(sorted(images, key=natural_key), start=1))
+    return [Frame(number, by_number[number]) for number in sorted(by_number)]
 
 
 def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
-    """Number of frames of a video: what its header says, or counted where that says nothing.
+    """Return the number of frames of a video from its header, or by counting where it has none.
 
     Args:
       path: the video.
@@ -146,7 +146,9 @@ def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
             count = 0
             while count <= MAX_VIDEO_FRAMES and video.grab():
                 count += 1
-            if header > count + MAX_MISCOUNT_FRAMES:  # cut off: reading it will say where
+            if (
+                header > count + MAX_MISCOUNT_FRAMES
+            ):  # the video is cut off; reading it will say where
                 count = header
     if not 0 < count <= MAX_VIDEO_FRAMES:
         raise DataError(
@@ -157,7 +159,7 @@ def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
 
 
 def video_fps(path: Path) -> float:
-    """Frames per second of a video; nan where it does not say."""
+    """Return the frames per second of a video; nan where it does not say."""
     with open_video(path) as video:
         fps = float(video.get(cv2.CAP_PROP_FPS))
     return fps if 0 < fps < 10_000 else float("nan")
@@ -178,7 +180,7 @@ def check_part(part: str, where: str) -> None:
 
 
 def check_relative(text: str, where: str) -> tuple[str, ...]:
-    """The parts of a relative path in a spreadsheet or manifest, "\\" and "/" alike.
+    r"""Split a relative path of a spreadsheet or manifest at "\" and "/" alike.
 
     Raises:
       DataError: the path is absolute or climbs with "..".
@@ -196,7 +198,7 @@ def check_inside(path: Path, bases: Iterable[Path], where: str) -> None:
     """Refuse a path that leaves all of `bases` through a link.
 
     Raises:
-      DataError: it does.
+      DataError: the path does so.
     """
     resolved = path.resolve()
     bases = list(bases)
@@ -208,7 +210,7 @@ def check_inside(path: Path, bases: Iterable[Path], where: str) -> None:
 
 
 def frames_of(root: Path, row: Mapping[str, Any], homes: Sequence[str] = ()) -> list[Frame]:
-    """The existing frames of a row of the table, from onset to offset.
+    """List the existing frames of a row of the table, from onset to offset.
 
     Args:
       root: folder of the dataset.
@@ -229,7 +231,7 @@ def frames_of(root: Path, row: Mapping[str, Any], homes: Sequence[str] = ()) -> 
     onset, offset = int(row["onset"]), int(row["offset"])
     listed = list_frames(path)
     if is_video(path) and len(listed) <= offset:
-        listed = list_frames(path, is_counted=True)  # more frames than its header says, perhaps
+        listed = list_frames(path, is_counted=True)  # it may have more frames than its header says
     frames = [frame for frame in listed if onset <= frame.number <= offset]
     if not frames:
         raise DataError(f"{where}: {path} has none of the frames {onset} to {offset}.")

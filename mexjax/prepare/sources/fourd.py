@@ -1,4 +1,7 @@
-"""4DME, gray micro clips (Li et al., IEEE TAFFC 14(4), 2023; columns: its release, MEB code)."""
+"""4DME, gray micro clips (Li et al., IEEE TAFFC 14(4), 2023).
+
+Columns are those of the release and of the public MEB code.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def _places(draft: Draft) -> tuple[Place, ...]:
 
 
 def _compare_units(sheet: Sheet, drafts: list[Draft], problems: list[str]) -> None:
-    """The sheet has each unit twice, in a text and as a 0/1 column: say where they differ."""
+    """Report where the two notations of the sheet, a text and 0/1 columns, differ."""
     columns = {
         int(match[1]): name
         for name in sheet.cells.columns
@@ -29,10 +32,10 @@ def _compare_units(sheet: Sheet, drafts: list[Draft], problems: list[str]) -> No
         try:
             aus = parse_aus(draft.cells["au"])
         except DataError:
-            continue  # said where the clip is made
+            continue  # reported where the clip is made
         row = sheet.cells.loc[draft.index]
         marked = {au for au, name in columns.items() if as_text(row[name]) == "1"}
-        # The columns of the release count units that are held, "(k)", as shown.
+        # The columns of the release count held units, "(k)", as present.
         coded = {*aus.present, *aus.unsure, *aus.static} & set(columns)
         if marked != coded and marked != coded - set(aus.static):
             problems.append(

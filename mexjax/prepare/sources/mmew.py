@@ -1,4 +1,7 @@
-"""MMEW, micro-expressions (Ben et al., 2022; columns and folders: its release, public code)."""
+"""MMEW, micro-expressions (Ben et al., 2022).
+
+Columns and folders are those of the release and of public code.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from mexjax.protocol.classes import SYNONYMS, canonical_emotion
 
 
 def _places(draft: Draft) -> tuple[Place, ...]:
-    """{emotion}/{clip}, with a subject above or below it in some copies.
+    """Give {emotion}/{clip}, with a subject above or below it in some copies.
 
     "others" of the sheet is a folder "repression" in the copy that the MEB code reads, and
     "others" in the one that other code reads.
     """
-    written = as_text(draft.cells["emotion"]).casefold()
-    emotion = canonical_emotion(written) if written else "others"
-    names = [written, emotion, *(word for word, same in SYNONYMS.items() if same == emotion)]
+    text = as_text(draft.cells["emotion"]).casefold()
+    emotion = canonical_emotion(text) if text else "others"
+    names = [text, emotion, *(word for word, same in SYNONYMS.items() if same == emotion)]
     if emotion in ("others", "repression"):
         names += ["others", "repression"]
     names = list(dict.fromkeys(filter(None, names)))

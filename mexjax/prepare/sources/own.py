@@ -1,4 +1,4 @@
-"""A user's own clips: a folder a class (`folder`), or a table that says where each clip is (`csv`).
+"""Readers of a user's own clips: a folder a class (`folder`), or a table of the clips (`csv`).
 
 Clips are folders of images or video files. The frames of a video are numbered from 0.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from mexjax.errors import DataError
 from mexjax.prepare.sources import search
-from mexjax.prepare.sources.base import Frame, Reading
+from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.clips import finish
 from mexjax.prepare.sources.drafts import Draft, make_drafts
 from mexjax.prepare.sources.folders import (
@@ -25,10 +25,10 @@ from mexjax.prepare.sources.folders import (
     video_fps,
 )
 from mexjax.prepare.sources.sheet_source import check_root
-from mexjax.prepare.sources.sheets import Form, Sheet, as_text
+from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered
 from mexjax.protocol.classes import canonical_emotion
 
-DEFAULT_FPS = 30.0  # a webcam's; used only where neither the table nor the video says
+DEFAULT_FPS = 30.0  # that of a webcam, used where neither the table nor the video says
 UNKNOWN_SUBJECT = "unknown"
 
 _FIELDS = {
@@ -60,7 +60,7 @@ class OwnTable:
     form = Form(files=(), fields=_FIELDS, optional=_ALL - {"subject"})
 
     def read(self, root: Path, *, spreadsheet: Path | None = None) -> Reading:
-        """As of `Source`."""
+        """Read the release; see `Source.read`."""
         root = check_root(root, self.title)
         sheet, problems = search.get(root, spreadsheet, self.form, self.title, is_beside=False)
         cells = sheet.cells.copy()
@@ -71,12 +71,13 @@ class OwnTable:
             )
         if "path" not in cells:
             cells["path"] = ""
-        # (row number, path in it); a clip without a name is called as its folder or video.
+        texts = {number: as_text(row["path"]) for number, row in numbered(cells).items()}
         places = {
             number: check_relative(text, f"Row {number} of {sheet.path.name}")
-            for number, text in cells["path"].map(as_text).items()
+            for number, text in texts.items()
             if text
         }
+        # A clip without a name is called as its folder or video.
         stems = {number: Path(parts[-1]) for number, parts in places.items()}
         named = cells["clip"].map(as_text) if "clip" in cells else cells["path"].map(lambda _: "")
         cells["clip"] = [
@@ -86,12 +87,13 @@ class OwnTable:
         folders = Folders()
         drafts = make_drafts(cells, problems)
         paths = [_find(root, draft, places.get(draft.index), folders) for draft in drafts]
+        rows = numbered(cells)
         for draft, path in zip(drafts, paths, strict=True):
-            _complete(draft, path, cells.loc[draft.index], folders, problems)
-        return _finish(self.name, drafts, problems, root, paths, folders)
+            _complete(draft, path, rows[draft.index], folders, problems)
+        return _finish(self, drafts, problems, root, paths, folders)
 
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
-        """As of `Source`."""
+        """List the frames of a row; see `Source.frames`."""
         return frames_of(Path(root), row)
 
 
@@ -111,7 +113,7 @@ class ClassFolders:
     form = Form(files=(), fields=_FIELDS, optional=_ALL - {"clip"})
 
     def read(self, root: Path, *, spreadsheet: Path | None = None) -> Reading:
-        """As of `Source`; the table is optional."""
+        """Read the folders, and the table if there is one."""
         root = check_root(root, self.title)
         if spreadsheet is not None:
             sheet, problems = search.get(root, spreadsheet, self.form, self.title)
@@ -153,17 +155,17 @@ class ClassFolders:
                 f"The subjects of {unknown} of {len(drafts)} clips are unknown; splits by subject"
                 " need a table with the columns clip and subject in the root."
             )
-        return _finish(self.name, drafts, problems, root, paths, folders)
+        return _finish(self, drafts, problems, root, paths, folders)
 
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
-        """As of `Source`."""
+        """List the frames of a row; see `Source.frames`."""
         return frames_of(Path(root), row)
 
 
 def _rows_by_clip(
     sheet: Sheet | None, classes: Mapping[Path, Sequence[Path]], problems: list[str]
 ) -> dict[tuple[str, str], tuple[int, Mapping[str, object]]]:
-    """(name of the class folder, clip in lower case) -> (row number, row).
+    """Map (name of the class folder, clip in lower case) to (row number, row).
 
     A row of a clip that is in no folder has the emotion it names, if any, for a folder.
 
@@ -175,32 +177,37 @@ def _rows_by_clip(
         for clip in dict.fromkeys(_stem(path).casefold() for path in paths):
             holders.setdefault(clip, []).append(emotion.name)
     rows: dict[tuple[str, str], tuple[int, Mapping[str, object]]] = {}
-    for number, row in sheet.cells.iterrows() if sheet is not None else ():
+    if sheet is None:
+        return rows
+    for number, row in numbered(sheet.cells).items():
         emotion, clip = _emotion_and_clip(row)
         fitting = _fitting(holders.get(clip.casefold(), []), emotion)
         if len(fitting) > 1:
-            shown = ", ".join(f"{name}/{clip}" for name in fitting)
+            names = ", ".join(f"{name}/{clip}" for name in fitting)
             raise DataError(
                 f"{sheet.path}, row {number}: {as_text(row['clip'])!r} should name one clip, but"
-                f" there are {shown}. Write it with its folder, as {fitting[0]}/{clip}."
+                f" there are {names}. Write it with its folder, as {fitting[0]}/{clip}."
             )
         key = (fitting[0] if fitting else emotion.casefold(), clip.casefold())
         if not clip or key in rows:
             problems.append(f"row {number}: {'a second ' + clip if clip else 'no clip'}, left out.")
             continue
-        rows[key] = (int(number), row)
+        rows[key] = (number, row)
     return rows
 
 
 def _emotion_and_clip(row: Mapping[str, object]) -> tuple[str, str]:
-    """Class folder ("" where the row names none) and clip; "fear/001.avi" names both."""
+    """Read class folder ("" where the row names none) and clip; "fear/001.avi" names both."""
     parts = Path(as_text(row["clip"]).replace("\\", "/")).parts
     emotion = parts[-2] if len(parts) > 1 else as_text(row.get("emotion"))
     return emotion, _stem(Path(parts[-1])) if parts else ""
 
 
 def _fitting(names: Sequence[str], emotion: str) -> list[str]:
-    """The folders an emotion may mean: spelled so, else but for case, else synonyms; "" any."""
+    """List the folders that an emotion may mean: so spelled, else in any case, else synonyms.
+
+    An empty emotion may mean any of them.
+    """
     if not emotion:
         return list(names)
     for spell in (str, str.casefold, canonical_emotion):
@@ -218,7 +225,7 @@ def _draft(number: int, clip: str, row: Mapping[str, object]) -> Draft:
 
 
 def _find(root: Path, draft: Draft, parts: tuple[str, ...] | None, folders: Folders) -> Path | None:
-    """Where the table says the clip is, or where its name says."""
+    """Find a clip where the table says, or where its name says."""
     if parts is not None:
         draft.places = (parts,)
     else:
@@ -238,22 +245,21 @@ def _complete(
     folders: Folders,
     problems: list[str],
 ) -> None:
-    """Fill what the table leaves open: first and last frame, frames per second; in place."""
-    is_video = path is not None and path.is_file()
+    """Fill in what the table leaves open: first and last frame, frames per second."""
     # Headers of videos guess; a last frame that nobody annotated must be one that exists.
     is_counted = not as_text(draft.cells["offset"])
     try:
         frames = folders.frames(path, is_counted=is_counted) if path is not None else []
         numbers = [frame.number for frame in frames]
-        own_fps = video_fps(path) if is_video else math.nan
+        fps = video_fps(path) if path is not None and path.is_file() else math.nan
     except DataError:
-        numbers, own_fps = [], math.nan  # said where the clip is made
+        numbers, fps = [], math.nan  # reported where the clip is made
     for field, place in (("onset", 0), ("offset", -1)):
         if numbers and not as_text(draft.cells[field]):
             draft.cells[field] = numbers[place]
     text = as_text(row.get("fps"))
     try:
-        draft.fps = float(text or own_fps)
+        draft.fps = float(text or fps)
     except ValueError:
         draft.fps = math.nan
     if not 0 < draft.fps < 1e5:
@@ -264,7 +270,7 @@ def _complete(
 
 
 def _finish(
-    name: str,
+    source: Source,
     drafts: list[Draft],
     problems: list[str],
     root: Path,
@@ -277,11 +283,11 @@ def _finish(
             f"The frames per second of {assumed} of {len(drafts)} clips are unknown and taken as"
             f" {DEFAULT_FPS:g}; a column fps in the table sets them."
         )
-    return finish(name, math.nan, drafts, problems, root=root, paths=paths, folders=folders)
+    return finish(source, drafts, problems, root=root, paths=paths, folders=folders)
 
 
 def _stem(path: Path | None) -> str:
-    """The name of a clip from that of its folder or video."""
+    """Make the name of a clip from that of its folder or video."""
     if path is None:
         return ""
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name

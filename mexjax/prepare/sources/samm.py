@@ -1,4 +1,7 @@
-"""SAMM, micro-movements (Davison et al., 2018; columns and folders: the release, public code)."""
+"""SAMM, micro-movements (Davison et al., 2018).
+
+Columns and folders are those of the release and of public code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding a dataset's spreadsheet: by its name, else by its columns."""
+"""The search for a dataset's spreadsheet: by its name, else by its columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from mexjax.errors import DataError
 from mexjax.prepare.sources.sheets import SUFFIXES, Form, Sheet, plain, read
 
-# Names of the spreadsheets as released, the preferred one first; the end may differ in copies
+# Releases have spreadsheets of these names, the preferred one first; the end may differ in copies
 # ("(1)", "_updated") where the name is long enough to be told from others.
 RELEASED: dict[str, tuple[str, ...]] = {
     "casme": ("casme.xlsx",),
@@ -31,7 +31,7 @@ RELEASED: dict[str, tuple[str, ...]] = {
     "fourd": ("4DME_Labelling_Micro_release v1.xlsx",),
     "smic": ("smic.xlsx",),
 }
-_MIN_PART = 9  # letters: "codefinal" is specific, "casme" is not
+_MIN_PART = 9  # letters of a specific name: "codefinal" is one, "casme" is not
 
 Reader = Callable[[Path], Sheet]
 
@@ -45,18 +45,18 @@ def get(
     reader: Reader | None = None,
     is_beside: bool = True,
 ) -> tuple[Sheet, list[str]]:
-    """The named spreadsheet, or the one that `find` finds.
+    """Read the named spreadsheet, or the one that `find` finds.
 
     Args:
       root: folder of the dataset.
       spreadsheet: the file, or None.
       form: what to look for.
-      title: of the dataset, for messages.
-      reader: reads one file, where `sheets.read` cannot.
-      is_beside: also look, by name, into the folder that holds `root`.
+      title: name of the dataset, for messages.
+      reader: function that reads one file, where `sheets.read` cannot.
+      is_beside: whether the folder that holds `root` is searched too, by name.
 
     Raises:
-      DataError: as `find`; and when there is none: what was looked for, and what there is.
+      DataError: as for `find`; or there is none: the message says what there is.
     """
     if spreadsheet is not None:
         reader = reader or functools.partial(read, form=form, title=title)
@@ -64,11 +64,11 @@ def get(
     sheet, problems = find(root, form, title, reader=reader, is_beside=is_beside)
     if sheet is None:
         needed = [names[0] for field, names in form.fields.items() if field not in form.optional]
-        found = _listed([*list_files(root), *(list_beside(root) if is_beside else [])])
+        files = _listed([*list_files(root), *(list_beside(root) if is_beside else [])])
         raise DataError(
             f"No spreadsheet of {title} in {root}{' or beside it' if is_beside else ''}. Expected"
             f" {' or '.join(form.files) or 'a table'}, or one file with the columns"
-            f" {', '.join(needed)}; found {found or 'no spreadsheet at all'}. Name it with"
+            f" {', '.join(needed)}; found {files or 'no spreadsheet at all'}. Name it with"
             " --spreadsheet."
         )
     return sheet, problems
@@ -82,10 +82,10 @@ def find(
     reader: Reader | None = None,
     is_beside: bool = True,
 ) -> tuple[Sheet | None, list[str]]:
-    """The spreadsheet of a dataset; arguments as of `get`.
+    """Look for the spreadsheet of a dataset; `get` explains the arguments.
 
     A file of another name is taken if it alone has the columns; one with the name of another
-    dataset's never, because CASME II and MMEW have the same columns.
+    dataset's is never taken, because CASME II and MMEW have the same columns.
 
     Returns:
       the sheet (None when there is none) and problems.
@@ -95,20 +95,20 @@ def find(
     """
     reader = reader or functools.partial(read, form=form, title=title)
     inside = list_files(root)
-    known = [*inside, *(list_beside(root) if is_beside else [])]
-    named = _named(known, form.files)
+    paths = [*inside, *(list_beside(root) if is_beside else [])]
+    named = _named(paths, form.files)
     if len(named) > 1:
         raise DataError(
             f"Several files could be the spreadsheet of {title}: {_listed(named)}. Say which with"
             " --spreadsheet."
         )
     if named:
-        others = [path for path in known if path != named[0] and _named([path], form.files)]
-        said = (
+        others = [path for path in paths if path != named[0] and _named([path], form.files)]
+        remark = (
             f"Read {named[0]}; also present: {_listed(others)}. Name another one with"
             " --spreadsheet."
         )
-        return reader(named[0]), [said] if others else []
+        return reader(named[0]), [remark] if others else []
     sheets = []
     for path in inside:
         if any(_named([path], names) for names in RELEASED.values()):
@@ -129,23 +129,23 @@ def find(
 
 
 def list_files(root: Path) -> list[Path]:
-    """Spreadsheets in `root` and one folder below, by name."""
+    """List the spreadsheets in `root` and one folder below, by name."""
     return [*_glob(root, "*"), *_glob(root, "*/*")]
 
 
 def list_beside(root: Path) -> list[Path]:
-    """Spreadsheets in the folder that holds `root`, by name."""
+    """List the spreadsheets in the folder that holds `root`, by name."""
     return _glob(root.resolve().parent, "*")
 
 
 def _glob(folder: Path, pattern: str) -> list[Path]:
     try:
-        found = sorted(folder.glob(pattern))
+        paths = sorted(folder.glob(pattern))
     except OSError:
-        return []  # a parent that may not be listed
+        return []  # the folder may not be listed
     return [
         path
-        for path in found
+        for path in paths
         # "~$" files are locks of a spreadsheet that is open somewhere.
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(("~$", "."))
@@ -154,12 +154,12 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
 
 
 def _named(paths: Iterable[Path], names: Iterable[str]) -> list[Path]:
-    """The files with the first of the names that any has; exactly it, or else it and more."""
-    known = [(path, plain(path.stem)) for path in paths]
+    """Return the files with the first name that any has, exactly or else as a part of theirs."""
+    stems = [(path, plain(path.stem)) for path in paths]
     for name in names:
         stem = plain(Path(name).stem)
-        exact = [path for path, own in known if own == stem]
-        longer = [path for path, own in known if stem in own and len(stem) >= _MIN_PART]
+        exact = [path for path, other in stems if other == stem]
+        longer = [path for path, other in stems if stem in other and len(stem) >= _MIN_PART]
         if exact or longer:
             return exact or longer
     return []

@@ -1,4 +1,4 @@
-"""Datasets of one spreadsheet with a header and one folder a clip: all but two of them."""
+"""Readers of datasets that have one spreadsheet with a header and one folder a clip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mexjax.prepare.sources.folders import frames_of
 
 
 def _no_quirk(sheet: sheets.Sheet, drafts: list[Draft], problems: list[str]) -> None:
-    """Nothing to do."""
+    """Leave everything as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +25,17 @@ class SheetSource:
     """A `Source` described by data and a few small functions.
 
     Attributes:
-      name, title, fps: as of `Source`.
+      name: name in the tables.
+      title: name as published.
+      fps: frames per second of the cameras.
       form: its spreadsheet.
       homes: sub-folders of the root in which releases keep the clips, raw ones first; the root
         itself is tried last, so that it can also be given directly (for cropped frames, say).
-      places: where in a home the frames of a row may be, the likeliest first.
+      places: folders of a home in which the frames of a row may be, the likeliest first.
       subject: spelling of a subject from its cell.
       clip: spelling of a clip from its cell.
       is_trimmed: a folder holds one clip and nothing else.
-      quirk: what else this dataset needs, in place, before corrections.
+      quirk: whatever else this dataset needs, done in place before corrections.
     """
 
     name: str
@@ -48,13 +50,13 @@ class SheetSource:
     quirk: Callable[[sheets.Sheet, list[Draft], list[str]], None] = _no_quirk
 
     def read(self, root: Path, *, spreadsheet: Path | None = None) -> Reading:
-        """As of `Source`."""
+        """Read the release; see `Source.read`."""
         root = check_root(root, self.title)
         sheet, problems = search.get(root, spreadsheet, self.form, self.title)
         return self.read_sheet(root, sheet, problems)
 
     def read_sheet(self, root: Path, sheet: sheets.Sheet, problems: list[str]) -> Reading:
-        """As `read`, from cells that are in memory."""
+        """Read a release as `read` does, from cells that are in memory."""
         drafts = make_drafts(sheet.cells, problems, subject=self.subject, clip=self.clip)
         self.quirk(sheet, drafts, problems)
         # Copies of a release name folders by what its sheet prints, or by the corrected value.
@@ -63,8 +65,7 @@ class SheetSource:
         for draft, places in zip(drafts, printed, strict=True):
             draft.places = tuple(dict.fromkeys((*self.places(draft), *places)))
         return finish(
-            self.name,
-            self.fps,
+            self,
             drafts,
             problems,
             root=root,
@@ -73,12 +74,12 @@ class SheetSource:
         )
 
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
-        """As of `Source`."""
+        """List the frames of a row; see `Source.frames`."""
         return frames_of(Path(root), row, self.homes)
 
 
 def check_root(root: Path, title: str) -> Path:
-    """The folder as a path.
+    """Return the folder as a path.
 
     Raises:
       DataError: there is no such folder.

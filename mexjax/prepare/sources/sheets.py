@@ -41,7 +41,7 @@ class Sheet:
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How to recognise a dataset's spreadsheet.
+    """The marks by which a dataset's spreadsheet is recognised.
 
     Attributes:
       files: file names of the releases, as published, the preferred one first; a copy whose name
@@ -56,13 +56,13 @@ class Form:
 
 
 def plain(header: object) -> str:
-    """A header or file name without case, blanks and punctuation; "" for an unnamed column."""
+    """Strip case, blanks and punctuation from a header or file name; "" for an unnamed column."""
     name = re.sub(r"[\W_]+", "", as_text(header).casefold())
     return "" if name.startswith("unnamed") else name
 
 
 def as_text(cell: object) -> str:
-    """The text of a cell: "" when it is empty, "4" for 4.0."""
+    """Return the text of a cell: "" when it is empty, "4" for 4.0."""
     if cell is None or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53:
@@ -71,10 +71,10 @@ def as_text(cell: object) -> str:
 
 
 def as_number(cell: object) -> int | None:
-    """The frame number of a cell; None when it is empty or "/".
+    """Return the frame number of a cell, or None when it is empty or "/".
 
     Raises:
-      DataError: something else that is not a whole number.
+      DataError: the cell has something else than a whole number.
     """
     text = as_text(cell)
     if text.casefold() in _MISSING:
@@ -86,7 +86,7 @@ def as_number(cell: object) -> int | None:
 
 
 def read(path: Path, form: Form, title: str) -> Sheet:
-    """The first table of the file that has all the columns of the form.
+    """Read the first table of the file that has all the columns of the form.
 
     Raises:
       DataError: the file cannot be read, or no table in it has the columns.
@@ -102,20 +102,20 @@ def read(path: Path, form: Form, title: str) -> Sheet:
                 return Sheet(path, _table(rows[index + 1 :], headers, columns, index + 2))
             if len(columns) > closest[0]:
                 closest = (len(columns), missing, [as_text(c) for c in row if as_text(c)])
-    _, missing, found = closest
-    wanted = "; ".join(f"{field} ({' or '.join(form.fields[field])})" for field in missing)
+    _, missing, headers = closest
+    names = "; ".join(f"{field} ({' or '.join(form.fields[field])})" for field in missing)
     raise DataError(
         f"{path} is not the spreadsheet of {title}: no table in it has the columns"
-        f" {wanted or ', '.join(form.fields)}. The closest row of headers is"
-        f" {', '.join(found[:30]) or 'empty'}."
+        f" {names or ', '.join(form.fields)}. The closest row of headers is"
+        f" {', '.join(headers[:30]) or 'empty'}."
     )
 
 
 def read_rows(path: Path) -> dict[str, Rows]:
-    """All cells of all tables of a file: name of the table -> rows.
+    """Read all cells of all tables of a file: name of the table -> rows.
 
     Raises:
-      DataError: no such file, not a spreadsheet, damaged, or larger than any annotation table.
+      DataError: the file is missing, no spreadsheet, damaged, or larger than any annotation table.
     """
     if not path.is_file():
         raise DataError(f"There is no spreadsheet {path}.")
@@ -128,7 +128,8 @@ def read_rows(path: Path) -> dict[str, Rows]:
                 f"{path} is not a spreadsheet mexjax reads; expected {', '.join(SUFFIXES)}."
             )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on styles and validation rules, which are not read
+            # The warnings are about styles and validation rules, which are not read.
+            warnings.simplefilter("ignore")
             tables = pd.read_excel(path, sheet_name=None, header=None, dtype=object)
     except DataError:
         raise
@@ -158,14 +159,14 @@ def _read_csv(path: Path) -> Rows:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = data.decode("gb18030", errors="replace")  # what Excel writes in China
+        text = data.decode("gb18030", errors="replace")  # Excel writes this in China
     head = text[:4096]
     delimiter = max(",;\t", key=head.count)
     return [list(row) for row in csv.reader(io.StringIO(text), delimiter=delimiter)]
 
 
 def _match(headers: Sequence[str], form: Form) -> dict[str, int]:
-    """Field -> number of its column; a header serves one field."""
+    """Map each field to the number of its column; a header serves one field."""
     columns: dict[str, int] = {}
     for field, names in form.fields.items():
         for name in map(plain, names):
@@ -178,14 +179,24 @@ def _match(headers: Sequence[str], form: Form) -> dict[str, int]:
 def _table(
     rows: Rows, headers: Sequence[str], columns: Mapping[str, int], first_row: int
 ) -> pd.DataFrame:
-    """Rows below the header as a table; wholly empty rows are left out."""
+    """Make a table of the rows below the header; wholly empty rows are left out."""
     named = dict(columns)
     for index, header in enumerate(headers):
         if header and header not in named and index not in columns.values():
             named[header] = index
-    kept = {
+    cells = {
         first_row + i: [row[j] if j < len(row) else None for j in named.values()]
         for i, row in enumerate(rows)
         if any(as_text(cell) for cell in row)
     }
-    return pd.DataFrame(kept.values(), index=list(kept), columns=list(named), dtype=object)
+    return pd.DataFrame(cells.values(), index=list(cells), columns=list(named), dtype=object)
+
+
+def numbered(cells: pd.DataFrame) -> dict[int, dict[str, object]]:
+    """Map each row number of a table to its cells by the name of their column."""
+    names = [str(name) for name in cells.columns]
+    rows = cells.to_numpy(object).tolist()
+    return {
+        int(number): dict(zip(names, row, strict=True))
+        for number, row in zip(cells.index, rows, strict=True)
+    }

@@ -32,7 +32,7 @@ HOMES = (
 
 
 def _subject(text: str) -> str:
-    """s1 for s1, s01 and 1."""
+    """Spell s1, s01 and 1 as s1."""
     digits = text.casefold().removeprefix("s")
     return f"s{int(digits)}" if digits.isdecimal() else text
 
@@ -71,7 +71,7 @@ class Smic:
     name, title, fps = _SHEET.name, _SHEET.title, _SHEET.fps
 
     def read(self, root: Path, *, spreadsheet: Path | None = None) -> Reading:
-        """As of `Source`; without a spreadsheet a clip is what is in its folder."""
+        """Read the release; without a spreadsheet a clip is what is in its folder."""
         root = check_root(root, self.title)
         if spreadsheet is not None:
             return _SHEET.read(root, spreadsheet=spreadsheet)
@@ -81,12 +81,12 @@ class Smic:
         return _SHEET.read_sheet(root, sheet, problems)
 
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
-        """As of `Source`."""
+        """List the frames of a row; see `Source.frames`."""
         return _SHEET.frames(root, row)
 
 
 def _from_folders(root: Path, problems: list[str]) -> Sheet:
-    """The table that {subject}/micro/{emotion}/{clip} and the numbers of the files make."""
+    """Make the table from {subject}/micro/{emotion}/{clip} and the numbers of the files."""
     folders = Folders()
     homes = [folders.descend(root, home.split("/")) for home in HOMES] + [root]
     for home in filter(None, homes):
