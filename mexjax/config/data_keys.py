@@ -7,7 +7,7 @@ from mexjax.config.key import Key, share
 DATA_KEYS: dict[str, Key] = {
     "data.name": Key(
         "synthetic",
-        "Where clips come from: `synthetic` is the embedded dataset, `synthetic_sets` are several"
+        "The source of clips: `synthetic` is the embedded dataset, `synthetic_sets` are several"
         " embedded ones, `prepared` is a folder that `mexjax prepare` wrote.",
         choices=("prepared", "synthetic", "synthetic_sets"),
     ),
@@ -17,43 +17,43 @@ DATA_KEYS: dict[str, Key] = {
     ),
     "data.sampling": Key(
         "linspace",
-        "Which frames of a clip are taken with data.view=uniform; used with data.name=prepared and"
-        " synthetic_sets (mexjax/data/sampling.py).",
+        "The rule that takes frames of a clip with data.view=uniform; used with data.name=prepared"
+        " and synthetic_sets (mexjax/data/sampling.py).",
         choices=("linspace", "floor_stride", "stride", "segment"),
     ),
     "data.view": Key(
         "uniform",
-        "What the network sees of a clip: `uniform` is num_frames frames from onset to offset,"
-        " `key_frames` is onset, apex and offset (num_frames=3), `flow_image` is the motion from"
-        " onset to apex as a colour image (num_frames=1, is_color=True).",
+        "The part of a clip that the network sees: `uniform` is num_frames frames from onset to"
+        " offset, `key_frames` is onset, apex and offset (num_frames=3), `flow_image` is the motion"
+        " from onset to apex as a colour image (num_frames=1, is_color=True).",
         choices=("uniform", "key_frames", "flow_image"),
     ),
     "data.key_frames.choice": Key(
         "annotated",
-        "Which key frames are used with data.view=key_frames: `annotated`, `reselected` (near the"
+        "The key frames that data.view=key_frames uses: `annotated`, `reselected` (near the"
         " annotation, where the face differs most, by the keys below), `fft_apex` (the apex by a"
         " 3-D Fourier transform) or `true` (known for the embedded dataset only).",
         choices=("annotated", "reselected", "fft_apex", "true"),
     ),
     "data.key_frames.splits": Key(
         "train",
-        "Which clips get that choice: `train` leaves those of evaluation as annotated.",
+        "The clips that get that choice: `train` leaves those of evaluation as annotated.",
         choices=("train", "all"),
     ),
     "data.key_frames.window": Key(
         "inward",
-        "Where key frames are searched (mexjax/data/keyframes.py).",
+        "The window in which key frames are searched (mexjax/data/keyframes.py).",
         choices=("inward", "eq2", "alg1", "apex"),
     ),
     "data.key_frames.lambda_rise": share(
-        0.1, "How far from onset and apex key frames are searched, as a share of the rise."
+        0.1, "Key frames are searched so far from onset and apex, as a share of the rise."
     ),
     "data.key_frames.lambda_fall": share(
-        0.1, "How far from the offset key frames are searched, as a share of the fall."
+        0.1, "Key frames are searched so far from the offset, as a share of the fall."
     ),
     "data.key_frames.difference": Key(
         "signed",
-        "How two frames are compared: `signed`, `uint8_wrap` (as one released code subtracts) or"
+        "The comparison of two frames: `signed`, `uint8_wrap` (as one released code subtracts) or"
         " `same_light` (frames brought to one mean).",
         choices=("signed", "uint8_wrap", "same_light"),
     ),
@@ -65,9 +65,9 @@ DATA_KEYS: dict[str, Key] = {
     ),
     "data.center": Key(
         "none",
-        "What is subtracted from each frame: `none` is 0.5, the middle of the range; `imagenet` is"
-        " the mean of photographs by channel; `onset` is the first frame; `clip_mean` is the mean"
-        " in time, so that motion is left.",
+        "The value subtracted from each frame: `none` is 0.5, the middle of the range; `imagenet`"
+        " is the mean of photographs by channel; `onset` is the first frame; `clip_mean` is the"
+        " mean in time, so that motion is left.",
         choices=("none", "imagenet", "onset", "clip_mean"),
     ),
     "data.num_frames": Key(8, "Frames of a clip.", "frames", least=1),
@@ -86,12 +86,12 @@ DATA_KEYS: dict[str, Key] = {
     "data.magnify_weights": Key("", "Checkpoint file for data.magnify=magnet."),
     "data.magnify_gain": Key(
         "port",
-        "What the factor means for data.magnify=magnet (mexjax/nn/magnet.py).",
+        "The meaning of the factor for data.magnify=magnet (mexjax/nn/magnet.py).",
         choices=("port", "official"),
     ),
     "data.flow_method": Key(
         "dis",
-        "How optical flow is computed (mexjax/ops/flow.py).",
+        "The method of optical flow (mexjax/ops/flow.py).",
         choices=("dis", "farneback", "tvl1"),
     ),
     "data.flow_style": Key(
@@ -117,7 +117,7 @@ DATA_KEYS: dict[str, Key] = {
     ),
     "data.collection.sets": Key(
         ("casme", "casme2", "samm", "fourd", "mmew", "casme3a"),
-        "Which embedded sets data.name=synthetic_sets has. Fields of data.synthetic that differ"
+        "The embedded sets of data.name=synthetic_sets. Fields of data.synthetic that differ"
         " from their defaults hold for all of them.",
         choices=("casme", "casme2", "samm", "fourd", "mmew", "casme3a"),
     ),

@@ -28,7 +28,7 @@ KEYS: dict[str, Key] = {
     ),
     "conv": Key(
         "auto",
-        "How convolutions are computed: `auto` takes what measured tables and rules choose, one"
+        "The way to compute convolutions: `auto` takes the choice of measured tables and rules, a"
         " name of `mexjax.ops.conv.LOWERINGS` is taken for every layer that it can compute.",
     ),
     "cpu_heap": Key(
@@ -36,19 +36,18 @@ KEYS: dict[str, Key] = {
         "On a CPU the process keeps freed memory, asks for large pages and leaves a hole for the"
         " memory of a step; no number changes (docs/performance.md).",
     ),
-    "model.name": Key("", "Which paper; `mexjax --list` shows them. A card sets it."),
-    "model.preset": Key(
-        "", "Which variant of the card; on the command line it selects the variant."
-    ),
+    "model.name": Key("", "The paper, which a card sets; `mexjax --list` shows all."),
+    "model.preset": Key("", "The variant of the card; on the command line it selects the variant."),
     **DATA_KEYS,
     "protocol.name": Key(
         "loso",
-        "Who is held out: `loso` is one subject a fold (mexjax/protocol/splits.py explains each).",
+        "The clips that are held out: `loso` is one subject a fold (mexjax/protocol/splits.py"
+        " explains each).",
         choices=("loso", "leave_one_dataset_out", "kfold_by_subject", "composite", "cross_dataset"),
     ),
     "protocol.task": Key(
         "emotion",
-        "What is predicted: `emotion` is one class a clip, `au` is which action units are present.",
+        "The prediction: `emotion` is one class a clip, `au` is the set of action units present.",
         choices=("emotion", "au"),
     ),
     "protocol.classes": Key(
@@ -58,11 +57,11 @@ KEYS: dict[str, Key] = {
     ),
     "protocol.units": Key(
         "cd6me",
-        "Which action units protocol.task=au has: a set of mexjax/protocol/au_labels.py by name, or"
-        " numbers like `1,2,4,12`.",
+        "The action units of protocol.task=au: a set of mexjax/protocol/action_units.py by"
+        " name, or numbers like `1,2,4,12`.",
     ),
     "protocol.is_unsure_present": Key(
-        False, "Whether a unit coded as unsure, like `12?`, counts as present."
+        False, "True: a unit coded as unsure, like `12?`, counts as present."
     ),
     "protocol.num_splits": Key(5, "Folds of protocol.name=kfold_by_subject.", least=2),
     "protocol.num_validation_subjects": Key(
@@ -78,7 +77,7 @@ KEYS: dict[str, Key] = {
     "augment.shift_px": Key(
         0, "Largest random translation in training; edges are repeated.", "px", least=0
     ),
-    "augment.is_flipped": Key(False, "Whether clips are mirrored at random in training."),
+    "augment.is_flipped": Key(False, "True: clips are mirrored at random in training."),
     "augment.rotation_deg": Key(
         0.0,
         "Largest random rotation in training; edges are repeated.",
@@ -106,7 +105,7 @@ KEYS: dict[str, Key] = {
     "train.learning_rate": Key(1e-3, "Peak of the schedule.", least=0),
     "train.schedule": Key(
         "constant",
-        "How the learning rate changes over the updates of a fold.",
+        "The change of the learning rate over the updates of a fold.",
         choices=("constant", "cosine", "one_cycle", "epoch_decay", "milestones"),
     ),
     "train.warmup_fraction": share(
@@ -163,7 +162,7 @@ KEYS: dict[str, Key] = {
     ),
     "folds.strategy": Key(
         "vmap",
-        "How folds are trained: `loop` is one after the other, `vmap` is several in one program,"
+        "The way to train folds: `loop` is one after the other, `vmap` is several in one program,"
         " `shard` is vmap on every local device.",
         choices=("loop", "vmap", "shard"),
     ),
@@ -181,8 +180,8 @@ KEYS: dict[str, Key] = {
     "eval.is_flip_averaged": Key(False, "Logits are the mean over a clip and its mirror image."),
     "eval.keeps_features": Key(
         False,
-        "What the network made of each held-out clip is kept too (features.npz) where it is large;"
-        " the studies read it.",
+        "True: large outputs of the network for each held-out clip are kept too (features.npz);"
+        " the studies read them.",
     ),
     "checkpoint.every_epochs": Key(
         10, "Least epochs between checkpoints; 0: only a stopped run saves one.", "epochs", least=0
@@ -194,12 +193,12 @@ KEYS: dict[str, Key] = {
         "s",
         least=0,
     ),
-    "report.has_figures": Key(True, "Whether the report has figures; False: tables only."),
+    "report.has_figures": Key(True, "True: the report has figures. False: it has tables only."),
     "report.num_sheet_clips": Key(6, "Rows of the sheet of dynamic images.", "clips", least=0),
     "report.paper_results": Key(
         ConfigDict(), "Published numbers to print beside ours, by dataset and measure."
     ),
-    "has_progress": Key(True, "Whether progress is shown on the terminal."),
+    "has_progress": Key(True, "True: progress is shown on the terminal."),
 }
 
 

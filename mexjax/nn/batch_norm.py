@@ -95,7 +95,7 @@ class BatchNorm(nn.Module):
 
 
 def masked_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and biased variance over rows and pixels, without gradient.
+    """The mean and biased variance over rows and pixels, without gradient.
 
     Two passes: the mean of squares minus the squared mean loses digits where the mean is large.
 
@@ -115,7 +115,7 @@ def masked_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax
     n = jnp.maximum(count, 1)[:, None]
 
     def mean_of(rows: jax.Array) -> jax.Array:
-        """Mean of f32[B,T,C], sums over the pixels of a row, over the rows that count."""
+        """The mean over the rows that count of f32[B,T,C], sums over the pixels of a row."""
         return (rows if mask is None else jnp.where(mask[..., None], rows, 0)).sum(axis=0) / n
 
     # Padding is left out of the sums of rows, which are small, and not of the pixels.

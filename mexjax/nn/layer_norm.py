@@ -48,7 +48,7 @@ class LayerNorm(nn.Module):
 
 
 def _moments(epsilon: float, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and 1 / sqrt(var + epsilon) of the rows of f[M,C], f32[M,1] each."""
+    """The mean and 1 / sqrt(var + epsilon) of the rows of f[M,C], f32[M,1] each."""
     x = x.astype(jnp.float32)
     mean = x.mean(axis=1, keepdims=True)
     var = jnp.square(x - mean).mean(axis=1, keepdims=True)
