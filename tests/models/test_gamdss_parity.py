@@ -52,6 +52,7 @@ def test_equals_the_released_network():
         assert_summary(points[name][::2], summary)  # rows are clip by clip, rise before fall
     for name, summary in FIGURES["points"].items():
         assert_summary(points[name][1::2], summary)
+    del points, updated
 
     golden = FIGURES["train"]
     (loss, (outputs, logs, updated)), grads = step(variables, golden_batch(is_frozen=False))
