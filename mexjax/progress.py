@@ -150,11 +150,11 @@ class TrainProgress(ProgressBar):
     """A bar that counts fold-steps, with the folds, epoch, loss and clips per second.
 
     Args:
-      total_steps: fold-steps of the whole run.
+      total_steps: fold-steps of the whole run; `begin` says it later.
       is_shown: False: nothing is printed.
     """
 
-    def __init__(self, total_steps: int, *, is_shown: bool) -> None:
+    def __init__(self, total_steps: int = 1, *, is_shown: bool) -> None:
         super().__init__(max(total_steps, 1), is_shown=is_shown)
         self._fresh, self._clips, self._where = 0, 0, ""
         self._clock = self._begin
@@ -168,6 +168,11 @@ class TrainProgress(ProgressBar):
     ) -> None:
         self._alarms.close()
         super().__exit__(kind, error, trace)
+
+    def begin(self, total_steps: int) -> None:
+        """Start the clock of a run whose number of fold-steps is known now."""
+        self._total = max(total_steps, 1)
+        self._begin = self._clock = time.monotonic()
 
     def start_compiling(self, clip_flops: int, *, is_cpu: bool) -> None:
         """Say that programs are compiled and how long that takes, until `restart_clock`.

@@ -58,14 +58,12 @@ class Watch(NamedTuple):
       stop: true if the process was asked to stop.
       counter: counter of compilations.
       heap: the heap of the process, on a CPU.
-      forward_flops: operations of the network's forward pass for one clip.
     """
 
     progress: TrainProgress
     stop: StopRequest
     counter: cost.CompileCounter
     heap: Heap
-    forward_flops: int
 
 
 def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> RunResult:
@@ -91,25 +89,26 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     folder = Workdir.open(workdir, config, is_overwritten=overwrite)
     was_finished = has_record(folder)
     if not was_finished:
-        with (
-            stop_on_signals() as stop,
-            heap_for_training(config.cpu_heap) as heap,
-            conv.use_lowering(config.conv),
-        ):
+        with _watched(config) as watch:
             study = make_study(config)  # clips, folds, network, order of samples
             compile_s = 0.0
             if read_rows(study.fold_ids, folder) is None:
-                with _watch(study) as (progress, counter):
-                    data = device_data(study)
-                    work = clip_flops(study, data)
-                    progress.start_compiling(work, is_cpu=is_cpu())
-                    begun_with = folder.group_size(study.num_devices)
-                    compiled = compile_programs(
-                        study, data, per_device=begun_with or config.folds.per_chunk
-                    )
-                    compile_s = time.perf_counter() - start
-                    watch = Watch(progress, stop, counter, heap, work)
-                    _train(study, folder, compiled, data, watch)
+                watch.progress.begin(int(study.plan.valid.sum()))
+                compile_start, before = time.perf_counter(), watch.counter.count
+                data = device_data(study)  # arrays that all folds share
+                flops = clip_flops(study, data)
+                watch.progress.start_compiling(flops, is_cpu=is_cpu())
+                per_device = folder.group_size(study.num_devices) or config.folds.per_chunk
+                compiled = compile_programs(study, data, per_device=per_device)
+                compile_s = time.perf_counter() - compile_start
+                num_compiled = watch.counter.count - before
+                spent = _train(study, folder, compiled, data, watch)
+                compilations = {
+                    "num_compilations": num_compiled,
+                    "num_compilations_while_training": watch.counter.count - before - num_compiled,
+                    "compile_s": compile_s,
+                }
+                _write_costs(study, folder, compiled, (*spent, flops), compilations)
             write_record(study, folder, compile_s, time.perf_counter() - start)
     results = write_report(folder.path)
     predictions = pd.read_csv(folder.path / "predictions.csv")
@@ -117,15 +116,17 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
 
 
 @contextlib.contextmanager
-def _watch(study: Study) -> Iterator[tuple[TrainProgress, cost.CompileCounter]]:
-    """Shows progress, counts compilations, and explains a lack of memory on the device."""
-    config = study.config
+def _watched(config: ConfigDict) -> Iterator[Watch]:
+    """Prepare the process for a run, and explain it if the device has too little memory."""
     try:
         with (
+            stop_on_signals() as stop,
+            heap_for_training(config.cpu_heap) as heap,
+            conv.use_lowering(config.conv),
             cost.CompileCounter() as counter,
-            TrainProgress(int(study.plan.valid.sum()), is_shown=config.has_progress) as progress,
+            TrainProgress(is_shown=config.has_progress) as progress,
         ):
-            yield progress, counter
+            yield Watch(progress, stop, counter, heap)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -138,23 +139,42 @@ def _watch(study: Study) -> Iterator[tuple[TrainProgress, cost.CompileCounter]]:
 
 
 def _train(
-    study: Study,
-    folder: Workdir,
-    compiled: Compiled,
-    host: Arrays,
-    watch: Watch,
-) -> None:
-    """Trains and records every group of folds, and writes the cost to perf.json."""
+    study: Study, folder: Workdir, compiled: Compiled, host: Arrays, watch: Watch
+) -> np.ndarray:
+    """Train and record every group of folds.
+
+    Returns:
+      f64[3], seconds of training and of evaluation, and clips trained on.
+    """
     # A resumed run must cut its folds into the same groups, however much memory is free then.
     folder.save_group_size(compiled.size.per_device, study.num_devices)
     session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory())
-    num_compiled = watch.counter.count
     data = jax.device_put(host, compiled.programs.shared)
     watch.progress.restart_clock()
-    spent = np.zeros(3)  # seconds of training and of evaluation, clips trained on
+    spent = np.zeros(3)
     for index in range(math.ceil(len(study.fold_ids) / compiled.num_folds)):
         spent += train_group(study, folder, compiled, data, index, session)
-    train_s, _, num_clips = spent
+    return spent
+
+
+def _write_costs(
+    study: Study,
+    folder: Workdir,
+    compiled: Compiled,
+    work: tuple[float, float, float, int],
+    compilations: dict[str, float],
+) -> None:
+    """Write perf.json.
+
+    Args:
+      study: the run.
+      folder: of the run.
+      compiled: the programs of a group.
+      work: the seconds and clips that `_train` gave, and the operations of the network's forward
+        pass for one clip.
+      compilations: entries about compilation.
+    """
+    train_s, _, num_clips, flops = work
     config, devices = study.config, study.num_devices
     folder.save_json(
         "perf.json",
@@ -163,11 +183,10 @@ def _train(
             "num_devices": devices,
             "strategy": config.folds.strategy,
             "steps_per_call": study.schedule.steps_per_call,
-            "num_compilations": num_compiled,
-            "num_compilations_while_training": watch.counter.count - num_compiled,
             "train_program": cost.cost(compiled.train),
             "evaluate_program": cost.cost(compiled.evaluate),
             "peak_bytes": cost.peak_bytes(),
-            **cost.utilisation(watch.forward_flops, num_clips, train_s, config.dtype, devices),
+            **cost.utilisation(flops, num_clips, train_s, config.dtype, devices),
+            **compilations,
         },
     )
