@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# FDP by leave-one-subject-out on the embedded dataset: environment, installation, training, report.
+# This script makes the environment, installs mexjax, and trains and reports FDP by
+# leave-one-subject-out on the embedded dataset.
 # Further arguments go to the command: bash launch/demo.sh --config.seed=1 --workdir=runs/seed1
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

@@ -40,6 +40,11 @@ use_environment() {
             echo "$venv is in the way: it is not an environment. Set MEXJAX_VENV to another place." >&2
             return 1
         fi
+        # Only an environment of this script is replaced, never one that somebody else made.
+        if [ -e "$venv" ] && [ ! -e "$stamp" ] && [ "$venv" != "$root/.venv" ]; then
+            echo "$venv holds another environment, whose Python is too old. Set MEXJAX_VENV to another place." >&2
+            return 1
+        fi
         rm -rf "$venv"
         "$python" -m venv "$venv" || return 1
     fi

@@ -37,7 +37,7 @@ _MODULES = {
     "study": "mexjax.studies.command",
 }
 EXAMPLES = """
-Any key of the configuration can be set, with = or with a blank:
+The keys of the configuration can be set, with = or with a blank:
   mexjax --config=fdp --config.train.num_epochs=2 --config.seed 1
 Every key is explained in docs/configuration.md; config.json of a run lists them with their values.
 The run is written to runs/<card>_<variant> unless --workdir names a folder. A run that was stopped
@@ -77,15 +77,16 @@ def parser() -> cli.Parser:
     about = ["Train and evaluate every fold of a recipe card, and report.", ""]
     about += _section("Commands; COMMAND --help explains the options of each:", COMMANDS)
     cards = {
-        card.name: f"{card.title}\n{'':18}{', '.join(card.variants)}"
+        card.name: f"\n{'':18}".join([*_wrapped(card.title, 18), *_wrapped(variants, 18)])
         for card in list_cards().values()
+        if (variants := ", ".join(card.variants))
     }
     about += _section("Cards and their variants, which --list explains:", cards)
     options = cli.Parser("mexjax", "\n".join(about).rstrip(), EXAMPLES)
     options.usage = "mexjax [COMMAND] --config=CARD[:VARIANT] [options]"
     add = options.add_argument
     add("--config", metavar="CARD[:VARIANT]", help="a card by name (fdp) or path (configs/fdp.py)")
-    add("--workdir", metavar="FOLDER", help="of the run; default: runs/<card>_<variant>")
+    add("--workdir", metavar="FOLDER", help="folder of the run; runs/<card>_<variant> if not given")
     add("--overwrite", action="store_true", help="delete what an earlier run left in the folder")
     add("--list", action="store_true", help="show cards, datasets, models and studies")
     add("--version", action="store_true", help="show the version")
@@ -140,6 +141,9 @@ class Order:
     def folder(self, config: ConfigDict) -> str:
         """The folder of the run."""
         name, _, variant = self.card.partition(":")
+        for override in self.overrides:  # model.preset selects another variant of the card
+            key, _, value = override.partition("=")
+            variant = value if key == "model.preset" else variant
         return self.workdir or f"runs/{Path(name).stem}_{variant or config.model.preset}"
 
 
@@ -226,7 +230,7 @@ def _list() -> None:
 
     print("Cards: mexjax --config=NAME or --config=NAME:VARIANT")
     for card in list_cards().values():
-        print(f"\n  {card.name}: {card.title}")
+        print("\n  " + "\n    ".join(_wrapped(f"{card.name}: {card.title}", 4)))
         for name, meaning in card.variants.items():
             text = f"    {name:26}{meaning}"
             print(textwrap.fill(text, WIDTH, subsequent_indent=" " * 30, break_on_hyphens=False))
@@ -241,6 +245,11 @@ def _list() -> None:
         ("Studies: mexjax study NAME", STUDIES),
     ):
         print("\n" + "\n".join(_section(title, entries)).rstrip())
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """The lines of a text that leave room for an indent."""
+    return textwrap.wrap(text, WIDTH - indent, break_on_hyphens=False)
 
 
 def _section(title: str, entries: dict[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 from small import CARD, ROOT
@@ -169,6 +170,16 @@ def test_train_is_the_default_command(tmp_path, capsys):
         assert main.main([*words, *given]) == 2
         assert "seed must be at least 0, found -1" in said(capsys)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_default_folder_names_the_variant():
+    config = types.SimpleNamespace(model=types.SimpleNamespace(preset="tiny"))
+    order = main.Order("configs/fdp.py:paper", (), None, False)
+    assert order.folder(config) == "runs/fdp_paper"
+    order = main.Order("fdp", ("seed=1", "model.preset=official"), None, False)
+    assert order.folder(config) == "runs/fdp_official"
+    assert main.Order("fdp", (), None, False).folder(config) == "runs/fdp_tiny"
+    assert main.Order("fdp", (), "here", False).folder(config) == "here"
 
 
 def test_magnify_writes_a_folder(tmp_path, capsys):

@@ -82,7 +82,7 @@ DATA_KEYS: dict[str, Key] = {
         " data.view=flow_image).",
         choices=("none", "linear", "phase", "magnet", "flow_scale"),
     ),
-    "data.magnify_factor": Key(3.0, "Magnified displacement over the real one.", least=0),
+    "data.magnify_factor": Key(3.0, "Magnified displacement over the real one.", least=0.01),
     "data.magnify_weights": Key("", "Checkpoint file for data.magnify=magnet."),
     "data.magnify_gain": Key(
         "port",

@@ -20,6 +20,7 @@ KEYS: dict[str, Key] = {
         0,
         "Everything random starts from it: initial weights, order of samples, augmentation.",
         least=0,
+        most=2**32 - 1,
     ),
     "dtype": Key(
         "float32",
@@ -194,7 +195,12 @@ KEYS: dict[str, Key] = {
         least=0,
     ),
     "report.has_figures": Key(True, "True: the report has figures. False: it has tables only."),
-    "report.num_sheet_clips": Key(6, "Rows of the sheet of dynamic images.", "clips", least=0),
+    "report.num_sheet_clips": Key(
+        6,
+        "Rows of the sheet of dynamic images, which are kept when training ends.",
+        "clips",
+        least=0,
+    ),
     "report.paper_results": Key(
         ConfigDict(), "Published numbers to print beside ours, by dataset and measure."
     ),

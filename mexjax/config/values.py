@@ -109,6 +109,9 @@ def check_values(config: ConfigDict) -> None:
 def _check_value(name: str, key: Key, value: Any) -> None:
     if key.choices and value not in key.choices:
         raise ConfigError(unknown_name(name, str(value), key.choices))
+    has_bounds = key.least is not None or key.most is not None
+    if has_bounds and not isinstance(value, int | float):
+        raise ConfigError(f"{name} takes numbers, found {value!r}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, found {value}.")
     if key.least is not None and value < key.least:

@@ -117,6 +117,30 @@ def _check(config: ConfigDict, takes: Takes) -> None:
             f" {data.view!r}: {takes.model} takes {' or '.join(takes.views)}."
         )
     _check_frames(config)
+    _check_treatment(config, takes)
+
+
+def _check_treatment(config: ConfigDict, takes: Takes) -> None:
+    """Refuse a treatment of pixels that would make images and other arrays of a clip disagree."""
+    data = config.data
+    if data.magnify == "flow_scale" and data.view != "flow_image":
+        raise ConfigError(
+            f"data.magnify=flow_scale multiplies flow, and data.view={data.view} has none. Set"
+            " data.magnify to linear, phase or magnet."
+        )
+    if data.view == "flow_image" and data.center != "none":
+        raise ConfigError(
+            f"data.center={data.center} takes away a mean over the frames of a clip, and"
+            " data.view=flow_image has one image, whose middle is no motion. Set data.center=none."
+        )
+    changes = [f"augment.{key}" for key, value in config.augment.items() if value]
+    changes += ["eval.is_flip_averaged"] if config.eval.is_flip_averaged else []
+    if changes and (data.view == "flow_image" or takes.clip_views):
+        other = ", ".join(takes.clip_views) or "the direction of the flow"
+        raise ConfigError(
+            f"{', '.join(changes)} changes the images of a clip, but not {other}, so that the two"
+            " would disagree. Set it to 0 or False."
+        )
 
 
 def _as_configured(clips: np.ndarray, data: ConfigDict) -> np.ndarray:

@@ -18,10 +18,11 @@ from mexjax.progress import ClipProgress
 
 
 def load_prepared(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.DataFrame, np.ndarray]:
-    """The clips of `python -m mexjax.prepare`, each as `num_frames` frames from onset to offset.
+    """The table and the clips u8[N,T,S,S,C] that `python -m mexjax.prepare` wrote, in one view.
 
-    The frames of every clip are sampled and scaled once and kept below the prepared folder, so the
-    next run with the same frame count, size and colour maps a file.
+    The view `uniform` has `num_frames` frames from onset to offset, `key_frames` has onset, apex
+    and offset, and `flow_image` one image of the motion between onset and apex. It is computed once
+    and kept below the prepared folder, so that the next run with the same parameters maps a file.
 
     Raises:
       ConfigError: no root, or `data.datasets` names one that is not in it.
@@ -30,12 +31,12 @@ def load_prepared(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.Dat
     del takes
     data = config.data
     table = read_table(config)
-    params = {"size_px": data.image_size_px, "is_color": data.is_color, **magnifier_params(config)}
-    if data.view == "uniform":
-        params |= {"num_frames": data.num_frames, "rule": data.sampling}
     if data.view == "flow_image":
         images = prepared_view(config, table, "flow_image", flow_params(config))
         return table, as_clips(images)
+    params = {"size_px": data.image_size_px, "is_color": data.is_color, **magnifier_params(config)}
+    if data.view == "uniform":
+        params |= {"num_frames": data.num_frames, "rule": data.sampling}
     if data.view == "key_frames":
         params |= {"choice": choice}
         if choice == "reselected":

@@ -25,7 +25,7 @@ class Paper:
     """One published system.
 
     A paper is a folder in `mexjax/models/` with a subclass of this class and a line in
-    `mexjax.models.MODELS`. `network`, `loss` and the first four attributes must be given, every
+    `mexjax.models.MODELS`. `name`, `presets`, `network` and `loss` must be given, every
     other member has a default. A subclass may define no other public name: a misspelt member is an
     error when the class is made.
 

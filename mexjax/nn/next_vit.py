@@ -228,8 +228,8 @@ class ReducedAttention(nn.Module):
 class GlobalAggregator(nn.Module):
     """Attention on a share of the channels, a convolution on the rest, and an MLP on both.
 
-    Of `features` channels, `attention_share` (rounded to `channel_divisor`) come out of the
-    attention branch and the others out of a convolution branch that starts from them.
+    A share `attention_share` of the `features` channels (rounded to `channel_divisor`) comes out of
+    the attention branch, the others out of a convolution branch that starts from them.
     """
 
     features: int

@@ -16,7 +16,11 @@ SPLIT_SCALES = ("none", "train", "per_split")
 
 
 def plan_batches(
-    folds: Sequence[Fold], fold_ids: Sequence[int], clips: np.ndarray, config: ConfigDict
+    folds: Sequence[Fold],
+    fold_ids: Sequence[int],
+    clips: np.ndarray,
+    config: ConfigDict,
+    train_clips: np.ndarray | None = None,
 ) -> FoldPlan:
     """Lays out batches for folds of unequal size so that one program can run them together.
 
@@ -30,6 +34,7 @@ def plan_batches(
       fold_ids: number of each in the whole protocol.
       clips: u8[N, T, H, W, C], for the statistics of `data.split_scale`.
       config: the whole configuration.
+      train_clips: as `clips`, where training sees other frames of them.
 
     Returns:
       A `FoldPlan` of numpy arrays with a leading fold axis; S = epochs x steps per epoch.
@@ -64,7 +69,7 @@ def plan_batches(
         valid=valid.reshape(total_steps),
         total_steps=totals.astype(np.int32),
         epoch_steps=fold_steps.astype(np.int32),
-        scale=_split_scale(folds, clips, config.data.split_scale),
+        scale=_split_scale(folds, clips, train_clips, config.data.split_scale),
         eval_idx=_eval_batches([held_out(fold) for fold in folds], config.eval.batch_size),
     )
 
@@ -126,24 +131,33 @@ def _eval_batches(rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:
     )
 
 
-def _split_scale(folds: Sequence[Fold], clips: np.ndarray, mode: str) -> np.ndarray:
+def _split_scale(
+    folds: Sequence[Fold], clips: np.ndarray, train_clips: np.ndarray | None, mode: str
+) -> np.ndarray:
     """Mean of a split's pixels in [-1, 1], and the maximum after the mean is subtracted."""
     if mode not in SPLIT_SCALES:
         raise ConfigError(unknown_name("data.split_scale", mode, SPLIT_SCALES))
     if mode == "per_split" and any(len(fold.validation) for fold in folds):
         raise ConfigError(
             "data.split_scale=per_split knows a training and a test split, and"
-            " protocol.num_validation_subjects makes a third. Set one of the two to none."
+            " protocol.num_validation_subjects makes a third. Set"
+            " protocol.num_validation_subjects=0 or data.split_scale=none."
         )
     scale = np.tile(np.array([0.0, 1.0], np.float32), (len(folds), 2, 1))
     if mode == "none":
         return scale
-    axes = tuple(range(1, clips.ndim))
-    means = clips.mean(axis=axes, dtype=np.float64) / 127.5 - 1.0
-    maxima = clips.max(axis=axes) / 127.5 - 1.0
+    evaluated = _moments(clips)
+    trained = evaluated if train_clips is None else _moments(train_clips)
     for f, fold in enumerate(folds):
-        splits = (fold.train, fold.train if mode == "train" else fold.test)
-        for split, rows in enumerate(splits):
+        last = (fold.train, trained) if mode == "train" else (fold.test, evaluated)
+        for split, (rows, (means, maxima)) in enumerate(((fold.train, trained), last)):
             mean = means[rows].mean()
             scale[f, split] = mean, maxima[rows].max() - mean
     return scale
+
+
+def _moments(clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and maximum of the pixels of each clip in [-1, 1], f64[N] each."""
+    axes = tuple(range(1, clips.ndim))
+    means = clips.mean(axis=axes, dtype=np.float64) / 127.5 - 1.0
+    return means, clips.max(axis=axes) / 127.5 - 1.0

@@ -104,8 +104,7 @@ def make_study(config: ConfigDict) -> Study:
     fold_ids = _select(all_folds, config.folds.only)
     fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))
     folds = [all_folds[i] for i in fold_ids]
-    clips = dataset.clips if dataset.train_clips is None else dataset.train_clips
-    layout = plan.plan_batches(folds, fold_ids, clips, config)
+    layout = plan.plan_batches(folds, fold_ids, dataset.clips, config, dataset.train_clips)
     return Study(
         config=config,
         paper=paper,

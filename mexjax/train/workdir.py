@@ -21,7 +21,10 @@ from mexjax.files import atomic
 INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.")
 # Everything that a run writes into its folder.
 RUN_FOLDERS = ("groups", "checkpoints", "figures")
-RUN_FILES = ("*.json", "predictions.*", "sheet.npz", "features.npz", "report.md")
+RUN_FILES = (
+    *("config.json", "folds.json", "perf.json", "results.json", "run.json"),
+    *("predictions.csv", "predictions.npz", "sheet.npz", "features.npz", "report.md"),
+)
 
 
 class Workdir:

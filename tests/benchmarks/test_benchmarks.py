@@ -41,6 +41,10 @@ def test_every_benchmark_explains_itself(name, monkeypatch, capsys):
     assert "--" in capsys.readouterr().out
 
 
+def test_every_lowering_can_be_chosen_by_measurement():
+    assert set(load("convolutions").PREFERENCE) == set(conv_choice.LOWERINGS)
+
+
 def test_a_missing_package_leaves_its_benchmark_out(monkeypatch, tmp_path, capsys):
     module = load("all")
     monkeypatch.setattr(module, "NEEDS", {"pipeline": ("jax", "no_such_package")})

@@ -31,7 +31,7 @@ SIZES = {"resnet": (34, 37), "convnext": (42, 36), "swin": (43, 40)}
 MAPS = {"resnet": (5, 5), "convnext": (5, 4), "swin": (6, 5)}
 PUBLISHED = {"resnet": ResNet(), "convnext": ConvNeXt(), "swin": Swin()}
 
-# Of transformers: class, and what its configuration differs in.
+# Class in transformers, and the keys its configuration differs in.
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": (
         "ResNet",

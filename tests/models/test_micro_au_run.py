@@ -131,6 +131,19 @@ def test_images_of_flow_are_one_view():
     assert (scaled.clips != dataset.clips).any()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augment__is_flipped": True}, r"augment.is_flipped changes .* not landmark_tokens"),
+        ({"augment__shift_px": 2, "eval__is_flip_averaged": True}, "shift_px, eval.is_flip_averag"),
+        ({"data__center": "clip_mean"}, "flow_image has one image, whose middle is no motion"),
+    ],
+)
+def test_images_must_agree_with_the_other_views_of_a_clip(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load(**changes)
+
+
 def test_controls_take_the_motion_or_the_labels():
     real, still = load(), load(data__control="static")
     assert (still.clips == np.array([128, 128, 0], np.uint8)).all()

@@ -137,7 +137,7 @@ def test_vmamba_has_the_published_size():
     assert 30.0e6 < total < 30.5e6
 
 
-# Of the released classes less what they hold and never read: class token, head and mask layer of
+# Parameters of the released classes without those that are never read: class token, head and mask layer of
 # the transformer. ConvNeXt's is with a table of 49 places, as its 7x7 map needs.
 UNUSED = {512: 3_590, 768: 5_382}
 TOTALS = {

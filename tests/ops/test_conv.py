@@ -211,7 +211,7 @@ def test_a_convolution_is_taken_apart_into_many():
 @pytest.mark.skipif(not is_cpu(), reason="rules of the CPU")
 def test_rules_choose_the_forms_for_few_channels():
     def chosen(channels: int, out: int, groups: int = 1) -> list[str]:
-        # Of a size that no row of the table is near to.
+        # No row of the table is near to this size.
         geometry = Geometry((300, 300), (3, 3), (1, 1), ONE, groups)
         layer = Layer(geometry, 1, channels, out, "float32", "cpu")
         return [choose(operation, layer) for operation in OPERATIONS]

@@ -164,7 +164,7 @@ def test_large_scores_stay_finite():
 
 
 def gradients(form, arrays, weights) -> list[jax.Array]:
-    """Of a weighted sum of the output, with respect to q, k and v."""
+    """Gradients of a weighted sum of the output, with respect to q, k and v."""
     return jax.grad(lambda a: (form(*a, DECAYS) * weights).sum())(arrays)
 
 

@@ -89,6 +89,19 @@ def test_split_scale_uses_the_split_it_says(mode, expected):
         np.testing.assert_allclose(layout.scale[0, split], wanted, rtol=1e-6)
 
 
+def test_split_scale_of_the_held_out_split_is_that_of_its_own_frames():
+    """Training may see other frames of a clip than evaluation does."""
+    rng = np.random.default_rng(0)
+    clips, train_clips = rng.integers(0, 255, (2, 30, 2, 4, 4, 1)).astype(np.uint8)
+    (fold,) = make_folds([11])
+    config = small_config(data__split_scale="per_split")
+    layout = plan.plan_batches([fold], [0], clips, config, train_clips)
+    for split, values in enumerate((train_clips[fold.train], clips[fold.test])):
+        pixels = values.astype(np.float64) / 127.5 - 1
+        moments = [pixels.mean(), (pixels - pixels.mean()).max()]
+        np.testing.assert_allclose(layout.scale[0, split], moments, rtol=1e-6)
+
+
 @pytest.mark.parametrize("given", [(0, 0), (3, 5)])
 def test_length_must_be_given_once(given):
     config = small_config(train__num_epochs=given[0], train__num_steps=given[1])

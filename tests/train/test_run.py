@@ -316,8 +316,10 @@ def test_another_configuration_is_told_apart(finished):
 def test_overwrite_starts_anew(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished.workdir, copy)
+    (copy / "notes.json").write_text("[]")
     config = small_config(folds__only=("synthetic/02",))
     anew = mexjax.run(config, copy, overwrite=True)
+    assert (copy / "notes.json").read_text() == "[]"
     assert not anew.was_finished and set(anew.predictions["fold"]) == {"synthetic/02"}
 
 
@@ -485,6 +487,10 @@ def test_corrupt_checkpoints(tmp_path):
         ({"data__synthetic__num_clips": 3}, r"data.synthetic"),
         ({"dtype": "float12"}, r"float12"),
         ({"seed": -1}, r"seed must be at least 0, found -1"),
+        ({"seed": 2**32}, r"seed must be at most 4294967295, found 4294967296"),
+        ({"train__milestones": ("a",)}, r"train.milestones takes numbers, found 'a'"),
+        ({"data__magnify": "flow_scale"}, r"multiplies flow, and data.view=uniform has none"),
+        ({"model__stem_strides": (1, 2)}, r"The stem needs one value a stage"),
         ({"data__image_size_px": 33}, r"do not divide an image of 33x33: change data.image_size"),
     ],
 )

@@ -122,8 +122,9 @@ class FDP(nn.Module):
           train: batch statistics and stochastic depth are on.
 
         Returns:
-          logits f32[B,K]; frame_features f[B,T,D]; dynamic_representation f[B,M,M,8]; unless
-          left out, dynamic_image f32[B,M,M] in (0,1) and rank_scores f32[B,T]. D = M^2.
+          logits f32[B,K]; frame_features f[B,T,D]; dynamic_representation f[B,M,M,V]; unless
+          left out, dynamic_image f32[B,M,M] in (0,1) and rank_scores f32[B,T]. D is M^2, V is
+          `volume_channels`.
         """
         c = self.options
         dtype = jnp.dtype(c.dtype)

@@ -95,6 +95,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_lengths("FDP", self, PER_STAGE)
+        check_lengths("The stem", self, ("stem_channels", "stem_strides"))
 
 
 PAPER = Options()
