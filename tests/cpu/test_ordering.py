@@ -84,7 +84,7 @@ def copied_numbers(study: Study) -> int:
 
 
 def test_a_step_copies_no_moments(monkeypatch):
-    """The memory of the networks' own training step, with steps that a fold sits out, Adam without decay."""
+    """The networks' own training step keeps its moments in place where a fold sits steps out."""
     study = make_study(small_config(train__weight_decay=0.0, train__batch_size=4))
     assert not study.plan.valid.all()  # else the guard is left out
     ordered = copied_numbers(study)

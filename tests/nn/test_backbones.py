@@ -137,8 +137,8 @@ def test_vmamba_has_the_published_size():
     assert 30.0e6 < total < 30.5e6
 
 
-# Parameters of the released classes without those that are never read: class token, head and mask layer of
-# the transformer. ConvNeXt's is with a table of 49 places, as its 7x7 map needs.
+# Parameters of the released classes without those that are never read: class token, head and mask
+# layer of the transformer. ConvNeXt's is with a table of 49 places, as its 7x7 map needs.
 UNUSED = {512: 3_590, 768: 5_382}
 TOTALS = {
     "resnet_shallow": 11_312_459 - UNUSED[512],

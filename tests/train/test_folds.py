@@ -21,7 +21,8 @@ UNEQUAL = (27, 9, 18)
 # A bias starts at zero: its scale is that of the weights it is added to. Where rounding moves one
 # activation across a ReLU's corner, a bias of 1e-6 changes by a tenth of itself.
 WEIGHTS = 0.05
-# Adam takes smaller steps here: with steps of 1e-3 rounding grows beyond 1e-4 of a loss within twenty of them.
+# Adam takes smaller steps here: with steps of 1e-3 rounding grows beyond 1e-4 of a loss within
+# twenty of them.
 RATE = 3e-4
 SGD = ("sgd", 0.02)
 
