@@ -271,7 +271,7 @@ def test_the_peer_is_the_same_network():
     places = torch.from_numpy(np.array(batch["landmark_tokens"]).astype(np.int64))
     label = torch.from_numpy(np.array(batch["label"]).astype(np.int64))
     outputs = network(image, places)
-    total = peer.loss(outputs, label, module.options)
+    total = peer.loss(outputs, label, dataclasses.asdict(module.options))
     assert float(total.detach()) == pytest.approx(float(value), rel=1e-5)
     total.backward()
     theirs = {k: p.grad.numpy() for k, p in network.named_parameters() if p.grad is not None}
