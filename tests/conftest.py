@@ -45,8 +45,21 @@ _LIBC = ctypes.CDLL(None)
 
 @pytest.fixture(scope="module", autouse=True)
 def _memory_of_one_file():
-    """Compiled programs of a file are dropped after it, and what is free goes to the system."""
+    """Compiled programs of a file are dropped after it, and free memory goes to the system."""
     yield
+    free_memory()
+
+
+@pytest.fixture(autouse=True)
+def _memory_of_one_slow_test(request: pytest.FixtureRequest):
+    """The same after every slow test, since whole networks hold gigabytes."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        free_memory()
+
+
+def free_memory() -> None:
+    """Drop compiled programs and give free memory to the system."""
     jax.clear_caches()
     gc.collect()
     if hasattr(_LIBC, "malloc_trim"):  # glibc

@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from papers import network_of
 from st_helpers import (
     GOLDEN,
     NOISE,
+    adamw_step,
     assert_gradient_norms,
     assert_summary,
     captured_points,
@@ -36,13 +36,6 @@ def released(fusion: str):
     module = network_of("tsfmicro", config, 5)
     shapes = st_unit.variable_shapes(module)
     return module, variables_of(interop.make_entries(shapes, fusion))
-
-
-def adamw_step(params: dict, grads: dict) -> dict:
-    """One update as the released scripts make it: every parameter decays."""
-    transform = optax.adamw(8e-4, weight_decay=0.6)
-    updates, _ = transform.update(grads, transform.init(params), params)
-    return optax.apply_updates(params, updates)
 
 
 def test_images_are_those_of_the_figures():
@@ -84,6 +77,7 @@ def test_equals_the_released_network(fusion: str):
     for name, first in golden["running"].items():
         np.testing.assert_allclose(running[name][: len(first)], first, rtol=1e-4, atol=1e-5)
 
+    del points, updated, found
     params = adamw_step(variables["params"], grads)
     (loss, _), _ = step({**variables, "params": params}, golden_batch(is_frozen=False))
     assert float(loss) == pytest.approx(golden["loss_after_adamw_step"], abs=1e-3)
