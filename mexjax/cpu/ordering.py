@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 
 def _element(x: jax.Array) -> jax.Array:
@@ -23,12 +24,12 @@ def _element(x: jax.Array) -> jax.Array:
     return lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
 
 
-def empty_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+def empty_after(x: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
     """An array that is about to be overwritten; its values are an element of x."""
     return jnp.broadcast_to(_element(x).astype(dtype), shape)
 
 
-def zeros_after(x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+def zeros_after(x: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
     """Zeros that come after x f[...]; in `shard_map` they vary over the mesh axes of x."""
     # Nothing is above infinity, but XLA does not know that. A product with zero would not do: it is
     # NaN where x is.

@@ -130,7 +130,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
 
 def _read_pickled(path: Path) -> Mapping[str, Any]:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]  (an extra)
     except ImportError as error:
         raise ConfigError(
             f"Reading {path} needs PyTorch: pip install torch, or convert the file to "

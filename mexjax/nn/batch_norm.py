@@ -7,6 +7,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.cpu.ordering import copy_after
 from mexjax.cpu.sums import sums_by_blocks
@@ -35,7 +36,7 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
     momentum: float = 0.9
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact

@@ -13,6 +13,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.nn.layer_norm import LayerNorm
@@ -94,7 +95,7 @@ class _ImageEmbedding(nn.Module):
     """A linear map of every patch, row by row, after a class token: f[B,S,S,3] -> f[B,1+G*G,C]."""
 
     size: ClipSize
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -118,7 +119,7 @@ class _TextEmbedding(nn.Module):
     """Token ids i32[M,L] as vectors f[M,L,C], with their positions added."""
 
     size: ClipSize
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
@@ -134,7 +135,7 @@ class _TextEmbedding(nn.Module):
         return x.astype(self.dtype)
 
 
-def _blocks(tower: TowerSize, activation: str, dtype: jnp.dtype, is_causal: bool) -> list[Block]:
+def _blocks(tower: TowerSize, activation: str, dtype: DTypeLike, is_causal: bool) -> list[Block]:
     return [
         Block(
             tower.num_heads,
@@ -160,7 +161,7 @@ class ImageTower(nn.Module):
 
     size: ClipSize
     activation: str = "quick_gelu"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Make the layers of the tower."""
@@ -212,7 +213,7 @@ class TextTower(nn.Module):
 
     size: ClipSize
     activation: str = "quick_gelu"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Make the layers of the tower."""
@@ -248,7 +249,7 @@ class Clip(nn.Module):
 
     size: ClipSize
     activation: str = "quick_gelu"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         """Make both towers and the temperature."""

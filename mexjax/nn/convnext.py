@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import Conv, DropPath, Mlp, PatchConv, truncated_normal
@@ -33,7 +34,7 @@ class ConvNeXtBlock(nn.Module):
     layer_scale: float = 1e-6
     kernel: int = 7
     mlp_ratio: int = 4
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -75,7 +76,7 @@ class ConvNeXt(nn.Module):
     patch_px: int = 4
     drop_path_rate: float = 0.0
     layer_scale: float = 1e-6
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

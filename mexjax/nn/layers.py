@@ -12,6 +12,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.nn.batch_norm import BatchNorm
@@ -45,7 +46,7 @@ Dense = functools.partial(nn.Dense, dot_general=dot_general)
 def truncated_normal(std: float = 0.02) -> Initializer:
     """A normal draw of standard deviation `std`, cut at +-2, as timm draws ViT weights."""
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return std * jax.random.truncated_normal(key, -2.0 / std, 2.0 / std, shape, dtype)
 
     return init
@@ -60,7 +61,7 @@ def torch_bias_init(fan_in: int) -> Initializer:
     """A uniform draw in +-1/sqrt(fan_in), as PyTorch makes for the bias beside such a kernel."""
     limit = fan_in**-0.5
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return init
@@ -83,7 +84,7 @@ class Conv(nn.Module):
     groups: int = 1
     use_bias: bool = False
     padding: str | tuple[tuple[int, int], tuple[int, int]] = "same_torch"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = torch_kernel_init()
     bias_init: Initializer | None = None
 
@@ -110,7 +111,7 @@ class ConvTranspose(nn.Module):
 
     features: int
     kernel: int = 2
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -138,7 +139,7 @@ class PatchConv(nn.Module):
 
     features: int
     size: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = torch_kernel_init()
     bias_init: Initializer | None = None
 
@@ -169,7 +170,7 @@ class Mlp(nn.Module):
     """
 
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = truncated_normal(0.02)
 
     @nn.compact

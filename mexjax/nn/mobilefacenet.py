@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.nn.layers import BatchNorm, Conv, PReLUSlope, torch_kernel_init
@@ -56,7 +57,7 @@ class ConvBlock(nn.Module):
     groups: int = 1
     has_activation: bool = True
     eps: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -85,7 +86,7 @@ class Bottleneck(nn.Module):
     has_skip: bool = False
     is_second_linear: bool = False
     eps: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -110,7 +111,7 @@ class GlobalDepthwise(nn.Module):
     """A depthwise convolution whose kernel is the map, without activation: f[N,H,W,C] -> f[N,C]."""
 
     eps: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -144,7 +145,7 @@ class MobileFaceNet(nn.Module):
     divisor: int = 1
     depths: tuple[int, ...] = (4, 6, 2)
     eps: float = 1e-5
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.nn.layers import (
@@ -43,7 +44,7 @@ class ConvNormRelu(nn.Module):
     features: int
     stride: int = 1
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -64,7 +65,7 @@ class PatchEmbed(nn.Module):
     features: int
     stride: int = 1
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -96,7 +97,7 @@ class LocalConv(nn.Module):
     kind: str = "multi_head"
     head_dim: int = 8
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -125,7 +126,7 @@ class Mlp(nn.Module):
     """Two 1x1 convolutions with bias and a ReLU between: f[N,H,W,C] -> f[N,H,W,C]."""
 
     hidden: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -156,7 +157,7 @@ class LocalAggregator(nn.Module):
     mlp_ratio: int = 3
     channel_divisor: int = 32
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -182,7 +183,7 @@ class ReducedAttention(nn.Module):
     head_dim: int = 8
     dropout_rate: float = 0.0
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -243,7 +244,7 @@ class GlobalAggregator(nn.Module):
     attention_dropout_rate: float = 0.0
     channel_divisor: int = 32
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.nn.layers import BatchNorm, Conv
 from mexjax.nn.mode import Mode
@@ -36,7 +37,7 @@ class BasicBlock(nn.Module):
     features: int
     stride: int = 1
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -83,7 +84,7 @@ class ResNet(nn.Module):
     stem_kernel: int = 7
     stem_stride: int = 2
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.nn.layer_norm import LayerNorm
@@ -53,7 +54,7 @@ class ConvStem(nn.Module):
     channels: Sequence[int] = (32, 32, 64, 64)
     strides: Sequence[int] = (2, 1, 1, 1)
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -84,7 +85,7 @@ class Retention(nn.Module):
     log_decay: Sequence[float]
     is_decomposed: bool = False
     chunk: int = 0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -131,7 +132,7 @@ class FeedForward(nn.Module):
     """Two linear layers, and between them a 3x3 depthwise convolution added to the GELU."""
 
     hidden: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -161,7 +162,7 @@ class RetentionBlock(nn.Module):
     chunk: int = 0
     drop_path_rate: float = 0.0
     layer_scale: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -205,7 +206,7 @@ class Stage(nn.Module):
     drop_path_rates: Sequence[float]
     merged_width: int = 0
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -252,7 +253,7 @@ class RetentionStages(nn.Module):
     drop_path_rate: float = 0.1
     chunk: int = 0
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

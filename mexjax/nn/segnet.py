@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.nn.layers import BatchNorm, Conv, ConvTranspose
@@ -41,7 +42,7 @@ class SegNet(nn.Module):
     """
 
     stages: Sequence[Sequence[int]] = SEGNET_CHANNELS
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -90,7 +91,7 @@ class EncoderDecoder(nn.Module):
     encoder_channels: Sequence[int] = (64, 128, 256, 512)
     decoder_channels: Sequence[int] = (256, 128, 64, 64)
     leaky_slope: float = 0.01
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.nn.layer_norm import LayerNorm
@@ -96,7 +97,7 @@ class WindowAttention(nn.Module):
 
     num_heads: int
     window: int = 7
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: np.ndarray | None) -> jax.Array:
@@ -154,7 +155,7 @@ class SwinBlock(nn.Module):
     is_shifted: bool = False
     mlp_ratio: int = 4
     drop_path_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -193,7 +194,7 @@ class PatchMerging(nn.Module):
     """
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -229,7 +230,7 @@ class Swin(nn.Module):
     patch_px: int = 4
     mlp_ratio: int = 4
     drop_path_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

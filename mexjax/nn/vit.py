@@ -7,6 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.nn.layer_norm import LayerNorm
@@ -34,7 +35,7 @@ class _Projections(nn.Module):
     """Queries, keys and values of all heads by one product; queries of some tokens by another."""
 
     use_bias: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
     kernel_init: Initializer
 
     @nn.compact
@@ -67,7 +68,7 @@ class Attention(nn.Module):
     num_heads: int
     use_qkv_bias: bool = True
     dropout_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     is_causal: bool = False
     kernel_init: Initializer = _INIT
     out_init: Initializer | None = None
@@ -132,7 +133,7 @@ class Block(nn.Module):
     use_qkv_bias: bool = True
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     activation: str = "gelu"
     epsilon: float = 1e-6
     is_causal: bool = False
@@ -206,7 +207,7 @@ class VisionTransformer(nn.Module):
     use_qkv_bias: bool = True
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mexjax.nn.layer_norm import LayerNorm
 from mexjax.nn.layers import Conv, Dense, DropPath, Mlp, truncated_normal
@@ -29,14 +30,14 @@ _STEP_RANGE = (1e-3, 1e-1)  # least and largest delta at the start
 def uniform(limit: float) -> nn.initializers.Initializer:
     """A uniform draw in +-limit."""
 
-    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return init
 
 
 def step_bias_init(
-    key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
     """A draw that softplus turns into steps whose logarithm is uniform over `_STEP_RANGE`."""
     low, high = (math.log(x) for x in _STEP_RANGE)
@@ -45,7 +46,7 @@ def step_bias_init(
 
 
 def log_rate_init(
-    key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
     """The logarithms log(1), log(2), ... over the S numbers of a state."""
     del key
@@ -68,7 +69,7 @@ class SS2D(nn.Module):
     rank: int = 0
     form: str = "chunked"
     chunk: int = CHUNK
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -112,7 +113,7 @@ class VSSBlock(nn.Module):
     scan: dict[str, Any]
     mlp_ratio: int = 4
     drop_path_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -151,7 +152,7 @@ class VMamba(nn.Module):
     chunk: int = CHUNK
     mlp_ratio: int = 4
     drop_path_rate: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

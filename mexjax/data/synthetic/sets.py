@@ -88,7 +88,7 @@ def _assign_counted(config: SyntheticConfig, labels: np.ndarray) -> list[AuSet]:
         step = np.log(goal / (len(rows) - goal)) - np.log(level / (len(rows) - level))
         tilt += 0.7 * step
 
-    counts = [_systematic(rng, q, n) for q, n in zip(shares, sizes, strict=True)]
+    counts = [_systematic(rng, q, int(n)) for q, n in zip(shares, sizes, strict=True)]
     _repair(counts, members, shares, target)
     sets: list[AuSet] = [()] * len(labels)
     for k, (names, _) in enumerate(choices):

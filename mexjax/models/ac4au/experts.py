@@ -9,6 +9,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.nn.layers import Dropout, Initializer
@@ -33,7 +34,7 @@ class ExpertBank(nn.Module):
     kind: str = "mlp"
     hidden: int = 128
     dropout_rate: float = 0.1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -92,7 +93,7 @@ class ExpertMixture(nn.Module):
     top_k: int = 0
     diagonal_bias: float = 0.0
     has_gates: bool = True
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> dict[str, jax.Array]:
@@ -122,7 +123,7 @@ class ExpertMixture(nn.Module):
             gates = jnp.broadcast_to(jnp.eye(num_experts), (x.shape[0],) + (num_experts,) * 2)
             return binary_outputs(logits) | {"gates": gates, "expert_logits": logits}
 
-        def start(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        def start(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
             del key
             diagonal = jnp.eye(self.num_units, num_experts, dtype=dtype) * self.diagonal_bias
             return diagonal.reshape(shape)

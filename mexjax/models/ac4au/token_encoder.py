@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.nn.layer_norm import LayerNorm
@@ -41,7 +42,7 @@ class TokenEncoder(nn.Module):
     has_position: bool = True
     has_last_norm: bool = False
     starts_as_identity: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode, is_seen: jax.Array | None = None) -> jax.Array:

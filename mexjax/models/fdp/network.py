@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.models.fdp.options import Options
@@ -166,7 +167,7 @@ class FDP(nn.Module):
             return features.reshape(b, size, size, t)
         return features.reshape(b, t, size, size).transpose(0, 2, 3, 1)
 
-    def _image_network(self, dtype: jnp.dtype) -> nn.Module:
+    def _image_network(self, dtype: DTypeLike) -> nn.Module:
         c = self.options
         name = "dynamic_image_network"
         if c.dynamic_image_network == "segnet":
@@ -174,7 +175,7 @@ class FDP(nn.Module):
         channels = c.encoder_channels, c.decoder_channels
         return EncoderDecoder(*channels, c.leaky_slope, dtype=dtype, name=name)
 
-    def _dense(self, x: jax.Array, features: int, dtype: jnp.dtype, name: str) -> jax.Array:
+    def _dense(self, x: jax.Array, features: int, dtype: DTypeLike, name: str) -> jax.Array:
         init: dict[str, Any] = {
             "kernel_init": torch_kernel_init(),
             "bias_init": torch_bias_init(x.shape[-1]),

@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.nn.convnext import ConvNeXt
 from mexjax.nn.layer_norm import LayerNorm
@@ -105,7 +106,7 @@ class PooledHead(nn.Module):
 
     num_classes: int
     has_norm: bool
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:
@@ -124,7 +125,7 @@ class PooledHead(nn.Module):
 
 
 def make_backbone(
-    name: str, size: str, *, drop_path_rate: float, per_frame: bool, dtype: jnp.dtype
+    name: str, size: str, *, drop_path_rate: float, per_frame: bool, dtype: DTypeLike
 ) -> nn.Module:
     """The network `name`, called "backbone", as a submodule of the module that calls this.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.nn.layer_norm import LayerNorm
@@ -55,7 +56,7 @@ class PositionViT(nn.Module):
     depth: int = 2
     num_heads: int = 4
     mlp_ratio: int = 4
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

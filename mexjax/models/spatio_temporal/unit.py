@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.models.spatio_temporal.options import PER_STAGE, UnitOptions
@@ -91,7 +92,7 @@ class Head(nn.Module):
     width: int = 1024
     is_torch_init: bool = False
     per_frame: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mode: Mode) -> jax.Array:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
 from mexjax.models.spatio_temporal.unit import make_parts
@@ -52,7 +53,7 @@ class UpConv(nn.Module):
     """`upsample_conv` with a kernel and a bias of its own, drawn as PyTorch draws them."""
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -122,7 +123,7 @@ class TSFmicro(nn.Module):
             x = stages(stem(difference, mode), mode)
         return {"logits": head(x, mode)}
 
-    def _enlarged(self, x: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    def _enlarged(self, x: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
         """The map of S, doubled to the size and width of the stem's; widths are T's in reverse."""
         for i, width in enumerate(reversed(self.options.channels[:-1])):
             x = UpConv(width, dtype, name=f"up_{i}")(x)
