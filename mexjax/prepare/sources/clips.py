@@ -11,11 +11,17 @@ from mexjax.data import manifest
 from mexjax.errors import DataError
 from mexjax.prepare.sources import counts
 from mexjax.prepare.sources.base import Frame, Reading, Source
-from mexjax.prepare.sources.drafts import Draft, number_repeats, unite_subjects
+from mexjax.prepare.sources.drafts import (
+    Draft,
+    number_repeats,
+    report_spellings,
+    unite_subjects,
+)
 from mexjax.prepare.sources.folders import Folders, check_inside, check_part, is_clip
 from mexjax.prepare.sources.sheets import as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
 from mexjax.protocol.classes import canonical_emotion
+from mexjax.protocol.names import tidy
 
 NO_APEX = "no annotated apex: midpoint"
 SHORT_FRAMES = 8  # most models sample at least so many
@@ -78,6 +84,7 @@ def finish(
       folders: listings that are shared.
     """
     folders = folders or Folders()
+    report_spellings(drafts, problems)
     unite_subjects(drafts, problems)
     number_repeats(drafts, problems)
     if paths is None:
@@ -303,7 +310,8 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
 def _emotion(draft: Draft, problems: list[str]) -> str:
     """Read the emotion, lower case and in one spelling; compounds (4DME) stay joined by "+"."""
     cell = draft.cells["emotion"]
-    parts = [canonical_emotion(part) for part in as_text(cell).split("+") if part.strip()]
+    parts = [canonical_emotion(part) for part in tidy(as_text(cell)).split("+")]
+    parts = [part for part in parts if part]
     if not parts and cell is not None:
         problems.append(f"{draft.name}: no emotion.")
     return "+".join(parts)

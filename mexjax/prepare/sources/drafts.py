@@ -10,11 +10,13 @@ import pandas as pd
 
 from mexjax.prepare.sources.folders import check_part
 from mexjax.prepare.sources.sheets import as_text, numbered
+from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
 # be left open with "*".
 Place = tuple[str, ...]
 FIELDS = ("onset", "apex", "offset", "emotion", "au")
+_MAX_EXAMPLES = 20  # names of one remark
 
 
 @dataclasses.dataclass
@@ -30,6 +32,7 @@ class Draft:
       places: folders that may hold the frames, the likeliest first.
       notes: remarks for the table.
       fps: frames per second where the row says its own.
+      typed: subject and clip as they were typed, before `tidy`.
     """
 
     index: int
@@ -40,6 +43,7 @@ class Draft:
     places: tuple[Place, ...] = ()
     notes: list[str] = dataclasses.field(default_factory=list)
     fps: float | None = None
+    typed: tuple[str, str] = ("", "")
 
     @property
     def row(self) -> str:
@@ -73,7 +77,8 @@ def make_drafts(
     drafts = []
     for number, row in numbered(cells).items():
         where = f"row {number}"
-        names = [as_text(row["subject"]), as_text(row["clip"])]
+        typed = (as_text(row["subject"]), as_text(row["clip"]))
+        names = [tidy(name) for name in typed]
         if not all(names):
             text = ", ".join(filter(None, map(as_text, row.values())))
             problems.append(f"{where}: no subject or no clip name, left out: {text[:120]}")
@@ -81,10 +86,38 @@ def make_drafts(
         for name in names:
             check_part(name, f"Row {number} of the spreadsheet")
         values = {field: row.get(field) for field in FIELDS}
-        draft = Draft(number, subject(names[0]), clip(names[1]), values)
+        draft = Draft(number, subject(names[0]), clip(names[1]), values, typed=typed)
         draft.video = draft.clip
         drafts.append(draft)
     return drafts
+
+
+def report_spellings(drafts: list[Draft], problems: list[str]) -> None:
+    """Add a remark for names that `tidy` changed, and for spellings that became one name."""
+    subjects = [(draft.typed[0], tidy(draft.typed[0])) for draft in drafts]
+    clips = [(draft.typed[1], tidy(draft.typed[1])) for draft in drafts]
+    emotions = [as_text(draft.cells["emotion"]) for draft in drafts]
+    for noun, names in (
+        ("subjects", subjects),
+        ("clips", clips),
+        ("emotions", [(text, tidy(text)) for text in emotions]),
+    ):
+        spellings: dict[str, list[str]] = {}
+        for text, name in dict.fromkeys(names):
+            spellings.setdefault(name, []).append(text)
+        changes = {name: texts for name, texts in spellings.items() if texts != [name]}
+        if not changes:
+            continue
+        examples = [
+            f"{' and '.join(map(ascii, texts))} {'are' if len(texts) > 1 else 'is'} read as {name}"
+            for name, texts in changes.items()
+        ]
+        if len(examples) > _MAX_EXAMPLES:
+            examples[_MAX_EXAMPLES:] = [f"and {len(examples) - _MAX_EXAMPLES} more"]
+        problems.append(
+            f"Names of {noun} were typed with characters that cannot be seen or that look like"
+            f" others: {'; '.join(examples)}."
+        )
 
 
 def padded(width: int) -> Callable[[str], str]:
@@ -106,7 +139,7 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     for draft in drafts:
-        spelling = first.setdefault(draft.subject.casefold(), draft.subject)
+        spelling = first.setdefault(fold(draft.subject), draft.subject)
         if draft.subject != spelling:
             others.setdefault(spelling, []).append(draft.subject)
             draft.subject = spelling

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from mexjax.errors import DataError
+from mexjax.protocol.names import tidy
 
 SUFFIXES = (".xlsx", ".xls", ".csv")
 MAX_BYTES = 64 * 2**20  # the largest sheet of the field has 1 MB; a zip of zeros grows 1000-fold
@@ -57,7 +58,7 @@ class Form:
 
 def plain(header: object) -> str:
     """Strip case, blanks and punctuation from a header or file name; "" for an unnamed column."""
-    name = re.sub(r"[\W_]+", "", as_text(header).casefold())
+    name = re.sub(r"[\W_]+", "", tidy(as_text(header)).casefold())
     return "" if name.startswith("unnamed") else name
 
 
