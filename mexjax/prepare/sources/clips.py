@@ -18,7 +18,7 @@ from mexjax.prepare.sources.drafts import (
     unite_subjects,
 )
 from mexjax.prepare.sources.folders import Folders, check_inside, check_part, is_clip
-from mexjax.prepare.sources.sheets import as_number, as_text
+from mexjax.prepare.sources.sheets import NOTHING, as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
 from mexjax.protocol.classes import canonical_emotion
 from mexjax.protocol.names import tidy
@@ -116,7 +116,7 @@ def locate(
     """
     for draft in drafts:
         for part in (part for place in draft.places for part in place):
-            check_part(part.removesuffix("*"), f"Row {draft.index} of the spreadsheet")
+            check_part(part.removesuffix("*"), f"{draft.row.capitalize()} of the spreadsheet")
     bases = [folders.descend(root, home.split("/")) for home in homes] + [root]
     best = _best([base for base in bases if base is not None], drafts, folders)
     if not any(best):
@@ -310,7 +310,8 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
 def _emotion(draft: Draft, problems: list[str]) -> str:
     """Read the emotion, lower case and in one spelling; compounds (4DME) stay joined by "+"."""
     cell = draft.cells["emotion"]
-    parts = [canonical_emotion(part) for part in tidy(as_text(cell)).split("+")]
+    text = tidy(as_text(cell))
+    parts = [canonical_emotion(part) for part in text.split("+") if text.casefold() not in NOTHING]
     parts = [part for part in parts if part]
     if not parts and cell is not None:
         problems.append(f"{draft.name}: no emotion.")

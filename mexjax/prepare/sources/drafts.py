@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from mexjax.prepare.sources.folders import check_part
-from mexjax.prepare.sources.sheets import as_text, numbered
+from mexjax.prepare.sources.sheets import as_text, numbered, row_name
 from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
@@ -48,7 +48,7 @@ class Draft:
     @property
     def row(self) -> str:
         """The row, for messages."""
-        return f"row {self.index}"
+        return row_name(self.index)
 
     @property
     def name(self) -> str:
@@ -65,6 +65,8 @@ def make_drafts(
 ) -> list[Draft]:
     """Make a draft of each row with a subject and a clip; any other row becomes a problem.
 
+    A row that stands twice, with the same frames and labels, is one clip, and a problem.
+
     Args:
       cells: table with the columns subject, clip and any of `FIELDS`.
       problems: lines are added.
@@ -75,8 +77,9 @@ def make_drafts(
       DataError: a name that would lead out of the dataset's folder.
     """
     drafts = []
+    rows: dict[tuple[str, ...], str] = {}
     for number, row in numbered(cells).items():
-        where = f"row {number}"
+        where = row_name(number)
         typed = (as_text(row["subject"]), as_text(row["clip"]))
         names = [tidy(name) for name in typed]
         if not all(names):
@@ -84,10 +87,21 @@ def make_drafts(
             problems.append(f"{where}: no subject or no clip name, left out: {text[:120]}")
             continue
         for name in names:
-            check_part(name, f"Row {number} of the spreadsheet")
+            check_part(name, f"{where.capitalize()} of the spreadsheet")
         values = {field: row.get(field) for field in FIELDS}
         draft = Draft(number, subject(names[0]), clip(names[1]), values, typed=typed)
         draft.video = draft.clip
+        content = tuple(as_text(row.get(name)) for name in (*FIELDS, "path", "fps"))
+        # Without frame numbers, names in another case may be those of other folders.
+        spell = fold if content[0] and content[2] else str
+        key = (spell(draft.subject), spell(draft.clip), *content)
+        if key in rows:
+            problems.append(
+                f"{draft.name}: this row is the same as {rows[key]}, so it was left out: one clip"
+                " counts once."
+            )
+            continue
+        rows[key] = where
         drafts.append(draft)
     return drafts
 

@@ -25,7 +25,7 @@ from mexjax.prepare.sources.folders import (
     video_fps,
 )
 from mexjax.prepare.sources.sheet_source import check_root
-from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered
+from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered, row_name
 from mexjax.protocol.classes import canonical_emotion
 from mexjax.protocol.names import fold, tidy
 
@@ -74,7 +74,7 @@ class OwnTable:
             cells["path"] = ""
         texts = {number: as_text(row["path"]) for number, row in numbered(cells).items()}
         places = {
-            number: check_relative(text, f"Row {number} of {sheet.path.name}")
+            number: check_relative(text, f"{row_name(number).capitalize()} of {sheet.path.name}")
             for number, text in texts.items()
             if text
         }
@@ -186,12 +186,14 @@ def _rows_by_clip(
         if len(fitting) > 1:
             names = ", ".join(f"{name}/{clip}" for name in fitting)
             raise DataError(
-                f"{sheet.path}, row {number}: {as_text(row['clip'])!r} should name one clip, but"
-                f" there are {names}. Write it with its folder, as {fitting[0]}/{clip}."
+                f"{sheet.path}, {row_name(number)}: {as_text(row['clip'])!r} should name one clip,"
+                f" but there are {names}. Write it with its folder, as {fitting[0]}/{clip}."
             )
         key = (fitting[0] if fitting else fold(emotion), fold(clip))
         if not clip or key in rows:
-            problems.append(f"row {number}: {'a second ' + clip if clip else 'no clip'}, left out.")
+            problems.append(
+                f"{row_name(number)}: {'a second ' + clip if clip else 'no clip'}, left out."
+            )
             continue
         rows[key] = (number, row)
     return rows
@@ -221,7 +223,7 @@ def _fitting(names: Sequence[str], emotion: str) -> list[str]:
 def _draft(number: int, clip: str, row: Mapping[str, object]) -> Draft:
     typed = (as_text(row.get("subject")) or UNKNOWN_SUBJECT, clip)
     subject, clip = map(tidy, typed)
-    check_part(subject, f"Row {number} of the table")
+    check_part(subject, f"{row_name(number).capitalize()} of the table")
     cells = {name: row.get(name) for name in ("onset", "apex", "offset", "emotion", "au")}
     return Draft(number, subject, clip, cells, video=clip, typed=typed)
 
