@@ -3,7 +3,7 @@
 The room reads no pixels and imports no JAX.
 """
 
-from mexjax.protocol.action_units import AU_SETS, label_aus, numbers_of, parse_aus
+from mexjax.protocol.action_units import AU_SETS, is_coded, label_aus, numbers_of, parse_aus
 from mexjax.protocol.classes import label_clips
 from mexjax.protocol.fold_list import Fold, ProtocolError
 from mexjax.protocol.names import fold, tidy
@@ -17,6 +17,7 @@ __all__ = [
     "Fold",
     "ProtocolError",
     "fold",
+    "is_coded",
     "label_aus",
     "label_clips",
     "label_table",

@@ -15,6 +15,7 @@ from mexjax.prepare.sources.drafts import (
     Draft,
     number_repeats,
     report_spellings,
+    report_uncoded,
     unite_subjects,
 )
 from mexjax.prepare.sources.folders import Folders, check_inside, check_part, is_clip
@@ -85,6 +86,7 @@ def finish(
     """
     folders = folders or Folders()
     report_spellings(drafts, problems)
+    report_uncoded(drafts, problems)
     unite_subjects(drafts, problems)
     number_repeats(drafts, problems)
     if paths is None:
@@ -302,7 +304,10 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
     try:
         return parse_aus(draft.cells["au"])
     except DataError as error:
-        problems.append(f"{draft.name}: {error} The clip has no units until the cell is corrected.")
+        problems.append(
+            f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
+            " protocol.task=au leaves the clip out."
+        )
         draft.notes.append("action units could not be read")
         return ParsedAus()
 

@@ -134,6 +134,18 @@ def report_spellings(drafts: list[Draft], problems: list[str]) -> None:
         )
 
 
+def report_uncoded(drafts: list[Draft], problems: list[str]) -> None:
+    """Add a remark where some rows have action units and others have an empty cell."""
+    empty = [draft.name for draft in drafts if as_text(draft.cells["au"]) in ("", "/")]
+    if not 0 < len(empty) < len(drafts):
+        return
+    names = ", ".join(empty[:_MAX_EXAMPLES]) + (", ..." if len(empty) > _MAX_EXAMPLES else "")
+    problems.append(
+        f"The action units of {len(empty)} of {len(drafts)} rows are empty and so unknown;"
+        f" protocol.task=au leaves these clips out: {names}. Write 0 where no unit is shown."
+    )
+
+
 def padded(width: int) -> Callable[[str], str]:
     """Make a speller of subjects that are numbers: "1", "01" and "sub01" become "01" (width 2)."""
 
