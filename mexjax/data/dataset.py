@@ -42,6 +42,7 @@ class Dataset:
       class_names: names of the K classes, or of the A units ("AU12").
       train_clips: the clips that training sees, shaped as `clips`; None: the same.
       views: other arrays of each clip that the model takes, [N, ...], by name.
+      left_out: the clips that the protocol does not use, see `loading.count_left_out`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Dataset:
     class_names: tuple[str, ...]
     train_clips: np.ndarray | None = None
     views: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def task(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,13 +64,22 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
     table, clips = source(config, "annotated" if is_only_train else choice, takes)
     views = _other_views(config, table, takes)
     labels, class_names = label_table(table, config.protocol)
-    keep = labels >= 0 if labels.ndim == 1 else np.ones(len(labels), bool)
+    is_unit_task = labels.ndim == 2
+    keep = np.asarray((labels >= 0).all(axis=1) if is_unit_task else labels >= 0)
+    if is_unit_task and not keep.any():
+        raise DataError(
+            f"{data.name} has no clip whose action units were coded (datasets:"
+            f" {', '.join(sorted(set(table['dataset'])))}); a cell that is empty or cannot be read"
+            " leaves units unknown. Set protocol.task=emotion, or fill the column of units (0 where"
+            " no unit is shown) and prepare again."
+        )
     if not keep.any():
         raise DataError(
             f"{data.name} has no clip of the classes {', '.join(class_names)}; its emotions"
             f" are {', '.join(sorted(set(table['emotion'])))}. Set protocol.classes to fit."
         )
     sets = [clips, source(config, choice, takes)[1]] if is_only_train else [clips]
+    left_out = count_left_out(table, keep, config.protocol.task)
     table, labels = table.take(np.flatnonzero(keep)).reset_index(drop=True), labels[keep]
     sets = [_as_configured(clips[keep], data) for clips in sets]
     if takes.has_flow:
@@ -83,7 +94,31 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
         class_names=tuple(class_names),
         train_clips=sets[1] if is_only_train else None,
         views={name: array[keep] for name, array in views.items()},
+        left_out=left_out,
     )
+
+
+def count_left_out(table: pd.DataFrame, keep: np.ndarray, task: str) -> dict[str, Any]:
+    """Count the clips that a protocol does not use; empty where it uses all.
+
+    Args:
+      table: all clips, N rows.
+      keep: bool[N], the clips that are used.
+      task: `protocol.task`.
+
+    Returns:
+      `num_clips` left out of `num_clips_in_all`, and `clips`, the most first: their number by
+      emotion, which has no class, or for action units by dataset, where they were not coded.
+    """
+    if keep.all():
+        return {}
+    column = "dataset" if task == "au" else "emotion"
+    names = Counter(table.loc[~keep, column].tolist())
+    return {
+        "num_clips": int((~keep).sum()),
+        "num_clips_in_all": len(keep),
+        "clips": dict(sorted(names.items(), key=lambda item: (-item[1], item[0]))),
+    }
 
 
 def _check(config: ConfigDict, takes: Takes) -> None:

@@ -17,6 +17,7 @@ from mexjax.prepare.face_geometry import (
     checked,
     place_template,
 )
+from mexjax.protocol.names import tidy
 
 POINT_COLUMNS = [f"{axis}{i}" for i in range(68) for axis in "xy"]
 BOX_COLUMNS = ["x", "y", "w", "h"]
@@ -67,7 +68,7 @@ class LandmarkTable:
             self._points = _from_boxes(values)
         else:
             self._points = values.reshape(-1, 68, 2)
-        clips = table["clip"].fillna("").str.strip()
+        clips = [tidy(clip) for clip in table["clip"].fillna("").astype(str)]
         self._places: dict[str, dict[int | None, int]] = {}
         self._answered: dict[str, str] = {}  # clip without a dataset -> id that it served
         for row, (clip, frame) in enumerate(zip(clips, frames, strict=True)):

@@ -145,8 +145,11 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
     ]
     if outcome.found.problems:
         lines.append(
-            f"{plural(len(outcome.found.problems), 'remark')} of the readers: {out}/summary.md."
+            f"{plural(len(outcome.found.problems), 'remark')} of the readers, in {out}/summary.md:"
         )
+        lines += [f"  {line}" for line in outcome.found.problems[:MAX_REMARKS]]
+        if len(outcome.found.problems) > MAX_REMARKS:
+            lines.append(f"  and {len(outcome.found.problems) - MAX_REMARKS} more")
     sources = Counter(table["landmark_source"])
     if len(sources) > 1:
         lines.append(
@@ -167,6 +170,7 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
 
 
 MAX_FAILED = 50  # lines on the terminal
+MAX_REMARKS = 30
 REPAIR = (
     "Copy damaged files again, or delete single damaged frames (a clip is prepared from the frames"
     " that are left), and run the same command: only the shards with these clips are made again."

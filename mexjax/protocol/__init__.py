@@ -3,9 +3,10 @@
 The room reads no pixels and imports no JAX.
 """
 
-from mexjax.protocol.action_units import AU_SETS, label_aus, numbers_of, parse_aus
+from mexjax.protocol.action_units import AU_SETS, is_coded, label_aus, numbers_of, parse_aus
 from mexjax.protocol.classes import label_clips
 from mexjax.protocol.fold_list import Fold, ProtocolError
+from mexjax.protocol.names import fold, tidy
 from mexjax.protocol.scoring import TASKS, scoring_of
 from mexjax.protocol.splits import PROTOCOLS, label_table, make_folds
 
@@ -15,6 +16,8 @@ __all__ = [
     "TASKS",
     "Fold",
     "ProtocolError",
+    "fold",
+    "is_coded",
     "label_aus",
     "label_clips",
     "label_table",
@@ -22,4 +25,5 @@ __all__ = [
     "numbers_of",
     "parse_aus",
     "scoring_of",
+    "tidy",
 ]

@@ -5,6 +5,9 @@ between "+" or "," (CAS(ME)3 part C also has the full-width comma, and commas at
 is an optional "AU", an optional side or position (L, R, T, B), the number, an optional intensity A
 to E (FACS), "(k)" for a unit that is held through the whole clip (4DME) and "?" for a doubtful one.
 Nothing is guessed: "12 or 14" is refused, because reading the digits alone would invent unit 1214.
+
+A cell may say that no unit is shown ("0", "none"). An empty cell says nothing: units that were not
+coded are unknown, and unknown is not absent (see `is_coded`).
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ AU_SETS: dict[str, tuple[int, ...]] = {
 _TOKEN = re.compile(
     r"(?:AU)?[LRTB]?0*(?P<number>[1-9][0-9]?)[A-E]?(?P<static>\(k\))?(?P<unsure>\?)?", re.IGNORECASE
 )
+_NONE_SHOWN = ("0", "au0", "none", "no au", "no aus")
 _FULL_WIDTH = str.maketrans("，＋？（）", ",+?()")
 
 
@@ -56,13 +60,16 @@ def parse_aus(text: object) -> ParsedAus:
     """Read the units of a spreadsheet cell.
 
     Args:
-      text: the cell: text, a number where a spreadsheet made one of it, or an empty cell (None,
-        nan, "" or "/").
+      text: the cell: text, a number where a spreadsheet made one of it, an empty cell (None, nan,
+        "" or "/"), or one that says that there is no unit ("0", "none").
 
     Raises:
       DataError: the cell does not follow the grammar above.
     """
-    tokens = [token.strip() for token in re.split("[+,]", _as_text(text).translate(_FULL_WIDTH))]
+    content = _as_text(text).translate(_FULL_WIDTH)
+    if content.casefold() in _NONE_SHOWN:
+        return ParsedAus()
+    tokens = [token.strip() for token in re.split("[+,]", content)]
     units: dict[str, set[int]] = {"present": set(), "unsure": set(), "static": set()}
     for token in filter(None, tokens):
         match = _TOKEN.fullmatch(token)
@@ -88,6 +95,36 @@ def _as_text(cell: object) -> str:
         return str(int(float(cell)))
     text = str(cell).strip()
     return "" if text == "/" else text
+
+
+def is_coded(table: pd.DataFrame) -> np.ndarray:
+    """Tell for which clips somebody coded action units: bool[N].
+
+    A clip without a unit counts where its cell says so; where the cell is empty, or could not be
+    read, its units are unknown. The embedded datasets, and a table without the column `au`, the
+    text of the coder, are coded throughout.
+
+    Args:
+      table: columns dataset and au.
+    """
+    if "au" not in table.columns:
+        return np.ones(len(table), bool)
+    names, cells = table["dataset"].tolist(), table["au"].tolist()
+    return np.array(
+        [
+            str(name).startswith("synthetic") or _says_units(cell)
+            for name, cell in zip(names, cells, strict=True)
+        ],
+        bool,
+    )
+
+
+def _says_units(cell: object) -> bool:
+    try:
+        parse_aus(cell)
+    except DataError:
+        return False
+    return bool(_as_text(cell).strip("+,，＋ "))
 
 
 def numbers_of(units: str | Sequence[int]) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from mexjax.errors import DataError, unknown_name
+from mexjax.protocol.names import fold
 
 DROPPED = -1  # label of a clip whose emotion is in no class
 
@@ -197,8 +198,8 @@ _NOT_IN_MEGC = {
 
 
 def canonical_emotion(emotion: str) -> str:
-    """Return the spelling of the maps: lower case, no blanks around, synonyms resolved."""
-    word = emotion.strip().casefold()
+    """Return the spelling of the maps: tidied, lower case, synonyms resolved."""
+    word = fold(emotion)
     return SYNONYMS.get(word, word)
 
 

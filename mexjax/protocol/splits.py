@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.protocol.action_units import label_aus, numbers_of
+from mexjax.protocol.action_units import is_coded, label_aus, numbers_of
 from mexjax.protocol.classes import DROPPED, label_clips
 from mexjax.protocol.fold_list import (
     Fold,
@@ -66,8 +66,8 @@ def label_table(
 
     Returns:
       For the task `emotion`: i32[N], -1 for a clip in no class and so in no fold, and K class
-      names. For the task `au`: 0/1 i32[N, A] and A names; a clip that shows none of the units is
-      used as well.
+      names. For the task `au`: 0/1 i32[N, A], -1 in the rows of clips whose units were not coded,
+      and A names; a clip that shows none of the units is used as well.
 
     Raises:
       ConfigError: an unknown task.
@@ -78,6 +78,7 @@ def label_table(
     if protocol.task == "au":
         units = numbers_of(protocol.units)
         labels = label_aus(table, units, unsure_is_present=protocol.is_unsure_present)
+        labels = np.where(is_coded(table)[:, None], labels, DROPPED)
         return labels.astype(np.int32), tuple(f"AU{unit}" for unit in units)
     variant = "megc" if protocol.name == "composite" else "standard"
     return label_clips(table, protocol.classes, variant=variant)

@@ -106,6 +106,8 @@ def compute_results(run: Run) -> dict[str, Any]:
     paper = paper_results(run)
     if paper:
         results["paper_results"] = paper
+    if info.get("left_out"):
+        results["left_out"] = info["left_out"]
     if info.get("notices"):
         results["notices"] = list(info["notices"])
     if run.features is not None:

@@ -49,6 +49,8 @@ def notices(results: Results) -> list[str]:
             " (data.split_scale=per_split), as the released code does: statistics of the test"
             " subject were used."
         )
+    if is_units(results) and "left_out" in results:
+        out.append(left_out_line(results))
     out += results.get("notices", [])
     if results["is_partial"]:
         out.append(
@@ -56,6 +58,16 @@ def notices(results: Results) -> list[str]:
             " the result of the protocol."
         )
     return out
+
+
+def left_out_line(results: Results) -> str:
+    """The clips that the protocol does not use, counted; empty if it uses all."""
+    left_out = results.get("left_out")
+    if not left_out:
+        return ""
+    counts = ", ".join(f"{count} {name}" for name, count in left_out["clips"].items())
+    why = ", their action units were not coded" if is_units(results) else ""
+    return f"{left_out['num_clips_in_all']} clips, {left_out['num_clips']} left out{why}: {counts}"
 
 
 def time_line(results: Results) -> str:
@@ -82,6 +94,8 @@ def print_results(results: Results, *, console: Console | None = None) -> None:
         f" {results['num_folds']} folds, pooled and scored once",
         highlight=False,
     )
+    if left_out_line(results) and not is_units(results):
+        console.print(left_out_line(results), highlight=False, markup=False)
     for notice in notices(results):
         console.print(f"[bold yellow]{notice}[/]", highlight=False)
     head, rows = metric_rows(results)
@@ -139,10 +153,11 @@ _ABOUT_SUBJECTS = (
 def _what_was_run(results: Results) -> str:
     size = f"{results['num_params']:,} parameters. " if results["num_params"] else ""
     kind = "Action units" if is_units(results) else "Classes"
+    left_out = f" The dataset has {left_out_line(results)}." if left_out_line(results) else ""
     return (
         f"Protocol `{results['protocol']}`: {results['num_folds']} folds,"
         f" {results['num_subjects']} subjects, {results['num_clips']} held-out clips, each"
-        f" predicted by a model that never saw its subject. {kind}:"
+        f" predicted by a model that never saw its subject.{left_out} {kind}:"
         f" {', '.join(results['classes'])}. {size}All held-out predictions were pooled and scored"
         " once. `config.json` beside this file holds every setting, `predictions.csv` every"
         " prediction."

@@ -105,6 +105,7 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
             "seed": config.seed,
             "num_params": int(rows[0]["num_params"]),
             "notices": study.paper.notices(config),
+            "left_out": dataset.left_out,
             "timing": {
                 "compile_s": compile_s,
                 "train_s": float(train_s),

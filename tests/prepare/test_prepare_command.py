@@ -88,6 +88,7 @@ def test_the_embedded_data_as_a_release(tmp_path, capsys):
     given = [text for text in command if not text.startswith("--out")]
     assert run(*given, f"--out={prepared}", "--size_px=32") == 0
     assert len(manifest_of(prepared)) == 8
+    assert "  smic: 8 clips, published 164." in capsys.readouterr().out  # the remarks, too
     assert run("--dataset=synthetic", "--layout=smic", f"--out={out}") == 2
     assert "is not empty" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from source_helpers import found, numbers, read, write_frames, write_sheet
 from mexjax.data import manifest
 from mexjax.errors import DataError
 from mexjax.prepare.sources import SOURCES, get_source
+from mexjax.protocol.action_units import is_coded
 
 CASME2_HEADER = [
     *("Subject", "Filename", None, "OnsetFrame", "ApexFrame", "OffsetFrame", None),
@@ -55,6 +56,8 @@ def test_casme(tmp_path):
     assert table["frame_folder"][2] == "CASME_raw_selected/sub19/ep02_1"
     assert numbers("casme", tmp_path, table.iloc[1]) == list(range(98, 105))
     assert reading.problems == (
+        "The action units of 1 of 3 rows are empty and so unknown; protocol.task=au leaves these"
+        " clips out: 19/EP02_1 (row 4). Write 0 where no unit is shown.",
         "Clips of fewer than 8 frames (2): casme/01/EP01_5, casme/01/EP01_6.",
         "casme: 3 clips, published 189.",
     )
@@ -207,6 +210,20 @@ def test_fourd(tmp_path):
     assert [line for line in reading.problems if "differ" in line] == [
         "S1/S1_002 (row 3): the units 'AU12' and the columns AU4, AU12 differ; the text is used."
     ]
+
+
+def test_fourd_clips_whose_columns_say_that_there_is_no_unit(tmp_path):
+    header = ["sub_ID", "fold_name", "Onset", "Apex", "Offset", "AUs", "AU4", "AU7", "Emotion"]
+    rows = [
+        ["S1", "S1_001", 1, 4, 10, None, 0, 0, "Negative"],
+        ["S1", "S1_002", 1, 4, 10, None, None, None, "Negative"],
+        ["S1", "S1_003", 1, 4, 10, "AU4", 1, 0, "Negative"],
+    ]
+    write_sheet(tmp_path / "4DME_Labelling_Micro_release v1.xlsx", [header, *rows])
+    reading = read("fourd", tmp_path)
+    assert reading.table["aus"].tolist() == [[], [], ["4"]]
+    assert is_coded(reading.table).tolist() == [True, False, True]
+    assert found(reading, "The action units of 1 of 3 rows are empty and so unknown")
 
 
 MMEW_HEADER = [

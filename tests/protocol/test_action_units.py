@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mexjax.errors import DataError
-from mexjax.protocol.action_units import AU_SETS, ParsedAus, label_aus, parse_aus
+from mexjax.protocol.action_units import AU_SETS, ParsedAus, is_coded, label_aus, parse_aus
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,27 @@ def test_empty_cells(cell):
 @pytest.mark.parametrize(
     "text",
     [
-        *("12 or 14", "L14 or R14", "1214", "4/7", "4 7", "4-7", "x4", "4(x)", "?", "4+?", "0"),
+        *("12 or 14", "L14 or R14", "1214", "4/7", "4 7", "4-7", "x4", "4(x)", "?", "4+?", "0+4"),
         *("AU", "²", 4.5, True),
     ],
 )
 def test_nothing_is_guessed(text):
     with pytest.raises(DataError, match="action units"):
         parse_aus(text)
+
+
+@pytest.mark.parametrize("cell", [0, 0.0, "0", "AU0", "none", " None "])
+def test_cells_that_say_that_there_is_no_unit(cell):
+    assert parse_aus(cell) == ParsedAus()
+
+
+def test_units_that_were_not_coded_are_unknown():
+    cells = ["4", "", "0", "none", "4 or 7", "/", "4(k)", "12?", ",", "NA"]
+    table = pd.DataFrame({"dataset": ["casme2"] * len(cells), "au": cells})
+    known = [True, False, True, True, False, False, True, True, False, False]
+    assert is_coded(table).tolist() == known
+    assert is_coded(table.assign(dataset="synthetic_casme2")).all()
+    assert is_coded(table.drop(columns="au")).all()
 
 
 def test_an_alternative_is_named_in_the_message():

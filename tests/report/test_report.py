@@ -270,6 +270,29 @@ def test_control_runs_are_marked(tmp_path, control):
     assert "CONTROL RUN" in text_of(print_results, found)
 
 
+def test_clips_that_were_left_out_are_counted_by_emotion(tmp_path):
+    left_out = {"num_clips": 16, "num_clips_in_all": 60, "clips": {"fear": 8, "sadness": 8}}
+    folder = make_run(tmp_path / "run", info={"left_out": left_out})
+    found = write_report(folder)
+    line = "60 clips, 16 left out: 8 fear, 8 sadness"
+    assert (
+        found["left_out"]
+        == left_out
+        == json.loads((folder / "results.json").read_text())["left_out"]
+    )
+    assert f"The dataset has {line}." in (folder / "report.md").read_text()
+    assert line in text_of(print_results, found)
+    odd = found | {"left_out": left_out | {"clips": {"[/x]": 16}}}
+    assert "16 left out: 16 [/x]" in text_of(print_results, odd)
+
+
+def test_a_run_that_left_nothing_out_does_not_speak_of_it(tmp_path):
+    folder = make_run(tmp_path / "run", info={"left_out": {}})
+    found = write_report(folder)
+    assert "left_out" not in found and "left out" not in text_of(print_results, found)
+    assert "left out" not in (folder / "report.md").read_text()
+
+
 def test_partial_runs_are_marked(tmp_path):
     folder = make_run(tmp_path / "run", num_trained=1)
     found = write_report(folder)

@@ -172,6 +172,16 @@ def test_tasks_are_not_compared_with_each_other(made, tmp_path):
         compare([made[0], other])
 
 
+def test_clips_without_coded_units_are_counted(tmp_path):
+    folder, *_ = make_run(tmp_path / "run")
+    info = json.loads((folder / "run.json").read_text())
+    left_out = {"num_clips": 5, "num_clips_in_all": 9, "clips": {"smic": 5}}
+    (folder / "run.json").write_text(json.dumps(info | {"left_out": left_out}))
+    assert write_report(folder)["left_out"] == left_out
+    line = "9 clips, 5 left out, their action units were not coded: 5 smic"
+    assert f"> **{line}**" in (folder / "report.md").read_text()
+
+
 def test_labels_of_a_table_by_task():
     table = pd.DataFrame(
         {
@@ -186,6 +196,9 @@ def test_labels_of_a_table_by_task():
     np.testing.assert_array_equal(labels, [[1, 0], [0, 0], [0, 0]])
     config = Config(task="au", units="1,12", is_unsure_present=True)
     np.testing.assert_array_equal(splits.label_table(table, config)[0][1], [0, 1])
+    cells = table.assign(au=["1+2", "", "4"])
+    unknown, _ = splits.label_table(cells, Config(task="au", units="1,12"))
+    np.testing.assert_array_equal(unknown, [[1, 0], [-1, -1], [0, 0]])
     with pytest.raises(ConfigError, match=r"protocol\.task 'units'"):
         splits.label_table(table, Config(task="units"))
     with pytest.raises(DataError, match="different numbers"):

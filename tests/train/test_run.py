@@ -20,6 +20,7 @@ from small import CARD, OVERRIDES, ROOT, small_config
 
 import mexjax
 from mexjax import main
+from mexjax.data.loading import load_table
 from mexjax.errors import (
     CheckpointError,
     ConfigError,
@@ -73,6 +74,25 @@ def test_every_clip_is_held_out_with_its_subject(finished):
         assert not train & test
         assert {c.rsplit("/", 1)[0] for c in test} == {fold["name"]}
         assert fold["name"] not in {c.rsplit("/", 1)[0] for c in train}
+
+
+def test_clips_without_a_class_are_counted_by_emotion(tmp_path):
+    config = small_config(
+        protocol__classes=3,
+        folds__only=("synthetic/01",),
+        train__num_epochs=1,
+        eval__every_epochs=1,
+    )
+    emotions = load_table(config)["emotion"].tolist()
+    results = mexjax.run(config, tmp_path / "run").results
+    num_unused = emotions.count("others")
+    assert 0 < num_unused < len(emotions)
+    assert results["left_out"] == {
+        **{"num_clips": num_unused, "num_clips_in_all": len(emotions)},
+        "clips": {"others": num_unused},
+    }
+    line = f"{len(emotions)} clips, {num_unused} left out: {num_unused} others"
+    assert line in (tmp_path / "run/report.md").read_text(encoding="utf-8")
 
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):

@@ -49,7 +49,8 @@ class CasmeSquared:
             if kind not in (*_MICRO, *_MACRO):
                 text = ", ".join(filter(None, map(as_text, row.values())))[:120]
                 problems.append(
-                    f"row {number}: neither micro- nor macro-expression, left out: {text}"
+                    f"{sheets.row_name(number)}: neither micro- nor macro-expression, left out:"
+                    f" {text}"
                 )
         num_macro = sum(kind in _MACRO for kind in kinds)
         if num_macro:
@@ -83,8 +84,9 @@ def _places(draft: Draft, codes: Mapping[str, str]) -> tuple[Place, ...]:
 
 
 def _read_workbook(path: Path) -> Sheet:
-    """Read the table that tells micro- from macro-expressions."""
-    for rows in sheets.read_rows(path).values():
+    """Read the tables that tell micro- from macro-expressions."""
+    parts: dict[str, pd.DataFrame] = {}
+    for name, rows in sheets.read_rows(path).items():
         cells = {}
         for number, row in enumerate(rows, start=1):
             if any(as_text(cell) for cell in row):
@@ -96,7 +98,9 @@ def _read_workbook(path: Path) -> Sheet:
         if any(is_known):
             if not is_known[0] and not _is_number(table["onset"].iloc[0]):
                 table = table.iloc[1:]  # somebody named the columns of this copy
-            return Sheet(path, table)
+            parts[name] = table
+    if parts:
+        return sheets.join(path, parts)
     raise DataError(
         f"{path} is not the workbook of {TITLE}: no table in it has micro-expression or"
         f" macro-expression in its column {len(_COLUMNS)}. Expected {_FORM.files[0]} with the"

@@ -11,11 +11,18 @@ from mexjax.data import manifest
 from mexjax.errors import DataError
 from mexjax.prepare.sources import counts
 from mexjax.prepare.sources.base import Frame, Reading, Source
-from mexjax.prepare.sources.drafts import Draft, number_repeats, unite_subjects
+from mexjax.prepare.sources.drafts import (
+    Draft,
+    number_repeats,
+    report_spellings,
+    report_uncoded,
+    unite_subjects,
+)
 from mexjax.prepare.sources.folders import Folders, check_inside, check_part, is_clip
-from mexjax.prepare.sources.sheets import as_number, as_text
+from mexjax.prepare.sources.sheets import NOTHING, as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
 from mexjax.protocol.classes import canonical_emotion
+from mexjax.protocol.names import tidy
 
 NO_APEX = "no annotated apex: midpoint"
 SHORT_FRAMES = 8  # most models sample at least so many
@@ -78,6 +85,8 @@ def finish(
       folders: listings that are shared.
     """
     folders = folders or Folders()
+    report_spellings(drafts, problems)
+    report_uncoded(drafts, problems)
     unite_subjects(drafts, problems)
     number_repeats(drafts, problems)
     if paths is None:
@@ -109,7 +118,7 @@ def locate(
     """
     for draft in drafts:
         for part in (part for place in draft.places for part in place):
-            check_part(part.removesuffix("*"), f"Row {draft.index} of the spreadsheet")
+            check_part(part.removesuffix("*"), f"{draft.row.capitalize()} of the spreadsheet")
     bases = [folders.descend(root, home.split("/")) for home in homes] + [root]
     best = _best([base for base in bases if base is not None], drafts, folders)
     if not any(best):
@@ -295,7 +304,10 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
     try:
         return parse_aus(draft.cells["au"])
     except DataError as error:
-        problems.append(f"{draft.name}: {error} The clip has no units until the cell is corrected.")
+        problems.append(
+            f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
+            " protocol.task=au leaves the clip out."
+        )
         draft.notes.append("action units could not be read")
         return ParsedAus()
 
@@ -303,7 +315,9 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
 def _emotion(draft: Draft, problems: list[str]) -> str:
     """Read the emotion, lower case and in one spelling; compounds (4DME) stay joined by "+"."""
     cell = draft.cells["emotion"]
-    parts = [canonical_emotion(part) for part in as_text(cell).split("+") if part.strip()]
+    text = tidy(as_text(cell))
+    parts = [canonical_emotion(part) for part in text.split("+") if text.casefold() not in NOTHING]
+    parts = [part for part in parts if part]
     if not parts and cell is not None:
         problems.append(f"{draft.name}: no emotion.")
     return "+".join(parts)

@@ -9,12 +9,14 @@ from collections.abc import Callable
 import pandas as pd
 
 from mexjax.prepare.sources.folders import check_part
-from mexjax.prepare.sources.sheets import as_text, numbered
+from mexjax.prepare.sources.sheets import as_text, numbered, row_name
+from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
 # be left open with "*".
 Place = tuple[str, ...]
 FIELDS = ("onset", "apex", "offset", "emotion", "au")
+_MAX_EXAMPLES = 20  # names of one remark
 
 
 @dataclasses.dataclass
@@ -30,6 +32,7 @@ class Draft:
       places: folders that may hold the frames, the likeliest first.
       notes: remarks for the table.
       fps: frames per second where the row says its own.
+      typed: subject and clip as they were typed, before `tidy`.
     """
 
     index: int
@@ -40,11 +43,12 @@ class Draft:
     places: tuple[Place, ...] = ()
     notes: list[str] = dataclasses.field(default_factory=list)
     fps: float | None = None
+    typed: tuple[str, str] = ("", "")
 
     @property
     def row(self) -> str:
         """The row, for messages."""
-        return f"row {self.index}"
+        return row_name(self.index)
 
     @property
     def name(self) -> str:
@@ -61,6 +65,8 @@ def make_drafts(
 ) -> list[Draft]:
     """Make a draft of each row with a subject and a clip; any other row becomes a problem.
 
+    A row that stands twice, with the same frames and labels, is one clip, and a problem.
+
     Args:
       cells: table with the columns subject, clip and any of `FIELDS`.
       problems: lines are added.
@@ -71,20 +77,73 @@ def make_drafts(
       DataError: a name that would lead out of the dataset's folder.
     """
     drafts = []
+    rows: dict[tuple[str, ...], str] = {}
     for number, row in numbered(cells).items():
-        where = f"row {number}"
-        names = [as_text(row["subject"]), as_text(row["clip"])]
+        where = row_name(number)
+        typed = (as_text(row["subject"]), as_text(row["clip"]))
+        names = [tidy(name) for name in typed]
         if not all(names):
             text = ", ".join(filter(None, map(as_text, row.values())))
             problems.append(f"{where}: no subject or no clip name, left out: {text[:120]}")
             continue
         for name in names:
-            check_part(name, f"Row {number} of the spreadsheet")
+            check_part(name, f"{where.capitalize()} of the spreadsheet")
         values = {field: row.get(field) for field in FIELDS}
-        draft = Draft(number, subject(names[0]), clip(names[1]), values)
+        draft = Draft(number, subject(names[0]), clip(names[1]), values, typed=typed)
         draft.video = draft.clip
+        content = tuple(as_text(row.get(name)) for name in (*FIELDS, "path", "fps"))
+        # Without frame numbers, names in another case may be those of other folders.
+        spell = fold if content[0] and content[2] else str
+        key = (spell(draft.subject), spell(draft.clip), *content)
+        if key in rows:
+            problems.append(
+                f"{draft.name}: this row is the same as {rows[key]}, so it was left out: one clip"
+                " counts once."
+            )
+            continue
+        rows[key] = where
         drafts.append(draft)
     return drafts
+
+
+def report_spellings(drafts: list[Draft], problems: list[str]) -> None:
+    """Add a remark for names that `tidy` changed, and for spellings that became one name."""
+    subjects = [(draft.typed[0], tidy(draft.typed[0])) for draft in drafts]
+    clips = [(draft.typed[1], tidy(draft.typed[1])) for draft in drafts]
+    emotions = [as_text(draft.cells["emotion"]) for draft in drafts]
+    for noun, names in (
+        ("subjects", subjects),
+        ("clips", clips),
+        ("emotions", [(text, tidy(text)) for text in emotions]),
+    ):
+        spellings: dict[str, list[str]] = {}
+        for text, name in dict.fromkeys(names):
+            spellings.setdefault(name, []).append(text)
+        changes = {name: texts for name, texts in spellings.items() if texts != [name]}
+        if not changes:
+            continue
+        examples = [
+            f"{' and '.join(map(ascii, texts))} {'are' if len(texts) > 1 else 'is'} read as {name}"
+            for name, texts in changes.items()
+        ]
+        if len(examples) > _MAX_EXAMPLES:
+            examples[_MAX_EXAMPLES:] = [f"and {len(examples) - _MAX_EXAMPLES} more"]
+        problems.append(
+            f"Names of {noun} were typed with characters that cannot be seen or that look like"
+            f" others: {'; '.join(examples)}."
+        )
+
+
+def report_uncoded(drafts: list[Draft], problems: list[str]) -> None:
+    """Add a remark where some rows have action units and others have an empty cell."""
+    empty = [draft.name for draft in drafts if as_text(draft.cells["au"]) in ("", "/")]
+    if not 0 < len(empty) < len(drafts):
+        return
+    names = ", ".join(empty[:_MAX_EXAMPLES]) + (", ..." if len(empty) > _MAX_EXAMPLES else "")
+    problems.append(
+        f"The action units of {len(empty)} of {len(drafts)} rows are empty and so unknown;"
+        f" protocol.task=au leaves these clips out: {names}. Write 0 where no unit is shown."
+    )
 
 
 def padded(width: int) -> Callable[[str], str]:
@@ -106,7 +165,7 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     for draft in drafts:
-        spelling = first.setdefault(draft.subject.casefold(), draft.subject)
+        spelling = first.setdefault(fold(draft.subject), draft.subject)
         if draft.subject != spelling:
             others.setdefault(spelling, []).append(draft.subject)
             draft.subject = spelling

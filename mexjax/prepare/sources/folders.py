@@ -13,6 +13,7 @@ import cv2
 from mexjax.errors import DataError
 from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video
 from mexjax.prepare.sources.base import Frame
+from mexjax.protocol.names import fold
 
 MAX_MISCOUNT_FRAMES = 2  # the header of a whole video may promise so many frames too many
 MAX_VIDEO_FRAMES = 1_000_000  # more than an hour at 200 fps: not a clip, or a false header
@@ -27,18 +28,17 @@ class Folders:
         self._counted: set[Path] = set()
 
     def descend(self, folder: Path, parts: Iterable[str]) -> Path | None:
-        """Return `folder/parts[0]/...` if it exists, in any case of letters, else None.
+        """Return `folder/parts[0]/...`, in any case and look-alike spelling, if it exists.
 
         Each part is compared with the names in the folder, so a part cannot climb out of it. A
         part that ends in "*" stands for the one name that begins so.
         """
         for part in parts:
-            exact, by_case = self._list(folder)
-            lower = part.casefold()
-            name = part if part in exact else by_case.get(lower)
+            exact, by_key = self._list(folder)
+            name = part if part in exact else by_key.get(fold(part))
             if name is None and part.endswith("*"):
-                names = [key for key in by_case if key.startswith(lower[:-1])]
-                name = by_case[names[0]] if len(names) == 1 else None
+                names = [key for key in by_key if key.startswith(fold(part[:-1]))]
+                name = by_key[names[0]] if len(names) == 1 else None
             if name is None:
                 return None
             folder = folder / name
@@ -69,7 +69,10 @@ class Folders:
                 names = os.listdir(folder) if folder.is_dir() else []
             except OSError as error:
                 raise DataError(f"Cannot list the folder {folder}: {error.strerror}.") from error
-            self._names[folder] = (frozenset(names), {name.casefold(): name for name in names})
+            self._names[folder] = (
+                frozenset(names),
+                {fold(name): name for name in sorted(names, reverse=True)},
+            )
         return self._names[folder]
 
 

@@ -19,8 +19,11 @@ def _places(draft: Draft) -> tuple[Place, ...]:
     return ((draft.subject, draft.clip), (draft.clip,))
 
 
-def _compare_units(sheet: Sheet, drafts: list[Draft], problems: list[str]) -> None:
-    """Report where the two notations of the sheet, a text and 0/1 columns, differ."""
+def _settle_units(sheet: Sheet, drafts: list[Draft], problems: list[str]) -> None:
+    """Report where the two notations of the sheet, a text and 0/1 columns, differ.
+
+    Where the text is empty and every column says 0, the coder saw no unit.
+    """
     columns = {
         int(match[1]): name
         for name in sheet.cells.columns
@@ -34,6 +37,8 @@ def _compare_units(sheet: Sheet, drafts: list[Draft], problems: list[str]) -> No
         except DataError:
             continue  # reported where the clip is made
         row = sheet.cells.loc[draft.index]
+        if not as_text(draft.cells["au"]) and all(as_text(row[n]) == "0" for n in columns.values()):
+            draft.cells["au"] = "0"
         marked = {au for au, name in columns.items() if as_text(row[name]) == "1"}
         # The columns of the release count held units, "(k)", as present.
         coded = {*aus.present, *aus.unsure, *aus.static} & set(columns)
@@ -68,5 +73,5 @@ FOURD = SheetSource(
         "4DMicro/gray_micro_crop",
     ),
     places=_places,
-    quirk=_compare_units,
+    quirk=_settle_units,
 )

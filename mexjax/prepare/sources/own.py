@@ -25,8 +25,9 @@ from mexjax.prepare.sources.folders import (
     video_fps,
 )
 from mexjax.prepare.sources.sheet_source import check_root
-from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered
+from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered, row_name
 from mexjax.protocol.classes import canonical_emotion
+from mexjax.protocol.names import fold, tidy
 
 DEFAULT_FPS = 30.0  # that of a webcam, used where neither the table nor the video says
 UNKNOWN_SUBJECT = "unknown"
@@ -73,7 +74,7 @@ class OwnTable:
             cells["path"] = ""
         texts = {number: as_text(row["path"]) for number, row in numbered(cells).items()}
         places = {
-            number: check_relative(text, f"Row {number} of {sheet.path.name}")
+            number: check_relative(text, f"{row_name(number).capitalize()} of {sheet.path.name}")
             for number, text in texts.items()
             if text
         }
@@ -131,7 +132,7 @@ class ClassFolders:
                 )
             for path in clips:
                 clip = _stem(path)
-                number, row = rows.pop((emotion.name, clip.casefold()), (0, {}))
+                number, row = rows.pop((emotion.name, fold(clip)), (0, {}))
                 draft = _draft(number, clip, row)
                 draft.cells["emotion"] = emotion.name
                 _complete(draft, path, row, folders, problems)
@@ -174,23 +175,25 @@ def _rows_by_clip(
     """
     holders: dict[str, list[str]] = {}
     for emotion, paths in classes.items():
-        for clip in dict.fromkeys(_stem(path).casefold() for path in paths):
+        for clip in dict.fromkeys(fold(_stem(path)) for path in paths):
             holders.setdefault(clip, []).append(emotion.name)
     rows: dict[tuple[str, str], tuple[int, Mapping[str, object]]] = {}
     if sheet is None:
         return rows
     for number, row in numbered(sheet.cells).items():
         emotion, clip = _emotion_and_clip(row)
-        fitting = _fitting(holders.get(clip.casefold(), []), emotion)
+        fitting = _fitting(holders.get(fold(clip), []), emotion)
         if len(fitting) > 1:
             names = ", ".join(f"{name}/{clip}" for name in fitting)
             raise DataError(
-                f"{sheet.path}, row {number}: {as_text(row['clip'])!r} should name one clip, but"
-                f" there are {names}. Write it with its folder, as {fitting[0]}/{clip}."
+                f"{sheet.path}, {row_name(number)}: {as_text(row['clip'])!r} should name one clip,"
+                f" but there are {names}. Write it with its folder, as {fitting[0]}/{clip}."
             )
-        key = (fitting[0] if fitting else emotion.casefold(), clip.casefold())
+        key = (fitting[0] if fitting else fold(emotion), fold(clip))
         if not clip or key in rows:
-            problems.append(f"row {number}: {'a second ' + clip if clip else 'no clip'}, left out.")
+            problems.append(
+                f"{row_name(number)}: {'a second ' + clip if clip else 'no clip'}, left out."
+            )
             continue
         rows[key] = (number, row)
     return rows
@@ -210,7 +213,7 @@ def _fitting(names: Sequence[str], emotion: str) -> list[str]:
     """
     if not emotion:
         return list(names)
-    for spell in (str, str.casefold, canonical_emotion):
+    for spell in (str, fold, canonical_emotion):
         fitting = [name for name in names if spell(name) == spell(emotion)]
         if fitting:
             return fitting
@@ -218,10 +221,11 @@ def _fitting(names: Sequence[str], emotion: str) -> list[str]:
 
 
 def _draft(number: int, clip: str, row: Mapping[str, object]) -> Draft:
-    subject = as_text(row.get("subject")) or UNKNOWN_SUBJECT
-    check_part(subject, f"Row {number} of the table")
+    typed = (as_text(row.get("subject")) or UNKNOWN_SUBJECT, clip)
+    subject, clip = map(tidy, typed)
+    check_part(subject, f"{row_name(number).capitalize()} of the table")
     cells = {name: row.get(name) for name in ("onset", "apex", "offset", "emotion", "au")}
-    return Draft(number, subject, clip, cells, video=clip)
+    return Draft(number, subject, clip, cells, video=clip, typed=typed)
 
 
 def _find(root: Path, draft: Draft, parts: tuple[str, ...] | None, folders: Folders) -> Path | None:

@@ -60,7 +60,8 @@ def get(
     """
     if spreadsheet is not None:
         reader = reader or functools.partial(read, form=form, title=title)
-        return reader(Path(spreadsheet)), []
+        sheet = reader(Path(spreadsheet))
+        return sheet, list(sheet.remarks)
     sheet, problems = find(root, form, title, reader=reader, is_beside=is_beside)
     if sheet is None:
         needed = [names[0] for field, names in form.fields.items() if field not in form.optional]
@@ -108,7 +109,8 @@ def find(
             f"Read {named[0]}; also present: {_listed(others)}. Name another one with"
             " --spreadsheet."
         )
-        return reader(named[0]), [remark] if others else []
+        sheet = reader(named[0])
+        return sheet, [*([remark] if others else []), *sheet.remarks]
     sheets = []
     for path in inside:
         if any(_named([path], names) for names in RELEASED.values()):
@@ -122,10 +124,14 @@ def find(
             f"Several files have the columns of {title}: {_listed(s.path for s in sheets)}. Say"
             " which with --spreadsheet."
         )
-    if sheets and form.files:
-        name = sheets[0].path.name
-        return sheets[0], [f"{name} was taken for the spreadsheet of {title} by its columns."]
-    return (sheets[0] if sheets else None), []
+    if not sheets:
+        return None, []
+    sheet = sheets[0]
+    problems = list(sheet.remarks)
+    if form.files:
+        name = sheet.path.name
+        problems.insert(0, f"{name} was taken for the spreadsheet of {title} by its columns.")
+    return sheet, problems
 
 
 def list_files(root: Path) -> list[Path]:

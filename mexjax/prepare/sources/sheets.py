@@ -7,7 +7,6 @@ import dataclasses
 import io
 import math
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +14,16 @@ from pathlib import Path
 import pandas as pd
 
 from mexjax.errors import DataError
+from mexjax.prepare.sources.workbooks import Rows, read_workbook
+from mexjax.protocol.names import tidy
 
 SUFFIXES = (".xlsx", ".xls", ".csv")
 MAX_BYTES = 64 * 2**20  # the largest sheet of the field has 1 MB; a zip of zeros grows 1000-fold
 MAX_UNPACKED_BYTES = 512 * 2**20
 _HEADER_ROWS = 60  # SAMM has thirteen rows of text before its header
-_MISSING = ("", "/", "-", "nan", "none", "nat")
-
-Rows = list[list[object]]
+NOTHING = ("", "/", "-", "nan", "nat", "na", "n/a", "#n/a", "<na>", "null")  # of other cells
+_MISSING = (*NOTHING, "none")
+_SHEET_ROWS = 2**21  # more than the rows of any sheet: the numbers of a second one follow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +33,14 @@ class Sheet:
     Attributes:
       path: the file.
       cells: object columns under the names of the fields; any other column under its own header
-        as `plain` writes it. The index is the row number that a spreadsheet program shows.
+        as `plain` writes it. The index is the row number that a spreadsheet program shows, in a
+        form of its own for rows of further tables, see `row_name`.
+      remarks: lines about tables that were joined or left out.
     """
 
     path: Path
     cells: pd.DataFrame
+    remarks: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Form:
 
 def plain(header: object) -> str:
     """Strip case, blanks and punctuation from a header or file name; "" for an unnamed column."""
-    name = re.sub(r"[\W_]+", "", as_text(header).casefold())
+    name = re.sub(r"[\W_]+", "", tidy(as_text(header)).casefold())
     return "" if name.startswith("unnamed") else name
 
 
@@ -86,22 +90,34 @@ def as_number(cell: object) -> int | None:
 
 
 def read(path: Path, form: Form, title: str) -> Sheet:
-    """Read the first table of the file that has all the columns of the form.
+    """Read the first table of the file that has all the columns of the form, and those like it.
+
+    Tables with the same columns of the form are joined, because people keep one table a subject.
+    Any other table with cells is named in the remarks.
 
     Raises:
       DataError: the file cannot be read, or no table in it has the columns.
     """
     closest: tuple[int, list[str], list[str]] = (-1, [], [])
-    for rows in read_rows(path).values():
+    parts: dict[str, pd.DataFrame] = {}
+    others: list[str] = []
+    fields: set[str] = set()
+    for name, rows in read_rows(path).items():
         for index, row in enumerate(rows[:_HEADER_ROWS]):
             headers = [plain(cell) for cell in row]
             columns = _match(headers, form)
             missing = [field for field in form.fields if field not in columns]
             missing = [field for field in missing if field not in form.optional]
-            if not missing:
-                return Sheet(path, _table(rows[index + 1 :], headers, columns, index + 2))
+            if not missing and set(columns) == (fields or set(columns)):
+                fields = set(columns)
+                parts[name] = _table(rows[index + 1 :], headers, columns, index + 2)
+                break
             if len(columns) > closest[0]:
                 closest = (len(columns), missing, [as_text(c) for c in row if as_text(c)])
+        else:
+            others += [name] if any(as_text(cell) for row in rows for cell in row) else []
+    if parts:
+        return join(path, parts, others)
     _, missing, headers = closest
     names = "; ".join(f"{field} ({' or '.join(form.fields[field])})" for field in missing)
     raise DataError(
@@ -127,10 +143,7 @@ def read_rows(path: Path) -> dict[str, Rows]:
             raise DataError(
                 f"{path} is not a spreadsheet mexjax reads; expected {', '.join(SUFFIXES)}."
             )
-        with warnings.catch_warnings():
-            # The warnings are about styles and validation rules, which are not read.
-            warnings.simplefilter("ignore")
-            tables = pd.read_excel(path, sheet_name=None, header=None, dtype=object)
+        return read_workbook(path)
     except DataError:
         raise
     except Exception as error:  # the parsers raise whatever a damaged file leads them to
@@ -138,7 +151,6 @@ def read_rows(path: Path) -> dict[str, Rows]:
             f"Cannot read the spreadsheet {path}: {error or type(error).__name__}. Open it in a"
             " spreadsheet program and save it again as .xlsx."
         ) from error
-    return {str(name): table.to_numpy(object).tolist() for name, table in tables.items()}
 
 
 def _check_size(path: Path) -> None:
@@ -163,6 +175,46 @@ def _read_csv(path: Path) -> Rows:
     head = text[:4096]
     delimiter = max(",;\t", key=head.count)
     return [list(row) for row in csv.reader(io.StringIO(text), delimiter=delimiter)]
+
+
+def row_name(index: int) -> str:
+    """Name a row of a `Sheet` for messages: "row 3", or "row 3 of table 2"."""
+    place, row = divmod(index, _SHEET_ROWS)
+    return f"row {row} of table {place + 1}" if place else f"row {row}"
+
+
+def join(path: Path, parts: Mapping[str, pd.DataFrame], others: Sequence[str] = ()) -> Sheet:
+    """Put the rows of several tables one below the other; a column that one lacks is empty.
+
+    Args:
+      path: the file.
+      parts: the tables that hold clips, by name.
+      others: names of the tables that were left out.
+    """
+    columns = list(dict.fromkeys(str(name) for part in parts.values() for name in part.columns))
+    cells = {
+        place * _SHEET_ROWS + number: row
+        for place, part in enumerate(parts.values())
+        for number, row in numbered(part).items()
+    }
+    rows = [[row.get(name) for name in columns] for row in cells.values()]
+    table = pd.DataFrame(rows, index=list(cells), columns=columns, dtype=object)
+    return Sheet(path, table, _sheet_remarks(path, list(parts), others))
+
+
+def _sheet_remarks(path: Path, names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    remarks = []
+    if len(names) > 1:
+        remarks.append(
+            f"{path.name} has {len(names)} tables with the same columns, which were joined:"
+            f" {', '.join(names)}."
+        )
+    if others:
+        remarks.append(
+            f"{path.name}: the tables {', '.join(others)} have other columns and were left out;"
+            f" {names[0]} was read. Give them the columns of {names[0]} if they hold clips."
+        )
+    return tuple(remarks)
 
 
 def _match(headers: Sequence[str], form: Form) -> dict[str, int]:
