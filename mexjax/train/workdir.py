@@ -16,59 +16,89 @@ from ml_collections import ConfigDict
 from mexjax.config import flat, to_json
 from mexjax.errors import WorkdirError
 from mexjax.files import atomic
+from mexjax.train.lock import FolderLock
 
-# Keys that change the display and storage of a run, not its numbers.
-INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.")
+# Keys that change the display and storage of a run, or the place of its data, not its numbers.
+INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.", "data.root", "data.cache")
 # Everything that a run writes into its folder.
 RUN_FOLDERS = ("groups", "checkpoints", "figures")
 RUN_FILES = (
-    *("config.json", "folds.json", "perf.json", "results.json", "run.json"),
+    *("config.json", "data.json", "folds.json", "perf.json", "results.json", "run.json"),
     *("predictions.csv", "predictions.npz", "sheet.npz", "features.npz", "report.md"),
 )
 
 
 class Workdir:
-    """A run folder that belongs to one configuration."""
+    """A run folder that belongs to one configuration, and to one process while it is open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
         self.path = path
+        self.lock = lock
         self.groups = path / "groups"
         self.checkpoints = path / "checkpoints"
 
     @classmethod
     def open(cls, path: str | Path, config: ConfigDict, *, is_overwritten: bool) -> Workdir:
-        """Makes or reuses the folder.
+        """Makes or reuses the folder, and keeps other processes out until it is closed.
 
         Raises:
-          WorkdirError: it cannot be written, holds other files, or belongs to a run with
-            another configuration (the differing keys are listed).
+          WorkdirError: it cannot be written, holds other files, is in use by another process, or
+            belongs to a run with another configuration (the differing keys are listed).
         """
         folder = Path(path)
+        lock = None
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(folder)
             if is_overwritten:
                 _remove_run(folder)
-            folder.mkdir(parents=True, exist_ok=True)
             (folder / "groups").mkdir(exist_ok=True)
             probe = folder / f".writable.{os.getpid()}"
             probe.touch()
             probe.unlink()
+            workdir = cls(folder, lock)
+            workdir._claim(config)
+        except WorkdirError:
+            if lock is not None:
+                lock.release()
+            raise
         except OSError as error:
+            if lock is not None:
+                lock.release()
             raise WorkdirError(
                 f"Cannot write to the run folder {folder}: {error.strerror or error}."
                 " Choose another with --workdir."
             ) from error
-        workdir = cls(folder)
-        saved = folder / "config.json"
-        # A folder in which nothing was computed yet may be claimed by any configuration.
-        if not workdir._holds_results():
-            (workdir.groups / "size.json").unlink(missing_ok=True)
-        elif saved.is_file():
-            workdir._check_same(saved, config)
-        with atomic(saved) as file:
-            file.write(to_json(config))
         return workdir
 
-    def _holds_results(self) -> bool:
+    def close(self) -> None:
+        """Lets other processes have the folder."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def __enter__(self) -> Workdir:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _claim(self, config: ConfigDict) -> None:
+        """Makes the folder one of this configuration, or refuses."""
+        saved = self.path / "config.json"
+        # A folder in which nothing was computed yet may be claimed by any configuration.
+        if not self.holds_results():
+            (self.groups / "size.json").unlink(missing_ok=True)
+        elif saved.is_file():
+            self._check_same(saved, config)
+            return
+        self.save_config(config)
+
+    def save_config(self, config: ConfigDict) -> None:
+        """Writes `config.json`; keys without effect on numbers may differ from those before."""
+        with atomic(self.path / "config.json") as file:
+            file.write(to_json(config))
+
+    def holds_results(self) -> bool:
         """True if any fold was trained, in part or whole."""
         finished = [self.path / "run.json", self.path / "predictions.npz"]
         checkpoints = self.checkpoints.glob("group_*/[0-9]*")
