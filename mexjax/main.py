@@ -153,7 +153,7 @@ class Order:
         from mexjax.config import flat, load_config
         from mexjax.config.values import as_pairs
         from mexjax.files import canonical, digest
-        from mexjax.train.workdir import INDIFFERENT
+        from mexjax.report.agreement import INDIFFERENT
 
         name, _, variant = self.card.partition(":")
         # model.preset selects another variant of the card.

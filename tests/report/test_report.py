@@ -364,6 +364,28 @@ def test_a_leaking_fold_is_noticed(tmp_path):
         write_report(folder)
 
 
+@pytest.mark.parametrize(
+    ("config", "info", "text"),
+    [
+        ({"seed": 1}, {}, r"seed 0, but config\.json beside it says seed 1"),
+        ({"model": {"name": "ac4au"}}, {}, r"model 'fdp', but config\.json .* model\.name 'ac4au'"),
+        ({"protocol": {"task": "au"}}, {"task": "emotion"}, "task 'emotion', .* 'au'"),
+        ({"data": {"control": "static"}}, {}, "control 'none', .* 'static'"),
+        ({"data": {"name": "prepared"}}, {}, "dataset 'synthetic', .* 'prepared'"),
+        ({}, {"protocol": "composite"}, r"protocol 'composite', but folds\.json .* 'loso'"),
+        ({}, {"classes": list(CLASSES[::-1])}, r"classes .*, but folds\.json beside it says"),
+        ({}, {"digests": {"predictions.npz": "0"}}, r"predictions\.npz is damaged or was changed"),
+        ({}, {"digests": {"config.json": "0"}}, r"config\.json is damaged or was changed"),
+        ({}, {"sha256": "0"}, r"run\.json is damaged or was changed"),
+        ({}, {"digests": []}, "expected an object 'digests'"),
+    ],
+)
+def test_files_that_contradict_each_other(tmp_path, config, info, text):
+    folder = make_run(tmp_path / "run", config=config, info=info)
+    with pytest.raises(DataError, match=text):
+        write_report(folder)
+
+
 @pytest.mark.parametrize("name", ["config.json", "folds.json", "run.json", "predictions.npz"])
 def test_missing_and_damaged_files(tmp_path, name):
     folder = make_run(tmp_path / "run")
