@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from prepared_helpers import release, run
-from small import small_config
+from small import CARD, ROOT, small_config
 
 import mexjax
+from mexjax.config import flat, load_config
 from mexjax.data.manifest import read_manifest, write_manifest
 from mexjax.errors import WorkdirError
 from mexjax.train import group, inputs
@@ -125,6 +131,45 @@ def test_other_data_are_told_by_clip(
         with pytest.raises(WorkdirError, match=message):
             mexjax.run(config_of(data), folder)
         assert before == {path: path.read_bytes() for path in folder.rglob("*.json")}
+
+
+@pytest.mark.slow
+def test_a_killed_command_does_not_go_on_with_other_labels(prepared, tmp_path):
+    """The real thing: SIGKILL between two groups of folds, then a corrected label."""
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(prepared, data)
+
+    def start(*more):
+        values = flat(config_of(data, train__num_steps=3, folds__strategy="loop"))
+        card = flat(load_config(CARD))
+        changes = {key: value for key, value in values.items() if value != card.get(key)}
+        options = [f"--config.{key}={value}" for key, value in changes.items()]
+        words = [f"--config={CARD}", f"--workdir={workdir}", *options, *more]
+        return subprocess.Popen(
+            [sys.executable, "-m", "mexjax.main", *words],
+            cwd=ROOT,
+            env=dict(os.environ, JAX_PLATFORMS="cpu"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    first = start()
+    deadline = time.monotonic() + 300
+    while not any(workdir.glob("groups/*.npz")) and time.monotonic() < deadline:
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.002)
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=60)
+    table, name = relabel(read_manifest(data / "manifest.parquet"))
+    write_manifest(table, data / "manifest.parquet")
+    second = start()
+    output = " ".join(second.communicate(timeout=300)[0].split())
+    assert second.returncode == 2, output
+    assert "holds a run on other data" in output and name in output
+    anew = start("--overwrite")
+    output, _ = anew.communicate(timeout=300)
+    assert anew.returncode == 0, output
 
 
 def test_the_place_of_the_data_may_change(begun, finished, prepared, tmp_path, monkeypatch):

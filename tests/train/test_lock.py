@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jax
 import pytest
-from small import ROOT, small_config
+from small import CARD, OVERRIDES, ROOT, small_config
 
 from mexjax.errors import WorkdirError
 from mexjax.train import lock
@@ -41,6 +43,45 @@ def holder(folder: Path, way: str) -> subprocess.Popen:
     )
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process
+
+
+def training(workdir: Path, **changes: object) -> subprocess.Popen:
+    """The command, on the small study."""
+    values = OVERRIDES | changes
+    options = [f"--config.{key}={value}" for key, value in values.items()]
+    environment = dict(os.environ, JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="4")
+    if jax.config.jax_compilation_cache_dir:
+        environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+    return subprocess.Popen(
+        [sys.executable, "-m", "mexjax.main", f"--config={CARD}", f"--workdir={workdir}", *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_commands_in_one_folder(tmp_path):
+    """One trains and the other is refused; a killed one does not keep the folder."""
+    workdir = tmp_path / "run"
+    first = training(workdir, **{"train.num_epochs": 500})
+    deadline = time.monotonic() + 120
+    while not (workdir / "config.json").is_file() and time.monotonic() < deadline:
+        assert first.poll() is None
+        time.sleep(0.02)
+    second = training(workdir, seed=1)
+    output, _ = second.communicate(timeout=200)
+    assert second.returncode == 2, output
+    assert f"in use by process {first.pid}" in " ".join(output.split())
+    assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=60)
+    third = training(workdir, seed=1)
+    output, _ = third.communicate(timeout=400)
+    # The first one may have been killed after it had trained something.
+    assert third.returncode == 0 or "seed is 0 there and 1 now" in " ".join(output.split()), output
 
 
 @pytest.fixture(params=["system", "files"])
