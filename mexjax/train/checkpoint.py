@@ -62,7 +62,7 @@ class GroupCheckpoints:
         for position in positions:
             try:
                 shapes = _flatten(like) | {_DIGEST: np.zeros(32, np.uint8)}
-                flat = self._manager.restore(position, args=ocp.args.StandardRestore(shapes))
+                flat = dict(self._manager.restore(position, args=ocp.args.StandardRestore(shapes)))
                 digest = flat.pop(_DIGEST)
                 if not np.array_equal(digest, _digest(flat)):
                     raise ValueError("its arrays are not those that were saved")

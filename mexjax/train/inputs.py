@@ -173,8 +173,9 @@ def _table_of(config: ConfigDict) -> dict[str, list[str]] | None:
 
 
 def _row_digests(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
-    rows = table[list(columns)].to_dict("records")
-    return [digest(json.dumps(row, sort_keys=True, default=_plain))[:_NUM_DIGITS] for row in rows]
+    lists = [table[name].tolist() for name in columns]
+    texts = (json.dumps(row, default=_plain) for row in zip(*lists, strict=True))
+    return [digest(text)[:_NUM_DIGITS] for text in texts]
 
 
 def _plain(value: Any) -> Any:
