@@ -97,8 +97,10 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
         return
     differences = _recipe(before, {"recipe": RECIPE})
     if config.data.name == "prepared":
-        if not Path(config.data.root).is_dir():
-            log.warning("There is no %s: the data were not compared.", config.data.root)
+        if not config.data.root or not Path(config.data.root).is_dir():
+            log.warning(
+                "There is no %s: the data were not compared.", config.data.root or "data.root"
+            )
         else:
             differences += _rows(before["table"], _table_of(config))
     _refuse(folder, differences, can_report=True)
