@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mexjax.errors import DataError
-from mexjax.files import canonical, digest, is_damaged
+from mexjax.files import SEAL, canonical, digest, is_damaged
 
 # Keys that change the display and storage of a run, or the place of its data, not its numbers.
 INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.", "data.root", "data.cache")
@@ -72,7 +72,7 @@ def check_agreement(
                 f"{source} says {name} {info[name]!r}, but folds.json beside it says"
                 f" {folds[name]!r}. The files are from different runs or were changed. {_ANEW}"
             )
-    if is_damaged(info):
+    if is_damaged(info) or ("digests" in info and SEAL not in info):
         raise DataError(f"{source} is damaged or was changed: its digest does not fit. {_ANEW}")
     digests = info.get("digests", {})
     if not isinstance(digests, Mapping):

@@ -73,8 +73,8 @@ class GroupCheckpoints:
                 return position, tree
             # Every error counts: orbax passes on those of its storage layers for damaged files.
             except Exception as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                failures.append(f"step {position}: {reason[:200]}")
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                failures.append(f"step {position}: {reason}")
                 log.warning("checkpoint %s/%d cannot be read: %s", self.folder, position, reason)
         if failures:
             raise CheckpointError(
