@@ -1,9 +1,11 @@
-"""Files that appear under their name only when they are whole."""
+"""Files that appear under their name only when they are whole, and digests that tell damage."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +13,7 @@ from typing import IO, Any
 from mexjax.errors import WorkdirError
 
 TEMPORARIES = ".*.tmp"  # pattern of the names that `temporary` gives
+SEAL = "sha256"  # entry of a JSON file that holds the digest of the others
 
 
 @contextmanager
@@ -55,3 +58,24 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             f"Cannot write {path}: {error.strerror or error}. Free space or choose another"
             " --workdir; start the same command again to go on from what is saved."
         ) from error
+
+
+def digest(content: bytes | str) -> str:
+    """The SHA-256 of some bytes, or of a text in UTF-8, as 64 hexadecimal digits."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """The JSON text of a value that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a JSON file with an entry `sha256` that tells later damage."""
+    values = {name: value for name, value in content.items() if name != SEAL}
+    return values | {SEAL: digest(canonical(values))}
+
+
+def is_damaged(content: Mapping[str, Any]) -> bool:
+    """True if the entry `sha256` of a JSON file is not that of its other entries."""
+    return SEAL in content and sealed(content)[SEAL] != content[SEAL]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -40,8 +41,9 @@ EXAMPLES = """
 The keys of the configuration can be set, with = or with a blank:
   mexjax --config=fdp --config.train.num_epochs=2 --config.seed 1
 Every key is explained in docs/configuration.md; config.json of a run lists them with their values.
-The run is written to runs/<card>_<variant> unless --workdir names a folder. A run that was stopped
-goes on when the same command is given again.
+The run is written to runs/<card>_<variant>, with the dataset, the protocol, the seed and a digest
+of other keys in the name where they are not the card's, unless --workdir names a folder. A run that
+was stopped goes on when the same command is given again.
 """
 PREFIX = "--config."
 WIDTH = 100  # characters of a line of --list
@@ -67,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if order is not None:
             from mexjax.train.run import run
 
-            config = _prepare(order)
-            _show(run(config, order.folder(config), overwrite=order.is_overwritten))
+            config, folder = _prepare(order)
+            _show(run(config, folder, overwrite=order.is_overwritten))
     return outcome.status
 
 
@@ -86,7 +88,9 @@ def parser() -> cli.Parser:
     options.usage = "mexjax [COMMAND] --config=CARD[:VARIANT] [options]"
     add = options.add_argument
     add("--config", metavar="CARD[:VARIANT]", help="a card by name (fdp) or path (configs/fdp.py)")
-    add("--workdir", metavar="FOLDER", help="folder of the run; runs/<card>_<variant> if not given")
+    add(
+        "--workdir", metavar="FOLDER", help="folder of the run; by default runs/<card>_<variant>..."
+    )
     add("--overwrite", action="store_true", help="delete what an earlier run left in the folder")
     add("--list", action="store_true", help="show cards, datasets, models and studies")
     add("--version", action="store_true", help="show the version")
@@ -139,12 +143,50 @@ class Order:
     is_overwritten: bool
 
     def folder(self, config: ConfigDict) -> str:
-        """The folder of the run."""
+        """The folder of the run; the default one is named after what differs from the card.
+
+        It is `runs/<card>_<variant>`, and then the dataset, the protocol, the seed and a digest of
+        other keys, each where it is not the card's.
+        """
+        if self.workdir:
+            return self.workdir
+        from mexjax.config import flat, load_config
+        from mexjax.config.values import as_pairs
+        from mexjax.files import canonical, digest
+        from mexjax.report.agreement import INDIFFERENT
+
         name, _, variant = self.card.partition(":")
-        for override in self.overrides:  # model.preset selects another variant of the card
-            key, _, value = override.partition("=")
-            variant = value if key == "model.preset" else variant
-        return self.workdir or f"runs/{Path(name).stem}_{variant or config.model.preset}"
+        # model.preset selects another variant of the card.
+        variant = str(as_pairs(self.overrides).get("model.preset", variant))
+        card = flat(load_config(f"{name}:{variant}" if variant else name))
+        changes = {
+            key: value
+            for key, value in flat(config).items()
+            if value != card.get(key) and not key.startswith(INDIFFERENT)
+        }
+        parts = [Path(name).stem, variant or str(config.model.preset)]
+        if changes.keys() & {"data.name", "data.datasets"} or config.data.name == "prepared":
+            changes.pop("data.name", None)
+            changes.pop("data.datasets", None)
+            parts.append(_dataset(config))
+        if "protocol.name" in changes:
+            parts.append(str(changes.pop("protocol.name")))
+        if "seed" in changes:
+            parts.append(f"seed{changes.pop('seed')}")
+        if changes:
+            parts.append(digest(canonical(changes))[:6])
+        return "runs/" + re.sub(r"[^\w.+-]", "-", "_".join(parts))
+
+
+def _dataset(config: ConfigDict) -> str:
+    """The names of the datasets of a configuration, joined."""
+    data = config.data
+    if data.name != "prepared":
+        return data.name
+    from mexjax.data.loading import load_table
+
+    names = list(data.datasets) or list(dict.fromkeys(load_table(config)["dataset"]))
+    return "+".join(map(str, names))
 
 
 def _read(arguments: Sequence[str]) -> Order | None:
@@ -185,8 +227,12 @@ def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool)
     return options.not_understood(rest)
 
 
-def _prepare(order: Order) -> ConfigDict:
-    """Read and check the configuration, prepare the process, and say what will be trained."""
+def _prepare(order: Order) -> tuple[ConfigDict, str]:
+    """Read and check the configuration, prepare the process, and say what will be trained.
+
+    Returns:
+      The configuration and the folder of the run.
+    """
     # The imports are here because --help must not wait for them.
     import jax
     from rich.console import Console
@@ -197,6 +243,7 @@ def _prepare(order: Order) -> ConfigDict:
 
     config = load_config(order.card, order.overrides)
     check_values(config)
+    folder = order.folder(config)
     if config.cpu_heap:
         run_in_calling_thread()
     machine.use_compilation_cache()
@@ -204,10 +251,10 @@ def _prepare(order: Order) -> ConfigDict:
     Console().print(
         f"[bold]mexjax[/]  {config.model.name} ({config.model.preset}) on {config.data.name},"
         f" {config.protocol.name}, seed {config.seed},"
-        f" {len(devices)} x {devices[0].device_kind}, folder {order.folder(config)}",
+        f" {len(devices)} x {devices[0].device_kind}, folder {folder}",
         highlight=False,
     )
-    return config
+    return config, folder
 
 
 def _show(done: RunResult) -> None:

@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
-import types
 
 import pytest
 from small import CARD, ROOT
 
 import mexjax
 from mexjax import cli, main
+from mexjax.config import load_config
 from mexjax.data import keyframes
 from mexjax.errors import ConfigError, DataError, Interrupted
 from mexjax.prepare import command as prepare
@@ -172,14 +172,33 @@ def test_train_is_the_default_command(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_default_folder_names_the_variant():
-    config = types.SimpleNamespace(model=types.SimpleNamespace(preset="tiny"))
-    order = main.Order("configs/fdp.py:paper", (), None, False)
-    assert order.folder(config) == "runs/fdp_paper"
-    order = main.Order("fdp", ("seed=1", "model.preset=official"), None, False)
-    assert order.folder(config) == "runs/fdp_official"
-    assert main.Order("fdp", (), None, False).folder(config) == "runs/fdp_tiny"
-    assert main.Order("fdp", (), "here", False).folder(config) == "here"
+@pytest.mark.parametrize(
+    ("card", "overrides", "folder"),
+    [
+        ("fdp", (), "runs/fdp_tiny"),
+        ("configs/fdp.py:paper", (), "runs/fdp_paper"),
+        ("fdp", ("seed=0", "has_progress=False", "checkpoint.every_epochs=3"), "runs/fdp_tiny"),
+        ("fdp", ("seed=1", "model.preset=official"), "runs/fdp_official_seed1"),
+        ("fdp", ("data.name=synthetic_sets", "seed=2"), "runs/fdp_tiny_synthetic_sets_seed2"),
+        ("fdp", ("protocol.name=kfold_by_subject",), "runs/fdp_tiny_kfold_by_subject"),
+    ],
+)
+def test_the_default_folder_names_what_is_not_the_cards(card, overrides, folder):
+    config = load_config(card, overrides)
+    assert main.Order(card, overrides, None, False).folder(config) == folder
+    assert main.Order(card, overrides, "here", False).folder(config) == "here"
+
+
+def test_default_folders_of_other_keys_differ():
+    """The values count and not their spelling."""
+    names = []
+    for text in ("0.5", "5e-1", "0.25"):
+        overrides = (f"train.learning_rate={text}",)
+        names.append(
+            main.Order("fdp", overrides, None, False).folder(load_config("fdp", overrides))
+        )
+    assert names[0] == names[1] != names[2]
+    assert all(re.fullmatch("runs/fdp_tiny_[0-9a-f]{6}", name) for name in names)
 
 
 def test_magnify_writes_a_folder(tmp_path, capsys):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from mexjax.errors import DataError, WorkdirError
 from mexjax.protocol.fold_list import SIDES, checked_folds
 from mexjax.protocol.scoring import TASKS
+from mexjax.report.agreement import check_agreement
 
 # Entries of predictions.npz: kind of dtype ("i" takes any integer) and number of axes.
 _ARRAYS = {
@@ -40,6 +42,9 @@ _FEATURES = {
     "face_row": ("i", 1),
 }
 _RUN_TEXTS = ("model", "preset", "dataset", "protocol", "control")
+# Errors of a damaged .npz file.
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, AttributeError, KeyError, RuntimeError)
+_DAMAGE += (zipfile.BadZipFile, zlib.error)
 # Entry of predictions.npz with the scores on inner subjects, by task.
 _VALIDATION = {"emotion": "validation_accuracy", "au": "validation_f1"}
 
@@ -120,6 +125,7 @@ def read_run(workdir: str | Path) -> Run:
             f"{path / 'run.json'}: expected a task among {', '.join(TASKS)}, found {task!r}."
         )
     fold_list = checked_folds(_read_json(path / "folds.json"), source=str(path / "folds.json"))
+    check_agreement(path, config, info, fold_list)
     source = path / "predictions.npz"
     arrays = _read_arrays(source, _ARRAYS | {"label": ("i", 2 if task == "au" else 1)})
     curves = {
@@ -176,7 +182,7 @@ def _read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, n
             f"{path} is missing, so {path.parent} is not the folder of a finished run."
             " Start the run again to finish it, or give another folder."
         ) from None
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise WorkdirError(
             f"{path} cannot be read as an .npz file of plain arrays: {error}."
             " It is damaged or was written by another program; run again with --overwrite."

@@ -13,6 +13,8 @@ __all__ = [
     "fold_axis",
     "frozen",
     "group",
+    "inputs",
+    "lock",
     "optim",
     "plan",
     "programs",

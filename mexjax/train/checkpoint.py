@@ -6,6 +6,7 @@ optimizer, batch statistics, its position in the plan and its record so far.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ import orbax.checkpoint as ocp
 from mexjax.errors import CheckpointError
 
 log = logging.getLogger(__name__)
+
+_DIGEST = "sha256"  # name of the digest among the arrays of a checkpoint
 
 
 class GroupCheckpoints:
@@ -37,10 +40,12 @@ class GroupCheckpoints:
         """Starts to write `tree` as the state after `position` steps, and returns at once."""
         if position in self._manager.all_steps():
             return
-        self._manager.save(position, args=ocp.args.StandardSave(_flatten(tree)))
+        flat = _flatten(tree)
+        flat[_DIGEST] = _digest(flat)
+        self._manager.save(position, args=ocp.args.StandardSave(flat))
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
-        """Reads the newest checkpoint that is whole.
+        """Reads the newest checkpoint that is whole; its arrays have the digest that was saved.
 
         Args:
           like: a tree of the same structure; `jax.ShapeDtypeStruct` leaves with a sharding come
@@ -56,9 +61,11 @@ class GroupCheckpoints:
         failures = []
         for position in positions:
             try:
-                flat = self._manager.restore(
-                    position, args=ocp.args.StandardRestore(_flatten(like))
-                )
+                shapes = _flatten(like) | {_DIGEST: np.zeros(32, np.uint8)}
+                flat = dict(self._manager.restore(position, args=ocp.args.StandardRestore(shapes)))
+                digest = flat.pop(_DIGEST)
+                if not np.array_equal(digest, _digest(flat)):
+                    raise ValueError("its arrays are not those that were saved")
                 tree = _unflatten(flat, like)
                 # orbax saves nothing at or before its newest step: a damaged one must go.
                 for damaged in positions[: positions.index(position)]:
@@ -66,8 +73,8 @@ class GroupCheckpoints:
                 return position, tree
             # Every error counts: orbax passes on those of its storage layers for damaged files.
             except Exception as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                failures.append(f"step {position}: {reason[:200]}")
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                failures.append(f"step {position}: {reason}")
                 log.warning("checkpoint %s/%d cannot be read: %s", self.folder, position, reason)
         if failures:
             raise CheckpointError(
@@ -88,6 +95,16 @@ class GroupCheckpoints:
         """Deletes the folder; the group is finished and recorded."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _digest(flat: Mapping[str, Any]) -> np.ndarray:
+    """u8[32], the SHA-256 of the names, shapes, dtypes and bytes of arrays."""
+    state = hashlib.sha256()
+    for name in sorted(flat):
+        array = np.ascontiguousarray(flat[name])
+        state.update(f"{name} {array.dtype} {np.shape(flat[name])} ".encode())
+        state.update(array.reshape(-1).view(np.uint8).data)
+    return np.frombuffer(state.digest(), np.uint8)
 
 
 def _flatten(tree: Any) -> dict[str, Any]:

@@ -68,7 +68,9 @@ def train_group(
     width = compiled.num_folds
     rows = slice(index * width, (index + 1) * width)
     layout = take_folds(study.plan, rows)
-    if folder.load_group(index) is not None:
+    before = folder.load_group(index)
+    if before is not None:
+        check_group(before["fold_id"], layout.fold_id, folder.group_file(index))
         session.progress.skip(int(layout.valid.sum()))
         return np.zeros(3)
     names = [fold.name for fold in study.folds[rows]]
@@ -85,7 +87,7 @@ def train_group(
     record["num_params"] = np.full(len(names), num_params(study, compiled, data))
     record["fold_id"] = layout.fold_id
     record["seconds"] = np.tile(seconds / len(names), (len(names), 1))
-    folder.save_arrays(folder.group_file(index), record)
+    folder.save_group(index, record)
     checkpoints.remove()
     return seconds
 
@@ -101,6 +103,20 @@ def check_resume(position: int, steps_per_call: int, folder: Path) -> None:
             f"The checkpoint in {folder} was saved after step {position}, which lies within a call"
             f" of {steps_per_call} steps here: it was written on another kind of device. Go on"
             " there, or delete that folder to train these folds again; finished folds are kept."
+        )
+
+
+def check_group(recorded: np.ndarray, expected: np.ndarray, path: Path) -> None:
+    """Refuses the record of a group that has other folds than the group has here.
+
+    Raises:
+      CheckpointError: the folds i32[k] differ.
+    """
+    if not np.array_equal(recorded, expected):
+        raise CheckpointError(
+            f"{path} has the folds {recorded.tolist()}, but this group has"
+            f" {np.asarray(expected).tolist()}: the run was begun with other groups. Delete that"
+            " file to train its folds again; the others are kept."
         )
 
 

@@ -9,9 +9,12 @@ import numpy as np
 
 from mexjax import machine
 from mexjax.data.dataset import Dataset
+from mexjax.errors import WorkdirError
+from mexjax.files import digest, sealed
 from mexjax.protocol import splits
 from mexjax.protocol.scoring import evaluation_scores
 from mexjax.protocol.splits import Fold
+from mexjax.report.agreement import config_digest
 from mexjax.train.study import Study
 from mexjax.train.workdir import Workdir
 
@@ -43,10 +46,17 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
       folder: folder of the run.
       compile_s: seconds this process spent before training.
       total_s: seconds this process spent.
+
+    Raises:
+      WorkdirError: the record of a fold is gone, or a file cannot be written.
     """
     dataset, config = study.dataset, study.config
     records = read_rows(study.fold_ids, folder)
-    assert records is not None
+    if records is None:
+        raise WorkdirError(
+            f"Records of trained folds are gone from {folder.groups}. Start the same command again:"
+            " it trains these folds anew and keeps the others."
+        )
     # The files list folds in the protocol's order, whatever order they were trained in.
     order = np.argsort(study.fold_ids)
     folds = [study.folds[i] for i in order]
@@ -59,7 +69,11 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
         study.all_folds, dataset.clip_ids, config.protocol.name, dataset.class_names
     )
     folder.save_json("folds.json", listed)
-    folder.save_arrays(
+    digests = {
+        "config.json": config_digest(config.to_dict()),
+        "folds.json": digest((folder.path / "folds.json").read_bytes()),
+    }
+    digests["predictions.npz"] = folder.save_arrays(
         folder.path / "predictions.npz",
         {
             "logits": np.concatenate(logits, axis=1).transpose(1, 0, 2),
@@ -79,7 +93,8 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
             row["extra_dynamic_image"][: len(fold.test)]
             for row, fold in zip(rows, folds, strict=True)
         ]
-        folder.save_arrays(folder.path / "sheet.npz", _sheet(study, where, np.concatenate(images)))
+        sheet = _sheet(study, where, np.concatenate(images))
+        digests["sheet.npz"] = folder.save_arrays(folder.path / "sheet.npz", sheet)
     outputs = {
         name.removeprefix("extra_"): np.concatenate(
             [row[name][: len(fold.test)] for row, fold in zip(rows, folds, strict=True)]
@@ -89,32 +104,35 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
     }
     features = study.paper.features(config, dataset, where, outputs)
     if features:
-        folder.save_arrays(folder.path / "features.npz", features)
+        digests["features.npz"] = folder.save_arrays(folder.path / "features.npz", features)
     train_s, eval_s, clips = np.sum([row["seconds"] for row in rows], axis=0)
     folder.save_json(
         "run.json",
-        {
-            "schema": 1,
-            "model": config.model.name,
-            "preset": config.model.preset,
-            "dataset": dataset.name,
-            "task": dataset.task,
-            "control": config.data.control,
-            "protocol": config.protocol.name,
-            "classes": list(dataset.class_names),
-            "seed": config.seed,
-            "num_params": int(rows[0]["num_params"]),
-            "notices": study.paper.notices(config),
-            "left_out": dataset.left_out,
-            "timing": {
-                "compile_s": compile_s,
-                "train_s": float(train_s),
-                "eval_s": float(eval_s),
-                "total_s": total_s,
-                "clips_per_s": float(clips / max(train_s, 1e-9)),
-            },
-            "environment": machine.environment() | {"strategy": config.folds.strategy},
-        },
+        sealed(
+            {
+                "schema": 1,
+                "model": config.model.name,
+                "preset": config.model.preset,
+                "dataset": dataset.name,
+                "task": dataset.task,
+                "control": config.data.control,
+                "protocol": config.protocol.name,
+                "classes": list(dataset.class_names),
+                "seed": config.seed,
+                "num_params": int(rows[0]["num_params"]),
+                "notices": study.paper.notices(config),
+                "left_out": dataset.left_out,
+                "timing": {
+                    "compile_s": compile_s,
+                    "train_s": float(train_s),
+                    "eval_s": float(eval_s),
+                    "total_s": total_s,
+                    "clips_per_s": float(clips / max(train_s, 1e-9)),
+                },
+                "environment": machine.environment() | {"strategy": config.folds.strategy},
+                "digests": digests,
+            }
+        ),
     )
 
 

@@ -25,6 +25,7 @@ from mexjax.progress import TrainProgress
 from mexjax.report.write import write_report
 from mexjax.train import cost
 from mexjax.train.group import Session, train_group
+from mexjax.train.inputs import check_finished, check_inputs
 from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
 from mexjax.train.record import has_record, read_rows, write_record
 from mexjax.train.step import Arrays
@@ -86,33 +87,49 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     start = time.perf_counter()
     check_values(config)
     get_model(config.model.name).options(config.model, config.dtype)  # refuses unknown ones
-    folder = Workdir.open(workdir, config, is_overwritten=overwrite)
-    was_finished = has_record(folder)
-    if not was_finished:
-        with _watched(config) as watch:
-            study = make_study(config)  # clips, folds, network, order of samples
-            compile_s = 0.0
-            if read_rows(study.fold_ids, folder) is None:
-                watch.progress.begin(int(study.plan.valid.sum()))
-                compile_start, before = time.perf_counter(), watch.counter.count
-                data = device_data(study)  # arrays that all folds share
-                flops = clip_flops(study, data)
-                watch.progress.start_compiling(flops, is_cpu=is_cpu())
-                per_device = folder.group_size(study.num_devices) or config.folds.per_chunk
-                compiled = compile_programs(study, data, per_device=per_device)
-                compile_s = time.perf_counter() - compile_start
-                num_compiled = watch.counter.count - before
-                spent = _train(study, folder, compiled, data, watch)
-                compilations = {
-                    "num_compilations": num_compiled,
-                    "num_compilations_while_training": watch.counter.count - before - num_compiled,
-                    "compile_s": compile_s,
-                }
-                _write_costs(study, folder, compiled, (*spent, flops), compilations)
-            write_record(study, folder, compile_s, time.perf_counter() - start)
-    results = write_report(folder.path)
-    predictions = pd.read_csv(folder.path / "predictions.csv")
+    with Workdir.open(workdir, config, is_overwritten=overwrite) as folder:
+        was_finished = has_record(folder)
+        if was_finished:
+            check_finished(folder, config)
+            folder.save_config(config)
+        else:
+            _compute(config, folder, start)
+        results = write_report(folder.path)
+        predictions = pd.read_csv(folder.path / "predictions.csv")
     return RunResult(results, predictions, folder.path, was_finished)
+
+
+def _compute(config: ConfigDict, folder: Workdir, start: float) -> None:
+    """Train what is not recorded yet, and write the record of the run.
+
+    Args:
+      config: the whole configuration.
+      folder: of the run.
+      start: `time.perf_counter` at which the run began.
+    """
+    with _watched(config) as watch:
+        study = make_study(config)  # clips, folds, network, order of samples
+        check_inputs(folder, study)
+        folder.save_config(config)
+        compile_s = 0.0
+        if read_rows(study.fold_ids, folder) is None:
+            watch.progress.begin(int(study.plan.valid.sum()))
+            compile_start, before = time.perf_counter(), watch.counter.count
+            data = device_data(study)  # arrays that all folds share
+            flops = clip_flops(study, data)
+            watch.progress.start_compiling(flops, is_cpu=is_cpu())
+            per_device = folder.group_size(study.num_devices) or config.folds.per_chunk
+            compiled = compile_programs(study, data, per_device=per_device)
+            compile_s = time.perf_counter() - compile_start
+            num_compiled = watch.counter.count - before
+            spent = _train(study, folder, compiled, data, watch)
+            compilations = {
+                "num_compilations": num_compiled,
+                "num_compilations_while_training": watch.counter.count - before - num_compiled,
+                "compile_s": compile_s,
+            }
+            _write_costs(study, folder, compiled, (*spent, flops), compilations)
+        write_record(study, folder, compile_s, time.perf_counter() - start)
 
 
 @contextlib.contextmanager

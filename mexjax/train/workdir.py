@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import shutil
 import zipfile
@@ -15,60 +17,92 @@ from ml_collections import ConfigDict
 
 from mexjax.config import flat, to_json
 from mexjax.errors import WorkdirError
-from mexjax.files import atomic
+from mexjax.files import SEAL, atomic, digest, is_damaged, sealed
+from mexjax.report.agreement import INDIFFERENT
+from mexjax.train.lock import FolderLock
 
-# Keys that change the display and storage of a run, not its numbers.
-INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.")
+log = logging.getLogger(__name__)
+
+
 # Everything that a run writes into its folder.
 RUN_FOLDERS = ("groups", "checkpoints", "figures")
 RUN_FILES = (
-    *("config.json", "folds.json", "perf.json", "results.json", "run.json"),
+    *("config.json", "data.json", "folds.json", "perf.json", "results.json", "run.json"),
     *("predictions.csv", "predictions.npz", "sheet.npz", "features.npz", "report.md"),
 )
 
 
 class Workdir:
-    """A run folder that belongs to one configuration."""
+    """A run folder that belongs to one configuration, and to one process while it is open."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
         self.path = path
+        self.lock = lock
         self.groups = path / "groups"
         self.checkpoints = path / "checkpoints"
 
     @classmethod
     def open(cls, path: str | Path, config: ConfigDict, *, is_overwritten: bool) -> Workdir:
-        """Makes or reuses the folder.
+        """Makes or reuses the folder, and keeps other processes out until it is closed.
 
         Raises:
-          WorkdirError: it cannot be written, holds other files, or belongs to a run with
-            another configuration (the differing keys are listed).
+          WorkdirError: it cannot be written, holds other files, is in use by another process, or
+            belongs to a run with another configuration (the differing keys are listed).
         """
         folder = Path(path)
+        lock = None
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(folder)
             if is_overwritten:
                 _remove_run(folder)
-            folder.mkdir(parents=True, exist_ok=True)
             (folder / "groups").mkdir(exist_ok=True)
             probe = folder / f".writable.{os.getpid()}"
             probe.touch()
             probe.unlink()
+            workdir = cls(folder, lock)
+            workdir._claim(config)
+        except WorkdirError:
+            if lock is not None:
+                lock.release()
+            raise
         except OSError as error:
+            if lock is not None:
+                lock.release()
             raise WorkdirError(
                 f"Cannot write to the run folder {folder}: {error.strerror or error}."
                 " Choose another with --workdir."
             ) from error
-        workdir = cls(folder)
-        saved = folder / "config.json"
-        # A folder in which nothing was computed yet may be claimed by any configuration.
-        if not workdir._holds_results():
-            (workdir.groups / "size.json").unlink(missing_ok=True)
-        elif saved.is_file():
-            workdir._check_same(saved, config)
-        with atomic(saved) as file:
-            file.write(to_json(config))
         return workdir
 
-    def _holds_results(self) -> bool:
+    def close(self) -> None:
+        """Lets other processes have the folder."""
+        if self.lock is not None:
+            self.lock.release()
+
+    def __enter__(self) -> Workdir:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _claim(self, config: ConfigDict) -> None:
+        """Makes the folder one of this configuration, or refuses."""
+        saved = self.path / "config.json"
+        # A folder in which nothing was computed yet may be claimed by any configuration.
+        if not self.holds_results():
+            (self.groups / "size.json").unlink(missing_ok=True)
+        elif saved.is_file():
+            self._check_same(saved, config)
+            return
+        self.save_config(config)
+
+    def save_config(self, config: ConfigDict) -> None:
+        """Writes `config.json`; keys without effect on numbers may differ from those before."""
+        with atomic(self.path / "config.json") as file:
+            file.write(to_json(config))
+
+    def holds_results(self) -> bool:
         """True if any fold was trained, in part or whole."""
         finished = [self.path / "run.json", self.path / "predictions.npz"]
         checkpoints = self.checkpoints.glob("group_*/[0-9]*")
@@ -103,11 +137,22 @@ class Workdir:
         """The folder with the checkpoints of the unfinished group `index`."""
         return self.checkpoints / f"group_{index:03d}"
 
-    def save_arrays(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
-        """Writes arrays as one .npz that appears whole."""
+    def save_arrays(self, path: Path, arrays: dict[str, np.ndarray]) -> str:
+        """Writes arrays as one .npz that appears whole, and gives its SHA-256."""
+        content, value = _as_npz(arrays)
         with atomic(path, "wb") as file:
-            # The stubs take an array for `allow_pickle`, and no array has this name.
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+            file.write(content)
+        return value
+
+    def save_group(self, index: int, record: dict[str, np.ndarray]) -> None:
+        """Writes the record of a finished group, and beside it the digest that tells damage."""
+        path = self.group_file(index)
+        content, value = _as_npz(record)
+        # The digest comes first: a record without one was not written here.
+        with atomic(_digest_file(path)) as file:
+            file.write(f"{value}  {path.name}\n")
+        with atomic(path, "wb") as file:
+            file.write(content)
 
     def load_group(self, index: int) -> dict[str, np.ndarray] | None:
         """The record of a finished group, or None; a damaged file counts as not finished.
@@ -119,17 +164,21 @@ class Workdir:
         if not path.is_file():
             return None
         try:
-            # The file is opened here, because np.load leaves a file open that it cannot read.
-            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            path.unlink()
-            return None
+            content, beside = path.read_bytes(), _digest_file(path)
+            expected = beside.read_text("utf-8", "replace").split() if beside.is_file() else [""]
+            if digest(content) == expected[0]:
+                with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                    return {name: file[name] for name in file.files}
         except OSError as error:
             raise WorkdirError(
                 f"Cannot read {path}: {error.strerror or error}. It holds finished folds, so it"
                 " was left alone; start the same command again when it can be read."
             ) from error
+        except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error):
+            pass
+        log.warning("%s is damaged: its digest does not fit; its folds are trained again.", path)
+        path.unlink()
+        return None
 
     def group_size(self, num_devices: int) -> int:
         """Folds per device and group that this run was begun with; 0 if it was not begun.
@@ -137,10 +186,12 @@ class Workdir:
         Raises:
           WorkdirError: it was begun on another number of devices, so its groups are other ones.
         """
-        path = self.groups / "size.json"
-        if not path.is_file():
-            return 0
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            begun = json.loads((self.groups / "size.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            begun = None
+        if not isinstance(begun, dict) or SEAL not in begun or is_damaged(begun):
+            return self._recorded_size(num_devices)
         if begun["num_devices"] != num_devices:
             raise WorkdirError(
                 f"{self.path} was begun on {begun['num_devices']} devices and there are"
@@ -149,16 +200,42 @@ class Workdir:
             )
         return int(begun["per_device"])
 
+    def _recorded_size(self, num_devices: int) -> int:
+        """Folds per device and group as the recorded groups have them; 0 without any."""
+        groups = (self.load_group(int(p.stem[-3:])) for p in self.groups.glob("group_*.npz"))
+        width = max((len(group["fold_id"]) for group in groups if group), default=0)
+        if width % num_devices:
+            raise WorkdirError(
+                f"{self.groups / 'size.json'} is missing or damaged, and groups of {width} folds"
+                f" do not fit {num_devices} devices. Run it where it was begun, choose another"
+                " --workdir, or use --overwrite."
+            )
+        return width // num_devices
+
     def save_group_size(self, per_device: int, num_devices: int) -> None:
         """Writes down the groups of folds, which stay the same as long as this folder lives."""
         with atomic(self.groups / "size.json") as file:
-            json.dump({"per_device": per_device, "num_devices": num_devices}, file)
+            json.dump(sealed({"per_device": per_device, "num_devices": num_devices}), file)
 
     def save_json(self, name: str, value: Any) -> None:
         """Writes a small JSON file."""
         with atomic(self.path / name) as file:
             json.dump(value, file, indent=2, sort_keys=True)
             file.write("\n")
+
+
+def _as_npz(arrays: dict[str, np.ndarray]) -> tuple[bytes, str]:
+    """The bytes of an .npz file, and their SHA-256."""
+    memory = io.BytesIO()
+    # The stubs take an array for `allow_pickle`, and no array has this name.
+    np.savez_compressed(memory, **arrays)  # pyright: ignore[reportArgumentType]
+    content = memory.getvalue()
+    return content, digest(content)
+
+
+def _digest_file(path: Path) -> Path:
+    """The file beside a record that has its digest, as the command sha256sum writes it."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _remove_run(folder: Path) -> None:

@@ -15,6 +15,7 @@ from sklearn import metrics as sk
 
 import mexjax
 from mexjax.errors import DataError, MexjaxError, WorkdirError
+from mexjax.files import sealed
 from mexjax.report.command import main
 from mexjax.report.compare import compare, print_comparison
 from mexjax.report.text import print_results
@@ -385,6 +386,47 @@ def test_a_leaking_fold_is_noticed(tmp_path):
     write_json(folder / "folds.json", content)
     with pytest.raises(DataError, match="tests on subject 'synthetic/01' and also uses it"):
         write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "info", "text"),
+    [
+        ({"seed": 1}, {}, r"seed 0, but config\.json beside it says seed 1"),
+        ({"model": {"name": "ac4au"}}, {}, r"model 'fdp', but config\.json .* model\.name 'ac4au'"),
+        ({"protocol": {"task": "au"}}, {"task": "emotion"}, "task 'emotion', .* 'au'"),
+        ({"data": {"control": "static"}}, {}, "control 'none', .* 'static'"),
+        ({"data": {"name": "prepared"}}, {}, "dataset 'synthetic', .* 'prepared'"),
+        ({}, {"protocol": "composite"}, r"protocol 'composite', but folds\.json .* 'loso'"),
+        ({}, {"classes": list(CLASSES[::-1])}, r"classes .*, but folds\.json beside it says"),
+        ({}, {"sha256": "0"}, r"run\.json is damaged or was changed"),
+        ({}, {"digests": {}}, r"run\.json is damaged or was changed"),
+    ],
+)
+def test_files_that_contradict_each_other(tmp_path, config, info, text):
+    folder = make_run(tmp_path / "run", config=config, info=info)
+    with pytest.raises(DataError, match=text):
+        write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("digests", "text"),
+    [
+        ({"predictions.npz": "0"}, r"predictions\.npz is damaged or was changed after training"),
+        ({"config.json": "0"}, r"config\.json is damaged or was changed after training"),
+        ([], "expected an object 'digests'"),
+    ],
+)
+def test_digests_of_other_files(tmp_path, digests, text):
+    folder = make_run(tmp_path / "run")
+    info = json.loads((folder / "run.json").read_text())
+    write_json(folder / "run.json", sealed(info | {"digests": {"sheet.npz": None}}))
+    with pytest.raises(DataError, match=r"sheet\.npz is damaged"):
+        write_report(folder)
+    write_json(folder / "run.json", sealed(info | {"digests": digests}))
+    with pytest.raises(DataError, match=text):
+        write_report(folder)
+    write_json(folder / "run.json", sealed(info | {"digests": {}}))
+    assert write_report(folder)["model"] == "fdp"
 
 
 @pytest.mark.parametrize("name", ["config.json", "folds.json", "run.json", "predictions.npz"])

@@ -24,13 +24,14 @@ from mexjax.data.loading import load_table
 from mexjax.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     DivergedError,
     Interrupted,
     MexjaxError,
     OutOfMemoryError,
     WorkdirError,
 )
-from mexjax.train import group
+from mexjax.train import checkpoint, group
 from mexjax.train import run as train
 from mexjax.train import workdir as workdir_module
 from mexjax.train.checkpoint import GroupCheckpoints
@@ -355,6 +356,95 @@ def test_a_damaged_group_record_is_trained_again(finished, tmp_path):
     assert (copy / "predictions.csv").read_bytes() == expected
 
 
+def test_a_flipped_bit_in_a_group_record_is_trained_again(finished, tmp_path, caplog):
+    """Also in parts of the file that no reader looks at, and a digest that is gone."""
+    size = (finished.workdir / "groups" / "group_001.npz").stat().st_size
+    folder = Workdir.open(tmp_path / "run", small_config(), is_overwritten=False)
+    record, beside = (folder.groups / f"group_001.npz{end}" for end in ("", ".sha256"))
+
+    def copy():
+        shutil.copytree(finished.workdir / "groups", folder.groups, dirs_exist_ok=True)
+        caplog.clear()
+
+    for place in range(0, size, max(size // 40, 1)):
+        copy()
+        content = bytearray(record.read_bytes())
+        content[place] ^= 1 << (place % 8)
+        record.write_bytes(content)
+        assert folder.load_group(1) is None and not record.exists(), place
+        assert "group_001.npz is damaged: its digest does not fit" in caplog.text
+    copy()
+    beside.unlink()
+    assert folder.load_group(1) is None
+    copy()
+    assert folder.load_group(1) is not None and not caplog.text
+
+
+def test_the_groups_of_a_run_are_told_from_its_records(finished, tmp_path):
+    """A file of sizes that is damaged does not cut the folds into other groups."""
+    folder = Workdir(tmp_path / "run")
+    shutil.copytree(finished.workdir, folder.path)
+    size = folder.groups / "size.json"
+    devices = json.loads(size.read_text())["num_devices"]
+    for content in (size.read_bytes().replace(b'"per_device": 2', b'"per_device": 3'), b"{", None):
+        size.unlink()
+        if content is not None:
+            size.write_bytes(content)
+        assert folder.group_size(devices) == 2
+        size.touch()
+    with pytest.raises(CheckpointError, match=r"has the folds \[1, 2\], but this group has \[1\]"):
+        group.check_group(np.array([1, 2]), np.array([1]), size)
+
+
+@pytest.mark.parametrize("name", ["predictions.npz", "sheet.npz", "folds.json", "run.json"])
+def test_a_damaged_file_of_a_finished_run_is_refused_and_can_be_made_anew(
+    name, finished, tmp_path, monkeypatch
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir, copy)
+    content = bytearray((copy / name).read_bytes())
+    # The digit of a number of run.json and the last byte of a name of folds.json stay JSON.
+    texts = {"run.json": b'"num_params": ', "folds.json": b"synthetic/0"}
+    place = content.index(texts[name]) + len(texts[name]) if name in texts else len(content) // 2
+    content[place] ^= 1
+    (copy / name).write_bytes(content)
+    for again in (lambda: mexjax.write_report(copy), lambda: mexjax.run(small_config(), copy)):
+        with pytest.raises(MexjaxError, match=name):
+            again()
+    # The message says how to have the record again without any training.
+    (copy / "run.json").unlink()
+    monkeypatch.setattr(group.GroupTrainer, "run", lambda self: pytest.fail("trained again"))
+    assert not mexjax.run(small_config(), copy).was_finished
+    for file in ("predictions.csv", "predictions.npz", "sheet.npz", "folds.json"):
+        assert (copy / file).read_bytes() == (finished.workdir / file).read_bytes()
+
+
+def test_a_changed_configuration_of_a_finished_run_is_refused_by_the_report(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["train"]["batch_size"] = 9
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"config\.json is damaged or was changed after training"):
+        mexjax.write_report(copy)
+
+
+def test_records_that_vanish_are_told(finished, tmp_path, monkeypatch):
+    """They may go between training and the record of the run."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir, copy)
+    (copy / "run.json").unlink()
+    write = train.write_record
+
+    def gone(study, folder, *times):
+        folder.group_file(0).unlink()
+        return write(study, folder, *times)
+
+    monkeypatch.setattr(train, "write_record", gone)
+    with pytest.raises(WorkdirError, match=r"are gone from .*groups\. Start the same command"):
+        mexjax.run(small_config(), copy)
+
+
 def test_a_diverging_run_names_fold_epoch_and_step(tmp_path):
     config = small_config(
         train__optimizer="sgd",
@@ -457,6 +547,50 @@ def test_another_seed_is_the_same_program():
         data = study.dataset.on_host()
         texts.append(trace_step(study, data).lower().as_text())
     assert texts[0] == texts[1]
+
+
+# After a read that fails, other reads of orbax end when its event loop is closed already.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_flipped_bit_in_a_checkpoint_falls_back_to_the_older_one(tmp_path, caplog):
+    """Any bit of any file: the state is the one that was saved, or the one before."""
+    rng = np.random.default_rng(0)
+    tree = {"a": rng.normal(size=(16, 16)).astype(np.float32), "b": np.ones(3, np.int32)}
+    saved = GroupCheckpoints(tmp_path / "saved")
+    for position in (1, 2):
+        saved.save(position, {"a": tree["a"] * position, "b": tree["b"]})
+    saved.close()
+    files = [p.relative_to(tmp_path / "saved") for p in (tmp_path / "saved" / "2").rglob("*")]
+    files = sorted(p for p in files if (tmp_path / "saved" / p).is_file())
+    fallbacks = 0
+    for number in range(16):
+        folder = tmp_path / f"copy_{number}"
+        shutil.copytree(tmp_path / "saved", folder)
+        file = folder / files[number % len(files)]
+        content = bytearray(file.read_bytes())
+        if not content:
+            continue
+        content[int(rng.integers(len(content)))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(content)
+        checkpoints = GroupCheckpoints(folder)
+        position, restored = checkpoints.restore(tree)
+        checkpoints.close()
+        np.testing.assert_array_equal(restored["a"], tree["a"] * position)
+        np.testing.assert_array_equal(restored["b"], tree["b"])
+        fallbacks += position == 1
+    time.sleep(0.2)  # for the reads that end late
+    assert fallbacks > 0 and "cannot be read" in caplog.text
+
+
+def test_arrays_that_are_not_those_saved_are_refused(tmp_path, monkeypatch):
+    """A change that the storage does not tell, as of one written in the wrong place."""
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+    tree = {"a": np.arange(4.0)}
+    checkpoints.save(1, tree)
+    checkpoints.wait()
+    monkeypatch.setattr(checkpoint, "_digest", lambda flat: np.zeros(32, np.uint8))
+    with pytest.raises(CheckpointError, match="its arrays are not those that were saved"):
+        checkpoints.restore(tree)
+    checkpoints.close()
 
 
 def test_corrupt_checkpoints(tmp_path):
