@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import mmap
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
-import jaxlib
 import pytest
 
 # Most of the time of a test goes into compiling. These flags have the same programs compiled to
@@ -22,16 +22,26 @@ QUICK_FLAGS = (
 
 
 def known_flags(flags: tuple[str, ...]) -> list[str]:
-    """The flags that this jaxlib knows: XLA ends the process at one that it does not know."""
-    library = Path(jaxlib.__file__).with_name("libjax_common.so")
-    if not library.is_file():
-        return []
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return [flag for flag in flags if text.find(flag[2:].split("=")[0].encode()) >= 0]
+    """The flags that this jaxlib knows, found by trying: XLA ends a process at an unknown one."""
+    if _is_known(" ".join(flags)):
+        return list(flags)
+    return [flag for flag in flags if _is_known(flag)]
 
 
-# XLA reads its flags when the first device is asked for; processes that tests start inherit them.
-os.environ["XLA_FLAGS"] = " ".join([*known_flags(QUICK_FLAGS), os.environ.get("XLA_FLAGS", "")])
+def _is_known(flags: str) -> bool:
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+# XLA reads its flags when the first device is asked for. Processes that tests start, and workers of
+# the test run, inherit them and need not try again.
+if "MEXJAX_QUICK_FLAGS" not in os.environ:
+    os.environ["MEXJAX_QUICK_FLAGS"] = " ".join(known_flags(QUICK_FLAGS))
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ['MEXJAX_QUICK_FLAGS']} {os.environ.get('XLA_FLAGS', '')}"
+    )
 _CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
     Path(__file__).resolve().parent.parent / ".cache" / "xla"
 )
