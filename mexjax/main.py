@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -86,7 +87,12 @@ def parser() -> cli.Parser:
     options.usage = "mexjax [COMMAND] --config=CARD[:VARIANT] [options]"
     add = options.add_argument
     add("--config", metavar="CARD[:VARIANT]", help="a card by name (fdp) or path (configs/fdp.py)")
-    add("--workdir", metavar="FOLDER", help="folder of the run; runs/<card>_<variant> if not given")
+    add(
+        "--workdir",
+        metavar="FOLDER",
+        type=os.path.expanduser,
+        help="folder of the run; runs/<card>_<variant> if not given",
+    )
     add("--overwrite", action="store_true", help="delete what an earlier run left in the folder")
     add("--list", action="store_true", help="show cards, datasets, models and studies")
     add("--version", action="store_true", help="show the version")
@@ -188,7 +194,6 @@ def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool)
 def _prepare(order: Order) -> ConfigDict:
     """Read and check the configuration, prepare the process, and say what will be trained."""
     # The imports are here because --help must not wait for them.
-    import jax
     from rich.console import Console
 
     from mexjax import machine
@@ -200,7 +205,7 @@ def _prepare(order: Order) -> ConfigDict:
     if config.cpu_heap:
         run_in_calling_thread()
     machine.use_compilation_cache()
-    devices = jax.local_devices()
+    devices = machine.devices()
     Console().print(
         f"[bold]mexjax[/]  {config.model.name} ({config.model.preset}) on {config.data.name},"
         f" {config.protocol.name}, seed {config.seed},"
