@@ -37,7 +37,7 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
     return path
 
 
-def devices() -> list[jax.Device]:
+def devices() -> list[Any]:
     """The devices of this process.
 
     Raises:

@@ -321,7 +321,6 @@ VOID = [
     ("fdp", "data.flow_style=hsv", "data.view=flow_image"),
     ("gamdss", "data.flow_method=tvl1", "or with model.feature=flow"),
     ("fdp", "data.sampling=stride", "data.name=prepared or synthetic_sets"),
-    ("fdp", "data.root=prepared/casme2", "data.name=prepared"),
     ("fdp", "protocol.units=1,2", "protocol.task=au"),
     ("fdp", "protocol.num_splits=3", "protocol.name=kfold_by_subject"),
     ("fdp", "augment.hue=0.1", "data.is_color=True"),

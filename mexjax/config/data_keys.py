@@ -6,7 +6,6 @@ from mexjax.config.conditions import When
 from mexjax.config.key import Key, share
 
 MOST_PX = 4096  # side of an image
-_PREPARED = When("data.name", ("prepared",))
 _RESELECTED = When("data.key_frames.choice", ("reselected",))
 _SETS = When("data.name", ("synthetic_sets",))
 _FLOW_IMAGE = When("data.view", ("flow_image",))
@@ -22,13 +21,11 @@ DATA_KEYS: dict[str, Key] = {
     "data.root": Key(
         "",
         "Folder that `mexjax prepare` wrote; embedded datasets need none.",
-        acts=(_PREPARED,),
         is_path=True,
     ),
     "data.datasets": Key(
         (),
         "Only these datasets of a prepared folder, for example `casme2,samm`; empty: all.",
-        acts=(_PREPARED,),
     ),
     "data.sampling": Key(
         "linspace",
