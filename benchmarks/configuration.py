@@ -42,7 +42,8 @@ Set any key on the command line, `mexjax --config=fdp --config.train.batch_size=
 `mexjax.load_config("fdp", {"train.batch_size": 16})`. Tuples are written with commas:
 `--config.folds.only=synthetic/01,synthetic/02`. A card sets what differs from the defaults below;
 `config.json` of a run holds every key with its value. A value outside its bounds ends the command
-before anything is written.
+before anything is written, and so does a key that was changed although another key leaves it
+without effect: `It acts with` says which one. `~` at the beginning of a path is your home folder.
 """
 TITLES = {
     "": "General",
@@ -181,10 +182,13 @@ def _meaning(key: Key) -> str:
     if key.choices:
         texts.append(f"One of {', '.join(f'`{choice}`' for choice in key.choices)}.")
     unit = f" {key.unit}" if key.unit else ""
-    if key.least is not None and key.most is not None:
-        texts.append(f"From {key.least:g} to {key.most:g}{unit}.")
-    elif key.least is not None:
-        texts.append(f"At least {key.least:g}{unit}.")
+    if key.range.is_bounded:
+        low = f"above {key.above:g}" if key.least is None else f"from {key.least:.10g}"
+        high = f"below {key.below:g}" if key.most is None else f"to {key.most:.10g}"
+        joint = ", " if key.least is None or key.most is None else " "
+        texts.append(f"{low.capitalize()}{joint}{high}{unit}.")
+    if key.acts:
+        texts.append(f"It acts with {', and with '.join(when.text() for when in key.acts)}.")
     return " ".join(texts)
 
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -108,6 +109,11 @@ def errors_printed(
         errors.print("[bold red]Error:[/]", end=" ")
         errors.print(message(error), markup=False, soft_wrap=True)
         outcome.status = ERROR
+
+
+def path(text: str) -> Path:
+    """A path of the command line, in which `~` at the beginning is the user's home."""
+    return Path(os.path.expanduser(text))
 
 
 def run_command(

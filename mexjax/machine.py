@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from mexjax.errors import ConfigError
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -22,23 +24,47 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
 
     Returns:
       The folder.
+
+    Raises:
+      ConfigError: see `devices`.
     """
+    devices()
     folder = folder or os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    path = Path(folder) if folder else Path.home() / ".cache" / "mexjax" / "xla"
+    path = Path(folder).expanduser() if folder else Path.home() / ".cache" / "mexjax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return path
 
 
+def devices() -> list[Any]:
+    """The devices of this process.
+
+    Raises:
+      ConfigError: there are none, or none of the platform that `$JAX_PLATFORMS` names.
+    """
+    try:
+        return jax.local_devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        text = " ".join(str(error).split())[:200].rstrip(".")
+        reason = f" JAX says: {text}." if text else ""
+        if not platforms:
+            raise ConfigError(f"JAX found no device to compute on.{reason}") from error
+        raise ConfigError(
+            f"JAX_PLATFORMS={platforms} asks for devices that this machine or this installation of"
+            f" JAX does not have.{reason} Unset JAX_PLATFORMS, or set it to cpu."
+        ) from error
+
+
 def environment() -> dict[str, Any]:
     """Versions, devices, processor and commit, for `results.json`."""
-    devices = jax.local_devices()
+    local = devices()
     return {
         "python": platform.python_version(),
         **{name.replace("-", "_"): importlib.metadata.version(name) for name in PACKAGES},
-        "devices": [device.device_kind for device in devices],
-        "platform": devices[0].platform,
+        "devices": [device.device_kind for device in local],
+        "platform": local[0].platform,
         "processor": processor(),
         "cpu_count": os.cpu_count(),
         "git": git_commit(),

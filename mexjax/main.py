@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import re
 import sys
 import textwrap
@@ -89,7 +90,10 @@ def parser() -> cli.Parser:
     add = options.add_argument
     add("--config", metavar="CARD[:VARIANT]", help="a card by name (fdp) or path (configs/fdp.py)")
     add(
-        "--workdir", metavar="FOLDER", help="folder of the run; by default runs/<card>_<variant>..."
+        "--workdir",
+        metavar="FOLDER",
+        type=os.path.expanduser,
+        help="folder of the run; by default runs/<card>_<variant>...",
     )
     add("--overwrite", action="store_true", help="delete what an earlier run left in the folder")
     add("--list", action="store_true", help="show cards, datasets, models and studies")
@@ -234,7 +238,6 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
       The configuration and the folder of the run.
     """
     # The imports are here because --help must not wait for them.
-    import jax
     from rich.console import Console
 
     from mexjax import machine
@@ -247,7 +250,7 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
     if config.cpu_heap:
         run_in_calling_thread()
     machine.use_compilation_cache()
-    devices = jax.local_devices()
+    devices = machine.devices()
     Console().print(
         f"[bold]mexjax[/]  {config.model.name} ({config.model.preset}) on {config.data.name},"
         f" {config.protocol.name}, seed {config.seed},"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import configuration
 import pytest
 from small import CARD, ROOT
@@ -161,12 +163,15 @@ def test_configuration_is_locked():
     ("override", "message"),
     [
         ("folds.strategy=pmap", r"Unknown folds\.strategy 'pmap'\. Did you mean 'vmap'"),
-        ("data.collection.sets=casme,casme9", r"Unknown data\.collection\.sets 'casme9'"),
+        (
+            "data.name=synthetic_sets data.collection.sets=casme,casme9",
+            r"Unknown data\.collection\.sets 'casme9'",
+        ),
         ("conv=nativ", r"Unknown convolution lowering 'nativ'\. Did you mean 'native'"),
-        ("train.learning_rate=-1", r"train\.learning_rate must be at least 0, found -1"),
+        ("train.learning_rate=-1", r"train\.learning_rate must be above 0, found -1"),
         ("train.learning_rate=1e999", r"train\.learning_rate must be a finite number, found inf"),
-        ("train.momentum=1.5", r"train\.momentum must be at most 1, found 1\.5"),
-        ("train.milestones=-2", r"train\.milestones must be at least 0"),
+        ("train.beta1=1.5", r"train\.beta1 must be below 1, found 1\.5"),
+        ("train.grad_clip_norm=-2", r"train\.grad_clip_norm must be at least 0"),
         ("train.num_epochs=0", r"Give one of train\.num_epochs and train\.num_steps"),
         ("augment.crop_px=128", r"augment\.crop_px=128 is larger than the images"),
         ("data.split_scale=train", r"Set one of the two to none"),
@@ -174,7 +179,7 @@ def test_configuration_is_locked():
 )
 def test_values_are_checked_by_the_table(override, message):
     with pytest.raises(ConfigError, match=message):
-        check_values(mexjax.load_config(CARD, [override]))
+        check_values(mexjax.load_config(CARD, override.split()))
 
 
 @pytest.mark.parametrize(
@@ -274,3 +279,185 @@ def test_options_are_read_with_their_comments(tmp_path):
         configuration.Field("head", "'gap'", "What ends the network. One of `gap`, `flat`."),
         configuration.Field("bare", "()", "What ends the network."),
     ]
+
+
+# A card or paper, changes that have no effect, and the key that makes each of them act.
+VOID = [
+    ("fdp:official", "model.lambda_r=0.5", "model.use_rank_scorer=True"),
+    ("fdp:official", "model.rank_slope=2.0", "model.use_rank_scorer=True"),
+    ("fdp:paper", "model.backbone=resnet18 model.num_global=2,1,1,1", "model.backbone=lgf"),
+    ("fdp:paper", "model.vit_patch_px=8", "model.backbone=vit_base"),
+    ("fdp", "model.dynamic_image_network=none model.lambda_d=2.0", "encoder_decoder or segnet"),
+    ("fdp", "model.dynamic_image_network=segnet model.leaky_slope=0.1", "encoder_decoder"),
+    ("fdp", "model.use_mer_head=False model.mer_width=8", "model.use_mer_head=True"),
+    ("gamdss", "model.backbone=resnet18 model.head_width=64", "model.backbone=rmt"),
+    ("gamdss", "model.backbone_size=published", "another model.backbone than rmt"),
+    ("gamdss", "model.phases=rise model.lambda_fall=0.5", "model.phases=full"),
+    ("gamdss", "model.phases=fall model.inference=rise", "model.phases=full"),
+    ("gamdss", "model.phases=rise model.fall_place_frame=onset", "model.phases=full or fall"),
+    ("tsfmicro", "model.t_to_s_place=before_blocks", "model.fusion=t_to_s"),
+    ("tsfmicro", "model.s_only_frame=apex", "model.fusion=s_only"),
+    ("tsfmicro", "model.fusion=t_only model.vit_depth=3", "model.fusion=late or"),
+    ("micro_au_clip", "model.fusion=cat_mlp model.beta=0.5", "model.fusion=gda"),
+    ("micro_au_clip", "model.fusion=add_mlp model.fc_mode=flatten", "model.fusion=gda"),
+    ("micro_au_clip", "model.branches=local model.beta=0.5", "model.branches=both or global"),
+    ("micro_au_clip", "model.contrast=none model.alpha=0.1", "another model.contrast than none"),
+    ("micro_au_clip", "model.contrast=none model.contrast_scale=9.0", "than none"),
+    ("micro_au_clip", "model.pooling=mean model.pooling_width=8", "model.pooling=attention"),
+    ("ac4au", "model.head=linear model.expert_width=8", "model.head=auser or no_gate"),
+    ("ac4au", "model.head=no_gate model.top_k=2", "model.head=auser"),
+    ("ac4au", "model.gamma=0.0 model.arc_scale=8.0", "a value of model.gamma that is set"),
+    ("ac4au", "model.au_loss=bce model.focus=1.0", "model.au_loss=focal"),
+    ("fdp", "train.momentum=0.5", "train.optimizer=sgd"),
+    ("fdp", "train.optimizer=sgd train.beta1=0.5", "train.optimizer=adam or adamw"),
+    ("fdp", "train.schedule=cosine train.warmup_fraction=0.3", "train.schedule=one_cycle"),
+    ("fdp", "train.milestones=3", "train.schedule=milestones"),
+    ("fdp", "train.decay_per_epoch=0.5", "train.schedule=epoch_decay or milestones"),
+    ("fdp", "train.decay_epochs=5", "train.schedule=epoch_decay"),
+    ("fdp", "data.magnify_factor=5.0", "data.magnify=linear or"),
+    ("fdp", "data.magnify=linear data.magnify_gain=official", "data.magnify=magnet"),
+    ("gamdss", "data.key_frames.lambda_rise=0.2", "data.key_frames.choice=reselected"),
+    ("fdp", "data.collection.scale=0.5", "data.name=synthetic_sets"),
+    ("fdp", "data.flow_style=hsv", "data.view=flow_image"),
+    ("gamdss", "data.flow_method=tvl1", "or with model.feature=flow"),
+    ("fdp", "data.sampling=stride", "data.name=prepared or synthetic_sets"),
+    ("fdp", "protocol.units=1,2", "protocol.task=au"),
+    ("fdp", "protocol.num_splits=3", "protocol.name=kfold_by_subject"),
+    ("fdp", "augment.hue=0.1", "data.is_color=True"),
+    ("fdp", "eval.keeps_features=True", "another model.name than fdp or gamdss or tsfmicro"),
+]
+
+
+@pytest.mark.parametrize(("card", "changes", "words"), VOID, ids=lambda item: str(item)[:60])
+def test_a_change_without_effect_is_refused(card, changes, words):
+    """With the key that the message names, or without the last change, there is no error."""
+    *others, last = changes.split()
+
+    def read(overrides):
+        config = mexjax.load_config(card, overrides)
+        get_model(config.model.name).options(config.model, config.dtype)
+
+    key = last.partition("=")[0]
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        read(changes.split())
+    message = str(caught.value)
+    assert message.startswith(f"{key}=") and " has no effect with " in message
+    read(others)
+
+
+def test_a_value_that_a_card_or_preset_gives_is_no_change():
+    config = mexjax.load_config(
+        "fdp:official", {"model.lambda_r": 0.0, "train.momentum": 0.9, "data.sampling": "linspace"}
+    )
+    assert get_model("fdp").options(config.model).lambda_r == 0.0
+    config = mexjax.load_config("fdp:official", {"model.use_rank_scorer": True})
+    with config.unlocked():
+        config.model.lambda_r = 0.5
+    assert get_model("fdp").options(config.model).lambda_r == 0.5
+    sgd = mexjax.load_config("fdp", ["train.optimizer=sgd", "train.momentum=0.5"])
+    assert sgd.train.momentum == 0.5
+    flow = mexjax.load_config("gamdss", ["model.feature=flow", "data.flow_method=tvl1"])
+    assert flow.data.flow_method == "tvl1"
+
+
+def test_a_card_that_samples_what_cannot_be_sampled_is_refused():
+    config = mexjax.load_config("fdp")
+    config.data.sampling = "stride"
+    with pytest.raises(ConfigError, match=r"data\.sampling=stride has no effect with data\.name"):
+        check_values(config)
+
+
+def test_conditions_name_keys_that_exist():
+    papers = [get_model(name) for name in list_models()]
+    fields = {f"model.{field}" for paper in papers for field in vars(paper.presets["paper"])}
+    for key in KEYS.values():
+        for when in key.acts:
+            while when is not None:
+                assert when.key in KEYS or when.key in fields, when
+                assert (
+                    not KEYS.get(when.key, key).choices
+                    or "." not in when.key
+                    or (when.key not in KEYS or set(when.values) <= set(KEYS[when.key].choices))
+                )
+                when = when.instead
+    for paper in papers:
+        preset = paper.presets["paper"]
+        assert set(preset.acts) <= set(vars(preset)), paper.name
+        assert set(preset.bounds) <= set(vars(preset)), paper.name
+        for conditions in preset.acts.values():
+            assert all(when.key in vars(preset) for when in conditions)
+    keeps_none = [p.name for p in papers if not p.on_request and "features" not in vars(type(p))]
+    assert tuple(keeps_none) == KEYS["eval.keeps_features"].acts[0].values
+
+
+def test_every_number_has_finite_bounds():
+    for name, key in KEYS.items():
+        values = key.default if isinstance(key.default, tuple) else (key.default,)
+        is_number = any(type(value) in (int, float) for value in values)
+        if is_number or name == "train.milestones":
+            assert key.range.is_bounded, name
+            for value in values:
+                key.range.check(name, value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.optimizer=sgd train.momentum=1", r"train\.momentum must be below 1"),
+        ("train.optimizer=sgd train.momentum=2.0", r"train\.momentum must be below 1"),
+        ("train.beta2=2.0", r"train\.beta2 must be below 1"),
+        ("train.epsilon=-1e-8", r"train\.epsilon must be above 0"),
+        ("train.epsilon=0.0", r"train\.epsilon must be above 0"),
+        ("train.learning_rate=0", r"train\.learning_rate must be above 0"),
+        ("train.schedule=epoch_decay train.decay_per_epoch=-1", r"decay_per_epoch must be above 0"),
+        ("augment.shift_px=64", r"augment\.shift_px=64 moves a face out of the images"),
+        ("train.num_epochs=0 train.num_steps=1000000000", r"num_steps must be at most 10000000"),
+        ("train.num_epochs=1000000000", r"train\.num_epochs must be at most 1000000,"),
+        ("seed=4294967296", r"seed must be at most 4294967295"),
+        ("data.synthetic.num_clips=1000000000", r"num_clips must be at most 1000000,"),
+        ("data.synthetic.rise_cv=1e999", r"rise_cv must be a finite number"),
+        ("train.batch_size=1000000000", r"train\.batch_size must be at most"),
+        ("data.name=synthetic_sets data.sampling=often", r"Unknown data\.sampling 'often'"),
+    ],
+)
+def test_values_without_sense_are_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        check_values(mexjax.load_config("fdp", override.split()))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        ("fdp", {"head_dim": 0}, r"model\.head_dim must be at least 1"),
+        ("fdp", {"head_dim": 10**9}, r"model\.head_dim must be at most 65536"),
+        ("fdp", {"stem_channels": ()}, r"model\.stem_channels needs one value or more"),
+        ("fdp", {"local_channels": (0, 32)}, r"model\.local_channels must be at least 1"),
+        ("fdp", {"num_local": (-1, 1)}, r"model\.num_local must be at least 0"),
+        ("fdp", {"mer_dropout_rate": 1.5}, r"model\.mer_dropout_rate must be below 1"),
+        ("fdp", {"drop_path_rate": 1}, r"model\.drop_path_rate must be below 1"),
+        ("fdp", {"lambda_d": float("nan")}, r"model\.lambda_d must be a finite number"),
+        ("fdp", {"lambda_d": -1.0}, r"model\.lambda_d must be at least 0"),
+        ("gamdss", {"vit_heads": 0}, r"model\.vit_heads must be at least 1"),
+        ("tsfmicro", {"label_smoothing": 1.0}, r"model\.label_smoothing must be below 1"),
+        ("tsfmicro", {"decay_start": (0.0, 2.0)}, r"model\.decay_start must be above 0"),
+        ("ac4au", {"bn_eps": 0.0}, r"model\.bn_eps must be above 0"),
+        ("ac4au", {"arc_margin": 4.0}, r"model\.arc_margin must be at most"),
+        ("micro_au_clip", {"contrast_scale": 0.0}, r"model\.contrast_scale must be above 0"),
+        ("micro_au_clip", {"dropout_rate": float("inf")}, r"dropout_rate must be a finite number"),
+    ],
+)
+def test_options_without_sense_are_refused(name, option, message):
+    with pytest.raises(ConfigError, match=message):
+        get_model(name).options({"preset": "tiny"} | option)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_presets_are_within_the_bounds_of_their_options(name):
+    paper = get_model(name)
+    for preset, options in paper.presets.items():
+        keys = {key: value for key, value in vars(options).items() if key != "weights"}
+        if name == "micro_au_clip":
+            keys |= {"weights": "random"}
+        assert vars(paper.options({"preset": preset} | keys)) == vars(options) | (
+            {"weights": "random"} if name == "micro_au_clip" else {}
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ import ml_collections
 from mexjax.config.cards import Card, find_card, list_cards, run_card
 from mexjax.config.key import Key
 from mexjax.config.keys import KEYS, defaults
-from mexjax.config.values import as_pairs, check_values, flat, set_key, to_json
+from mexjax.config.values import (
+    as_pairs,
+    check_changes,
+    check_values,
+    expand_paths,
+    flat,
+    set_key,
+    to_json,
+)
 from mexjax.errors import ConfigError
 
 __all__ = [
@@ -46,7 +55,8 @@ def load_config(
 
     Raises:
       ConfigError: no such card, a card that fails, no such variant, an unknown key (the nearest
-        one is named), or a value of the wrong type.
+        one is named), a value of the wrong type, or a key that was changed although it has no
+        effect with the others.
     """
     name, _, variant = str(path).partition(":")
     file = find_card(name)
@@ -54,8 +64,11 @@ def load_config(
     if "model.preset" in pairs:
         variant = str(pairs.pop("model.preset"))
     config = run_card(file, variant)
+    card = copy.deepcopy(flat(config))
     for key, value in pairs.items():
         set_key(config, key, value)
     if not config.model.name:
         raise ConfigError(f"{name} is not a recipe card: it names no model (model.name).")
+    check_changes(config, card)
+    expand_paths(config)
     return config.lock()

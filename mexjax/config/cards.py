@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
+import os
 import re
 import traceback
 from pathlib import Path
@@ -60,7 +61,7 @@ def find_card(name: str) -> Path:
     Raises:
       ConfigError: neither; the message lists the cards of the package.
     """
-    path = Path(name)
+    path = Path(os.path.expanduser(name))
     if path.is_file():
         return path
     if len(path.parts) == 1 or (len(path.parts) == 2 and path.parts[0] == "configs"):

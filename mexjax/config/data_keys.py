@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from mexjax.config.conditions import When
 from mexjax.config.key import Key, share
+
+MOST_PX = 4096  # side of an image
+_RESELECTED = When("data.key_frames.choice", ("reselected",))
+_SETS = When("data.name", ("synthetic_sets",))
+_FLOW_IMAGE = When("data.view", ("flow_image",))
+_MAGNET = When("data.magnify", ("magnet",))
 
 DATA_KEYS: dict[str, Key] = {
     "data.name": Key(
@@ -11,15 +18,21 @@ DATA_KEYS: dict[str, Key] = {
         " embedded ones, `prepared` is a folder that `mexjax prepare` wrote.",
         choices=("prepared", "synthetic", "synthetic_sets"),
     ),
-    "data.root": Key("", "Folder that `mexjax prepare` wrote; embedded datasets need none."),
+    "data.root": Key(
+        "",
+        "Folder that `mexjax prepare` wrote; embedded datasets need none.",
+        is_path=True,
+    ),
     "data.datasets": Key(
-        (), "Only these datasets of a prepared folder, for example `casme2,samm`; empty: all."
+        (),
+        "Only these datasets of a prepared folder, for example `casme2,samm`; empty: all.",
     ),
     "data.sampling": Key(
         "linspace",
         "The rule that takes frames of a clip with data.view=uniform; used with data.name=prepared"
         " and synthetic_sets (mexjax/data/sampling.py).",
         choices=("linspace", "floor_stride", "stride", "segment"),
+        acts=(When("data.name", ("prepared", "synthetic_sets")), When("data.view", ("uniform",))),
     ),
     "data.view": Key(
         "uniform",
@@ -39,23 +52,28 @@ DATA_KEYS: dict[str, Key] = {
         "train",
         "The clips that get that choice: `train` leaves those of evaluation as annotated.",
         choices=("train", "all"),
+        acts=(When("data.key_frames.choice", ("reselected", "fft_apex", "true")),),
     ),
     "data.key_frames.window": Key(
         "inward",
         "The window in which key frames are searched (mexjax/data/keyframes.py).",
         choices=("inward", "eq2", "alg1", "apex"),
+        acts=(_RESELECTED,),
     ),
     "data.key_frames.lambda_rise": share(
-        0.1, "Key frames are searched so far from onset and apex, as a share of the rise."
+        0.1,
+        "Key frames are searched so far from onset and apex, as a share of the rise.",
+        _RESELECTED,
     ),
     "data.key_frames.lambda_fall": share(
-        0.1, "Key frames are searched so far from the offset, as a share of the fall."
+        0.1, "Key frames are searched so far from the offset, as a share of the fall.", _RESELECTED
     ),
     "data.key_frames.difference": Key(
         "signed",
         "The comparison of two frames: `signed`, `uint8_wrap` (as one released code subtracts) or"
         " `same_light` (frames brought to one mean).",
         choices=("signed", "uint8_wrap", "same_light"),
+        acts=(_RESELECTED,),
     ),
     "data.control": Key(
         "none",
@@ -70,9 +88,13 @@ DATA_KEYS: dict[str, Key] = {
         " mean in time, so that motion is left.",
         choices=("none", "imagenet", "onset", "clip_mean"),
     ),
-    "data.num_frames": Key(8, "Frames of a clip.", "frames", least=1),
+    "data.num_frames": Key(8, "Frames of a clip.", "frames", least=1, most=4096),
     "data.image_size_px": Key(
-        64, "Side of the square face image that is kept on the device.", "px", least=8
+        64,
+        "Side of the square face image that is kept on the device.",
+        "px",
+        least=8,
+        most=MOST_PX,
     ),
     "data.is_color": Key(False, "True: three channels. False: one, luma."),
     "data.magnify": Key(
@@ -82,31 +104,49 @@ DATA_KEYS: dict[str, Key] = {
         " data.view=flow_image).",
         choices=("none", "linear", "phase", "magnet", "flow_scale"),
     ),
-    "data.magnify_factor": Key(3.0, "Magnified displacement over the real one.", least=0.01),
-    "data.magnify_weights": Key("", "Checkpoint file for data.magnify=magnet."),
+    "data.magnify_factor": Key(
+        3.0,
+        "Magnified displacement over the real one.",
+        least=0.01,
+        most=1000,
+        acts=(When("data.magnify", ("linear", "phase", "magnet", "flow_scale")),),
+    ),
+    "data.magnify_weights": Key(
+        "", "Checkpoint file for data.magnify=magnet.", acts=(_MAGNET,), is_path=True
+    ),
     "data.magnify_gain": Key(
         "port",
         "The meaning of the factor for data.magnify=magnet (mexjax/nn/magnet.py).",
         choices=("port", "official"),
+        acts=(_MAGNET,),
     ),
     "data.flow_method": Key(
         "dis",
         "The method of optical flow (mexjax/ops/flow.py).",
         choices=("dis", "farneback", "tvl1"),
+        acts=(When("data.view", ("flow_image",), instead=When("model.feature", ("flow",))),),
     ),
     "data.flow_style": Key(
         "magnitude",
         "Third channel of a flow image: `magnitude` or `strain`; `hsv` draws direction as hue.",
         choices=("magnitude", "strain", "hsv"),
+        acts=(_FLOW_IMAGE,),
     ),
     "data.is_flow_scale_fixed": Key(
-        False, "True: one scale for the flow images of all clips. False: each clip has its own."
+        False,
+        "True: one scale for the flow images of all clips. False: each clip has its own.",
+        acts=(_FLOW_IMAGE,),
     ),
     "data.may_mix_landmarks": Key(
         False, "True: landmarks that were found in several ways may be used together."
     ),
     "data.flow_source_px": Key(
-        128, "Side of the embedded frames that flow is computed on.", "px", least=8
+        128,
+        "Side of the embedded frames that flow is computed on.",
+        "px",
+        least=8,
+        most=MOST_PX,
+        acts=(When("data.name", ("synthetic",)), _FLOW_IMAGE),
     ),
     "data.split_scale": Key(
         "none",
@@ -120,10 +160,13 @@ DATA_KEYS: dict[str, Key] = {
         "The embedded sets of data.name=synthetic_sets. Fields of data.synthetic that differ"
         " from their defaults hold for all of them.",
         choices=("casme", "casme2", "samm", "fourd", "mmew", "casme3a"),
+        acts=(_SETS,),
     ),
     "data.collection.scale": Key(
         0.25,
         "Clips and subjects of each set over those of the public dataset it imitates.",
         least=0,
+        most=100,
+        acts=(_SETS,),
     ),
 }

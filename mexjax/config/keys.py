@@ -12,8 +12,17 @@ import copy
 
 from ml_collections import ConfigDict
 
-from mexjax.config.data_keys import DATA_KEYS
-from mexjax.config.key import Key, share
+from mexjax.config.conditions import When
+from mexjax.config.data_keys import DATA_KEYS, MOST_PX
+from mexjax.config.key import Key, decay, share
+
+MOST_EPOCHS = 1_000_000
+MOST_UPDATES = 10_000_000
+MOST_CLIPS = 1_000_000
+MOST_FOLDS = 10_000
+_UNITS = When("protocol.task", ("au",))
+_COLOR = When("data.is_color", (True,))
+_ADAM = When("train.optimizer", ("adam", "adamw"))
 
 KEYS: dict[str, Key] = {
     "seed": Key(
@@ -55,18 +64,26 @@ KEYS: dict[str, Key] = {
         5,
         "Number of emotion classes; mexjax/protocol/classes.py maps emotions to them.",
         least=2,
+        most=1000,
     ),
     "protocol.units": Key(
         "cd6me",
         "The action units of protocol.task=au: a set of mexjax/protocol/action_units.py by"
         " name, or numbers like `1,2,4,12`.",
+        acts=(_UNITS,),
     ),
     "protocol.is_unsure_present": Key(
-        False, "True: a unit coded as unsure, like `12?`, counts as present."
+        False, "True: a unit coded as unsure, like `12?`, counts as present.", acts=(_UNITS,)
     ),
-    "protocol.num_splits": Key(5, "Folds of protocol.name=kfold_by_subject.", least=2),
+    "protocol.num_splits": Key(
+        5,
+        "Folds of protocol.name=kfold_by_subject.",
+        least=2,
+        most=MOST_FOLDS,
+        acts=(When("protocol.name", ("kfold_by_subject",)),),
+    ),
     "protocol.num_validation_subjects": Key(
-        0, "Inner subjects that are held out of each training fold.", least=0
+        0, "Inner subjects that are held out of each training fold.", least=0, most=MOST_FOLDS
     ),
     "augment.crop_px": Key(
         0,
@@ -74,9 +91,14 @@ KEYS: dict[str, Key] = {
         " All frames of a clip are augmented alike.",
         "px",
         least=0,
+        most=MOST_PX,
     ),
     "augment.shift_px": Key(
-        0, "Largest random translation in training; edges are repeated.", "px", least=0
+        0,
+        "Largest random translation in training; edges are repeated.",
+        "px",
+        least=0,
+        most=MOST_PX,
     ),
     "augment.is_flipped": Key(False, "True: clips are mirrored at random in training."),
     "augment.rotation_deg": Key(
@@ -88,59 +110,93 @@ KEYS: dict[str, Key] = {
     ),
     "augment.brightness": share(0.0, "Random factor from 1 - x to 1 + x, cut to the range."),
     "augment.contrast": share(0.0, "Random factor from 1 - x to 1 + x, about the mean."),
-    "augment.saturation": share(0.0, "Random factor from 1 - x to 1 + x; colour images only."),
+    "augment.saturation": share(
+        0.0, "Random factor from 1 - x to 1 + x; colour images only.", _COLOR
+    ),
     "augment.hue": Key(
-        0.0, "Random turn from -x to x; colour images only.", "turns", least=0, most=0.5
+        0.0,
+        "Random turn from -x to x; colour images only.",
+        "turns",
+        least=0,
+        most=0.5,
+        acts=(_COLOR,),
     ),
     "augment.gain_std": Key(
-        0.0, "Standard deviation of the logarithm of a random contrast.", least=0
+        0.0, "Standard deviation of the logarithm of a random contrast.", least=0, most=10
     ),
     "train.num_epochs": Key(
-        0, "Passes over the training fold; give this or num_steps.", "epochs", least=0
+        0,
+        "Passes over the training fold; give this or num_steps.",
+        "epochs",
+        least=0,
+        most=MOST_EPOCHS,
     ),
     "train.num_steps": Key(
-        0, "Optimizer updates of a fold; give this or num_epochs.", "updates", least=0
+        0,
+        "Optimizer updates of a fold; give this or num_epochs.",
+        "updates",
+        least=0,
+        most=MOST_UPDATES,
     ),
-    "train.batch_size": Key(32, "Clips of one update.", "clips", least=1),
+    "train.batch_size": Key(32, "Clips of one update.", "clips", least=1, most=MOST_CLIPS),
     "train.optimizer": Key("adam", "The rule of an update.", choices=("adam", "adamw", "sgd")),
-    "train.learning_rate": Key(1e-3, "Peak of the schedule.", least=0),
+    "train.learning_rate": Key(1e-3, "Peak of the schedule.", above=0, most=1000),
     "train.schedule": Key(
         "constant",
         "The change of the learning rate over the updates of a fold.",
         choices=("constant", "cosine", "one_cycle", "epoch_decay", "milestones"),
     ),
     "train.warmup_fraction": share(
-        0.1, "Share of the updates with a rising rate; schedule one_cycle."
+        0.1,
+        "Share of the updates with a rising rate; schedule one_cycle.",
+        When("train.schedule", ("one_cycle",)),
     ),
     "train.decay_per_epoch": Key(
         1.0,
         "Factor of the rate after each epoch (schedule epoch_decay) or at each milestone.",
-        least=0,
+        above=0,
+        most=10,
+        acts=(When("train.schedule", ("epoch_decay", "milestones")),),
     ),
     "train.decay_epochs": Key(
         0,
         "Epochs after which the factor of epoch_decay stays; 0: it never stays.",
         "epochs",
         least=0,
+        most=MOST_EPOCHS,
+        acts=(When("train.schedule", ("epoch_decay",)),),
     ),
     "train.milestones": Key(
         (),
         "Epochs, counted from 0, from which the factor applies; schedule milestones.",
         "epochs",
         least=0,
+        most=MOST_EPOCHS,
+        acts=(When("train.schedule", ("milestones",)),),
     ),
     "train.weight_decay": Key(
-        0.0, "adam and sgd: L2 in the gradient. adamw: decoupled from it.", least=0
+        0.0, "adam and sgd: L2 in the gradient. adamw: decoupled from it.", least=0, most=1000
     ),
     "train.decays_kernels_only": Key(
-        False, "True: biases, norms, positions and prototypes are not decayed."
+        False,
+        "True: biases, norms, positions and prototypes are not decayed.",
+        acts=(When("train.weight_decay"),),
     ),
-    "train.momentum": share(0.9, "Momentum of sgd."),
-    "train.beta1": share(0.9, "Decay of the first moment of adam and adamw."),
-    "train.beta2": share(0.999, "Decay of the second moment of adam and adamw."),
-    "train.epsilon": Key(1e-8, "Added to the root of the second moment of adam, adamw.", least=0),
+    "train.momentum": decay(0.9, "Momentum of sgd.", When("train.optimizer", ("sgd",))),
+    "train.beta1": decay(0.9, "Decay of the first moment of adam and adamw.", _ADAM),
+    "train.beta2": decay(0.999, "Decay of the second moment of adam and adamw.", _ADAM),
+    "train.epsilon": Key(
+        1e-8,
+        "Added to the root of the second moment of adam, adamw.",
+        above=0,
+        most=1,
+        acts=(_ADAM,),
+    ),
     "train.grad_clip_norm": Key(
-        0.0, "Largest norm of the whole gradient; longer ones are scaled down; 0: off.", least=0
+        0.0,
+        "Largest norm of the whole gradient; longer ones are scaled down; 0: off.",
+        least=0,
+        most=1e9,
     ),
     "train.is_update_fused": Key(
         False,
@@ -160,6 +216,7 @@ KEYS: dict[str, Key] = {
         "Updates in one compiled call; 0: one on a CPU, an epoch on other devices.",
         "updates",
         least=0,
+        most=MOST_UPDATES,
     ),
     "folds.strategy": Key(
         "vmap",
@@ -168,7 +225,11 @@ KEYS: dict[str, Key] = {
         choices=("loop", "vmap", "shard"),
     ),
     "folds.per_chunk": Key(
-        0, "Folds in one program on one device; 0: chosen from memory.", "folds", least=0
+        0,
+        "Folds in one program on one device; 0: chosen from memory.",
+        "folds",
+        least=0,
+        most=MOST_FOLDS,
     ),
     "folds.only": Key((), "Names of the folds to run, for example `synthetic/01`; empty: all."),
     "eval.every_epochs": Key(
@@ -176,16 +237,24 @@ KEYS: dict[str, Key] = {
         "Held-out logits are kept each time so many epochs are over, and at the end.",
         "epochs",
         least=1,
+        most=MOST_EPOCHS,
     ),
-    "eval.batch_size": Key(64, "Clips of one call of the evaluation.", "clips", least=1),
+    "eval.batch_size": Key(
+        64, "Clips of one call of the evaluation.", "clips", least=1, most=MOST_CLIPS
+    ),
     "eval.is_flip_averaged": Key(False, "Logits are the mean over a clip and its mirror image."),
     "eval.keeps_features": Key(
         False,
         "True: large outputs of the network for each held-out clip are kept too (features.npz);"
         " the studies read them.",
+        acts=(When("model.name", ("fdp", "gamdss", "tsfmicro"), is_unless=True),),
     ),
     "checkpoint.every_epochs": Key(
-        10, "Least epochs between checkpoints; 0: only a stopped run saves one.", "epochs", least=0
+        10,
+        "Least epochs between checkpoints; 0: only a stopped run saves one.",
+        "epochs",
+        least=0,
+        most=MOST_EPOCHS,
     ),
     "checkpoint.min_seconds": Key(
         60.0,
@@ -193,6 +262,7 @@ KEYS: dict[str, Key] = {
         " killed, not asked to stop, repeats what came after the last checkpoint.",
         "s",
         least=0,
+        most=1e9,
     ),
     "report.has_figures": Key(True, "True: the report has figures. False: it has tables only."),
     "report.num_sheet_clips": Key(
@@ -200,6 +270,7 @@ KEYS: dict[str, Key] = {
         "Rows of the sheet of dynamic images, which are kept when training ends.",
         "clips",
         least=0,
+        most=1000,
     ),
     "report.paper_results": Key(
         ConfigDict(), "Published numbers to print beside ours, by dataset and measure."

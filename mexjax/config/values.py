@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import difflib
 import json
-import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from mexjax.config.key import Key
-from mexjax.config.keys import KEYS
+from mexjax.config.conditions import refuse_void
+from mexjax.config.key import Key, Range
+from mexjax.config.keys import KEYS, MOST_CLIPS
 from mexjax.errors import ConfigError, unknown_name
+
+SYNTHETIC = "data.synthetic."  # keys of the embedded dataset begin with it
 
 
 def as_pairs(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
@@ -103,28 +106,64 @@ def check_values(config: ConfigDict) -> None:
         raise ConfigError(
             unknown_name("convolution lowering", config.conv, ["auto", *conv.LOWERINGS])
         )
+    for name, value in values.items():
+        if name.startswith(SYNTHETIC):
+            for item in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(item, int | float) and not isinstance(item, bool):
+                    most = MOST_CLIPS if ".num_" in name else 2**32 - 1
+                    Range(-most, most).check(name, item)
     _check_together(config)
+
+
+def expand_paths(config: ConfigDict) -> None:
+    """Write the user's home for a `~` at the beginning of every path among the keys."""
+    for name, value in flat(config).items():
+        if name in KEYS and KEYS[name].is_path and value.startswith("~"):
+            set_key(config, name, os.path.expanduser(value))
+
+
+def check_changes(config: ConfigDict, card: Mapping[str, Any]) -> None:
+    """Refuse keys that differ from the card and have no effect in this configuration.
+
+    Options of a paper are compared with its presets instead, see `mexjax.models.options`.
+
+    Args:
+      config: the configuration with the changes.
+      card: the values of the card alone, by dotted key.
+
+    Raises:
+      ConfigError: such a key; the message names the key that makes it act.
+    """
+    values = flat(config)
+    for name, value in values.items():
+        acts = KEYS[name].acts if name in KEYS else ()
+        if acts and name in card and value != card[name]:
+            refuse_void(name, card[name], acts, values)
 
 
 def _check_value(name: str, key: Key, value: Any) -> None:
     if key.choices and value not in key.choices:
         raise ConfigError(unknown_name(name, str(value), key.choices))
-    has_bounds = key.least is not None or key.most is not None
-    if has_bounds and not isinstance(value, int | float):
-        raise ConfigError(f"{name} takes numbers, found {value!r}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name} must be a finite number, found {value}.")
-    if key.least is not None and value < key.least:
-        raise ConfigError(f"{name} must be at least {key.least}, found {value}.")
-    if key.most is not None and value > key.most:
-        raise ConfigError(f"{name} must be at most {key.most}, found {value}.")
+    if key.range.is_bounded:
+        key.range.check(name, value)
 
 
 def _check_together(config: ConfigDict) -> None:
+    data = config.data
+    if data.name == "synthetic" and data.sampling != KEYS["data.sampling"].default:
+        raise ConfigError(
+            f"data.sampling={data.sampling} has no effect with data.name=synthetic, whose frames"
+            " are rendered at even times. Leave it at linspace, or set data.name=synthetic_sets."
+        )
     size, crop = config.data.image_size_px, config.augment.crop_px
     if crop > size:
         raise ConfigError(
             f"augment.crop_px={crop} is larger than the images, data.image_size_px={size}."
+        )
+    if config.augment.shift_px >= size:
+        raise ConfigError(
+            f"augment.shift_px={config.augment.shift_px} moves a face out of the images,"
+            f" data.image_size_px={size}. Take a smaller shift."
         )
     if config.data.split_scale != "none" and config.data.center != "none":
         raise ConfigError(

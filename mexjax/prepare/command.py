@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -64,22 +63,30 @@ def parser() -> cli.Parser:
         metavar="NAME",
         help="name of a dataset above, or several with commas; may be repeated",
     )
-    add("--root", action="append", type=Path, default=[], help="folder of each release, in order")
+    add(
+        "--root",
+        action="append",
+        type=cli.path,
+        default=[],
+        help="folder of each release, in order",
+    )
     add(
         "--spreadsheet",
         action="append",
         default=[],
         help="annotation file of each release, in order; empty: looked for under the root",
     )
-    add("--out", type=Path, help="folder to write")
+    add("--out", type=cli.path, help="folder to write")
     add(
         "--faces",
         choices=FACES,
         default="auto",
         help="auto: landmarks if a file is given, else mediapipe if there is a model, else cascade",
     )
-    add("--landmarker-model", type=Path, help="MediaPipe's face_landmarker.task")
-    add("--landmarks", type=Path, help="csv: clip,frame,x0,y0,...,x67,y67 or clip,frame,x,y,w,h")
+    add("--landmarker-model", type=cli.path, help="MediaPipe's face_landmarker.task")
+    add(
+        "--landmarks", type=cli.path, help="csv: clip,frame,x0,y0,...,x67,y67 or clip,frame,x,y,w,h"
+    )
     add("--size_px", "--size-px", type=int, default=256, help="side of the stored crop (256)")
     add("--color", choices=COLORS, default="auto", help="auto: gray if the release is")
     add("--clips-per-shard", type=int, default=16, help="clips of one file on disk (16)")
@@ -162,7 +169,7 @@ def _inputs(names: Sequence[str], arguments: argparse.Namespace) -> tuple[Input,
             " --spreadsheet=FILE for each, in the same order (--spreadsheet= where it lies under"
             " the root), or none."
         )
-    files = [Path(text) if text else None for text in spreadsheets] or [None] * len(names)
+    files = [cli.path(text) if text else None for text in spreadsheets] or [None] * len(names)
     return tuple(Input(*item) for item in zip(names, roots, files, strict=True))
 
 

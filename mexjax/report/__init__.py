@@ -5,6 +5,7 @@ imported one by one, because some bring matplotlib and pandas.
 """
 
 __all__ = [
+    "agg",
     "agreement",
     "command",
     "compare",

@@ -28,7 +28,7 @@ def parser() -> cli.Parser:
     options = cli.Parser(
         "mexjax report", "Rebuild reports from saved predictions; compare several runs.", EXAMPLES
     )
-    options.add_argument("workdir", nargs="+", type=Path, help="folder of a finished run")
+    options.add_argument("workdir", nargs="+", type=cli.path, help="folder of a finished run")
     return options
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from mexjax.report.agg import Figure, Line2D
 from mexjax.report.figures import INK, MUTED, ORANGE, new_figure, set_title
 
 # People with the common colour vision deficiencies can tell these apart (Okabe and Ito 2008, and

@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from mexjax.files import atomic
+from mexjax.report.agg import Axes, Figure, FigureCanvasAgg, MaxNLocator
 from mexjax.report.tables import short_names
 
 BLUE, ORANGE, INK, MUTED, PALE = "#2868a8", "#c8621b", "#22262b", "#6b7280", "#e5e7eb"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from mexjax.report.agg import Figure
 from mexjax.report.figures import BLUE, INK, ORANGE, new_figure, percent_axis, set_title
 
 

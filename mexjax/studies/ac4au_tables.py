@@ -24,10 +24,12 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from mexjax import machine
-from mexjax.config import flat, load_config
+from mexjax.config import flat, load_config, set_key
 from mexjax.cpu.heap import run_in_calling_thread
 from mexjax.errors import ConfigError, DataError, WorkdirError, unknown_name
 from mexjax.files import atomic
+from mexjax.models import get_model
+from mexjax.models.options import void_options
 from mexjax.report import stats
 from mexjax.report.files import read_run
 from mexjax.report.results import to_json_value
@@ -215,6 +217,10 @@ def _row(
     runs, note = [], ""
     for seed in seeds:
         config = load_config(card, [*overrides, f"seed={seed}", *row.overrides])
+        for key in _set_back(config):
+            if console is not None:
+                text = f"{row.name}: model.{key} has no effect in this row, and is the preset's"
+                console.print(text, highlight=False, markup=False)
         base = load_config(card, [*overrides])
         if row.needs is not None and _value(base, row.needs[0]) != row.needs[1]:
             note = f"not run: {row.needs[0]} of the card is {_value(base, row.needs[0])!r} already"
@@ -239,6 +245,14 @@ def _row(
         "f1_always": float(np.mean([e["f1_always"] for e in last])),
         "probe": {k: float(np.mean([p[k] for p in probes])) for k in probes[0]} if probes else None,
     }
+
+
+def _set_back(config: ConfigDict) -> list[str]:
+    """Give options that have no effect in a row the preset's values; returns their names."""
+    void = void_options(get_model(config.model.name).presets, config.model)
+    for key, value in void.items():
+        set_key(config, f"model.{key}", value)
+    return list(void)
 
 
 def _probe(workdir: Path) -> dict[str, float] | None:

@@ -7,11 +7,8 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 
+from mexjax.report.agg import Axes, Figure, PolyCollection, colormaps
 from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, set_title
 from mexjax.report.tables import short_names
 from mexjax.studies.au_statistics import cluster_order

@@ -8,11 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from mexjax.data.captions import caption
 from mexjax.files import atomic
+from mexjax.report.agg import Axes, Figure
 from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, save_figure
 from mexjax.studies.annotated_clips import AnnotatedClip
 

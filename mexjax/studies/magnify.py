@@ -15,16 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 
+from mexjax import machine
 from mexjax.data import synthetic
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.synthetic.clip_views import clip_frames
 from mexjax.data.view_frames import Magnifier, magnified, pair_places, with_channels
 from mexjax.errors import DataError
 from mexjax.ops.flow import dense_flow, flow_image
+from mexjax.report.agg import Axes, Figure
 from mexjax.report.figures import INK, new_figure, save_figure
 from mexjax.report.tables import rich_table
 from mexjax.studies import options
@@ -36,6 +36,7 @@ PICTURE = "magnify.png"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study: the picture is `magnify.png` in `--out`; returns the exit status."""
     arguments = options.magnify().read(argv)
+    machine.devices()  # magnification computes on them
     console = Console()
     hows = [
         Magnifier(name, arguments.factor, arguments.weights * (name == "magnet"), arguments.gain)

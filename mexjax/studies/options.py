@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from mexjax.cli import Parser
+from mexjax.cli import Parser, path
 
 LAMBDAS = (0.05, 0.1, 0.15, 0.2)  # those of the paper's Figures 7 and 8
 # Names that the studies and mexjax.data.keyframes know; a test compares them.
@@ -28,7 +29,7 @@ Each row and seed is a run: five minutes with the tiny preset on two cores.
 """,
     )
     add = options.add_argument
-    add("--out", type=Path, required=True, help="folder of the runs and the tables")
+    add("--out", type=path, required=True, help="folder of the runs and the tables")
     add("--card", default="ac4au", help="recipe card, with variant (ac4au)")
     add("--tables", nargs="+", default=list(TABLES), help=f"of {', '.join(TABLES)}; default: all")
     add("--only", nargs="+", default=[], help="rows by name; a wrong name lists all of them")
@@ -48,11 +49,11 @@ def au() -> Parser:
 """,
     )
     source = options.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, help="folder of a finished run of task au")
-    source.add_argument("--root", type=Path, help=PREPARED)
+    source.add_argument("--run", type=path, help="folder of a finished run of task au")
+    source.add_argument("--root", type=path, help=PREPARED)
     add = options.add_argument
     add("--units", default="cd6me", help="with --root: a set of units by name, or 1,2,4 (cd6me)")
-    add("--out", type=Path, help="folder to write; default: au_study below what is read")
+    add("--out", type=path, help="folder to write; default: au_study below what is read")
     add("--seed", type=int, default=0, help="seed of t-SNE and of the split of the probe (0)")
     return options
 
@@ -71,7 +72,7 @@ def keyframes() -> Parser:
     add(
         "--root",
         action="append",
-        type=Path,
+        type=path,
         default=[],
         help=f"{PREPARED}; may be repeated; none: the embedded dataset",
     )
@@ -83,7 +84,7 @@ def keyframes() -> Parser:
     add("--difference", choices=DIFFERENCES, default="signed", help="how frames are compared")
     add("--strips", type=int, default=4, help="film strips: clips that move most at one lambda")
     add("--strip-lambda", type=float, default=0.1, help="lambda of the film strips")
-    add("--out", type=Path, default=Path("studies/keyframes"), help="folder to write")
+    add("--out", type=path, default=Path("studies/keyframes"), help="folder to write")
     return options
 
 
@@ -98,15 +99,15 @@ def magnify() -> Parser:
 """,
     )
     add = options.add_argument
-    add("--root", type=Path, help=f"{PREPARED}; none: embedded clips")
+    add("--root", type=path, help=f"{PREPARED}; none: embedded clips")
     add("--methods", default="linear,phase", help="linear, phase, magnet; with commas")
     add("--factor", type=float, default=3.0, help="magnified displacement over the real one (3)")
-    add("--weights", default="", help="checkpoint file of magnet")
+    add("--weights", type=os.path.expanduser, default="", help="checkpoint file of magnet")
     add("--gain", default="port", help="what the factor means for magnet: port or official")
     add("--clips", type=int, default=4, help="rows of the picture (4)")
     add("--size-px", type=int, default=224, help="side of embedded clips (224)")
     add("--amplitude", type=float, default=0.5, help="motion of embedded clips (0.5)")
-    add("--out", type=Path, default=Path("studies/magnify"), help="folder to write")
+    add("--out", type=path, default=Path("studies/magnify"), help="folder to write")
     return options
 
 

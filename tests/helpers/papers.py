@@ -9,11 +9,18 @@ from typing import Any
 import flax.linen as nn
 
 from mexjax.models import get_model
+from mexjax.models.options import void_options
 
 
 def options_of(name: str, model: Mapping[str, Any]) -> Any:
     """The options of a paper, for example `options_of("fdp", {"preset": "tiny"})`."""
     return get_model(name).options(model)
+
+
+def acting(name: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys without those that others of them leave without effect."""
+    void = void_options(get_model(name).presets, model)
+    return {key: value for key, value in model.items() if key not in void}
 
 
 def network_of(name: str, model: Mapping[str, Any], classes: int | Sequence[int] = 5) -> nn.Module:

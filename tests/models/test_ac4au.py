@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from papers import inputs_of, network_of, options_of
+from papers import acting, inputs_of, network_of, options_of
 
 from mexjax.errors import ConfigError
 from mexjax.models import get_model, to_torch
@@ -230,7 +230,7 @@ def test_frozen_norms_keep_their_statistics():
     ],
 )
 def test_variants_give_probabilities(changes):
-    module = network_of("ac4au", SMALL | changes, 12)
+    module = network_of("ac4au", acting("ac4au", SMALL | changes), 12)
 
     @jit
     def run():

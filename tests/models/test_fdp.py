@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import assert_close_to_max, jit, make_loss_and_grads, rule_variables
-from papers import loss_of, network_of, options_of, targets_of
+from papers import acting, loss_of, network_of, options_of, targets_of
 
 from mexjax.errors import ConfigError
 from mexjax.models import get_model, list_models
@@ -225,7 +225,7 @@ def test_volume_layouts():
     ],
 )
 def test_variants_build_and_lose_what_they_should(changes: dict, missing: str | None):
-    config = {**SMALL, **changes}
+    config = acting("fdp", {**SMALL, **changes})
     module = network_of("fdp", config, 3)
     frames = jax.ShapeDtypeStruct((2, 4, 16, 16, 1), jnp.float32)
 
@@ -273,7 +273,8 @@ def test_targets_shrink_to_the_map_and_mix_colours():
     np.testing.assert_allclose(targets_of("fdp", gray, SMALL)["dynamic_image"], small, atol=1e-5)
     odd = targets_of("fdp", gray, {**SMALL, "map_size_px": 12})["dynamic_image"]
     assert odd.shape == (2, 12, 12)
-    assert targets_of("fdp", gray, {**SMALL, "dynamic_image_network": "none"}) == {}
+    without = acting("fdp", {**SMALL, "dynamic_image_network": "none"})
+    assert targets_of("fdp", gray, without) == {}
 
 
 def test_configurations_that_cannot_be():

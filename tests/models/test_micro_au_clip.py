@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import jit
-from papers import network_of, options_of
+from papers import acting, network_of, options_of
 
 from mexjax.errors import ConfigError
 from mexjax.models import get_model
@@ -33,7 +33,7 @@ SMALL = {
 
 
 def make(**changes):
-    config = SMALL | changes
+    config = acting("micro_au_clip", SMALL | changes)
     return network_of("micro_au_clip", config, UNITS)
 
 

@@ -162,8 +162,10 @@ def test_frames_that_the_view_does_not_have_are_refused():
         load(data__num_frames=8)
     with pytest.raises(ConfigError, match=r"set data\.is_color=True"):
         load(data__is_color=False)
-    with pytest.raises(ConfigError, match="micro_au_clip takes flow_image"):
+    with pytest.raises(ConfigError, match=r"flow_source_px=48 has no effect"):
         load(data__view="uniform")
+    with pytest.raises(ConfigError, match="micro_au_clip takes flow_image"):
+        load(data__view="uniform", data__flow_source_px=128)
     fdp = mexjax.load_config(ROOT / "configs" / "fdp.py", {"data.num_frames": 1})
     with pytest.raises(ConfigError, match="at least 2"):
         load_dataset(fdp)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from papers import network_of
+from papers import acting, network_of
 from st_helpers import (
     GOLDEN,
     NOISE,
@@ -32,7 +32,7 @@ MODES = ("late", "early", "t_to_s", "s_to_t", "s_only")
 
 def released(fusion: str):
     """The released network without stochastic depth, and its weights by the rule."""
-    config = {"preset": "official", "fusion": fusion, "drop_path_rate": 0.0}
+    config = acting("tsfmicro", {"preset": "official", "fusion": fusion, "drop_path_rate": 0.0})
     module = network_of("tsfmicro", config, 5)
     shapes = st_unit.variable_shapes(module)
     return module, variables_of(interop.make_entries(shapes, fusion))

@@ -104,7 +104,8 @@ def test_unknown_center_lists_the_known():
 
 def colour_config(**changes):
     still = {"augment__shift_px": 0, "augment__is_flipped": False, "augment__gain_std": 0.0}
-    return small_config(**still, **{f"augment__{key}": value for key, value in changes.items()})
+    named = {f"augment__{key}": value for key, value in changes.items()}
+    return small_config(data__is_color=True, **still, **named)
 
 
 JITTER = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}

@@ -642,7 +642,10 @@ def test_corrupt_checkpoints(tmp_path):
         ({"dtype": "float12"}, r"float12"),
         ({"seed": -1}, r"seed must be at least 0, found -1"),
         ({"seed": 2**32}, r"seed must be at most 4294967295, found 4294967296"),
-        ({"train__milestones": ("a",)}, r"train.milestones takes numbers, found 'a'"),
+        (
+            {"train__schedule": "milestones", "train__milestones": ("a",)},
+            r"train.milestones takes numbers, found 'a'",
+        ),
         ({"data__magnify": "flow_scale"}, r"multiplies flow, and data.view=uniform has none"),
         ({"model__stem_strides": (1, 2)}, r"The stem needs one value a stage"),
         ({"data__image_size_px": 33}, r"do not divide an image of 33x33: change data.image_size"),

@@ -10,7 +10,31 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from mexjax.config.conditions import When
+from mexjax.config.key import Range
 from mexjax.errors import ConfigError
+from mexjax.models.options import ANY, COUNT, POSITIVE
+
+_EXPERTS = When("head", ("auser", "no_gate"))
+_GATES = When("head", ("auser",))
+_MLP = When("expert", ("mlp",))
+# Conditions without which an option has no effect.
+ACTS: dict[str, tuple[When, ...]] = {
+    "pretrained": (When("is_pretrained", (True,)),),
+    "expert": (_EXPERTS,),
+    **dict.fromkeys(("expert_width", "expert_dropout_rate"), (_EXPERTS, _MLP)),
+    **dict.fromkeys(("num_experts", "mix", "top_k", "gate_diagonal_bias"), (_GATES,)),
+    **dict.fromkeys(("focus", "alpha"), (When("au_loss", ("focal",)),)),
+    **dict.fromkeys(("arc_scale", "arc_margin", "arc_mode"), (When("gamma"),)),
+}
+BOUNDS = {
+    "bn_eps": Range(above=0, most=1),
+    **dict.fromkeys(("backbone_depths", "spatial_depth", "temporal_depth"), COUNT),
+    **dict.fromkeys(("num_experts", "top_k"), COUNT),
+    "gate_diagonal_bias": ANY,
+    "arc_scale": POSITIVE,
+    "arc_margin": Range(least=0, most=3.1416),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +121,9 @@ class Options:
     # The type the network computes in; parameters, statistics, the subject head, experts' sums and
     # losses are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    acts = ACTS
+    bounds = BOUNDS
 
     def __post_init__(self) -> None:
         if len(self.frd_bands) not in (0, 2):

@@ -9,12 +9,47 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from mexjax.models.options import check_lengths
+from mexjax.config.conditions import When
+from mexjax.config.key import Range
+from mexjax.models.options import ANY, COUNT, check_lengths
 
 PER_STAGE = (
     "num_local", "num_global", "local_channels", "global_channels", "stage_strides",
     "spatial_reduction",
 )  # fmt: skip
+_LGF = When("backbone", ("lgf",))
+_MER = When("use_mer_head", (True,))
+_IMAGE = When("dynamic_image_network", ("encoder_decoder", "segnet"))
+_ENCODER = When("dynamic_image_network", ("encoder_decoder",))
+_SCORER = When("use_rank_scorer", (True,))
+_LGF_KEYS = (
+    "stem_patch_px", "stem_channels", "stem_strides", *PER_STAGE, "head_dim", "local_conv",
+    "local_mlp_ratio", "global_mlp_ratio", "global_attention_share", "channel_divisor",
+    "drop_path_rate", "attention_dropout_rate", "frame_head",
+)  # fmt: skip
+# Conditions without which an option has no effect.
+ACTS: dict[str, tuple[When, ...]] = {
+    **dict.fromkeys(_LGF_KEYS, (_LGF,)),
+    "local_mlp_ratio": (_LGF, When("num_local")),
+    **dict.fromkeys(
+        ("global_mlp_ratio", "global_attention_share", "attention_dropout_rate"),
+        (_LGF, When("num_global")),
+    ),
+    "vit_patch_px": (When("backbone", ("vit_base",)),),
+    "per_frame_batch_norm": (When("backbone", ("lgf", "resnet18")),),
+    **dict.fromkeys(("mer_width", "mer_dropout_rate", "label_smoothing"), (_MER,)),
+    **dict.fromkeys(("encoder_channels", "decoder_channels", "leaky_slope"), (_ENCODER,)),
+    **dict.fromkeys(("lambda_d", "quantize_target"), (_IMAGE,)),
+    "lambda_r": (_SCORER,),
+    "rank_slope": (_SCORER, When("lambda_r")),
+}
+BOUNDS = {
+    "num_local": COUNT,
+    "num_global": COUNT,
+    "global_attention_share": Range(above=0, below=1),
+    "leaky_slope": Range(least=0, most=1),
+    "rank_slope": ANY,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +127,9 @@ class Options:
     freeze_bn_after_epoch_1: bool = False
     # The type the network computes in; parameters, statistics, logits and losses are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    acts = ACTS
+    bounds = BOUNDS
 
     def __post_init__(self) -> None:
         check_lengths("FDP", self, PER_STAGE)

@@ -9,9 +9,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from mexjax.models.spatio_temporal.options import TINY_UNIT, UnitOptions
+from mexjax.config.conditions import When
+from mexjax.models.spatio_temporal.options import NETWORK_KEYS, TINY_UNIT, UnitOptions
 
 PHASES = {"full": ("rise", "fall"), "rise": ("rise",), "fall": ("fall",)}
+_BOTH = When("phases", ("full",))
+# Conditions without which an option has no effect.
+ACTS: dict[str, tuple[When, ...]] = {
+    **dict.fromkeys((*NETWORK_KEYS, "map_size_px", "head_width"), (When("backbone", ("rmt",)),)),
+    "backbone_size": (When("backbone", ("rmt",), is_unless=True),),
+    "backbone_drop_path_rate": (When("backbone", ("convnext_tiny", "swin_tiny", "vmamba_tiny")),),
+    "fall_place_frame": (When("phases", ("full", "fall")),),
+    "lambda_fall": (_BOTH,),
+    "inference": (_BOTH,),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +56,8 @@ class Options(UnitOptions):
     # Prediction with phases=full: rise, its logits alone (the code) | mean, the mean of the
     # probabilities of both phases.
     inference: Literal["rise", "mean"] = "rise"
+
+    acts = ACTS
 
 
 PAPER = Options()

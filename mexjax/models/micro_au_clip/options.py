@@ -9,9 +9,34 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from mexjax.config.conditions import When
 from mexjax.errors import ConfigError
+from mexjax.models.options import COUNT, POSITIVE
 
 RANDOM = "random"  # value of `weights` for towers that stay as they are drawn
+_TOWER_SIZES = (
+    "patch_px", "image_width", "image_depth", "image_heads", "text_width", "text_depth",
+    "text_heads", "mlp_ratio", "embed_width",
+)  # fmt: skip
+_TOKENS = When("branches", ("both", "local"))
+_FACE = When("branches", ("both", "global"))
+_GDA = When("fusion", ("gda",))
+_CONTRAST = When("contrast", ("none",), is_unless=True)
+# Conditions without which an option has no effect.
+ACTS: dict[str, tuple[When, ...]] = {
+    "train_projections": (When("trainable_from"),),
+    **dict.fromkeys(_TOWER_SIZES, (When("weights", ("", RANDOM)),)),
+    "pooling": (_TOKENS,),
+    "pooling_width": (_TOKENS, When("pooling", ("attention",))),
+    "fusion": (_FACE,),
+    **dict.fromkeys(("fc_mode", "gd_target"), (_FACE, _GDA)),
+    "beta": (_FACE, _GDA),
+    **dict.fromkeys(("alpha", "contrast_scale", "is_contrast_scale_learnt"), (_CONTRAST,)),
+    "mer_text": (_CONTRAST,),
+    "prompts_file": (_CONTRAST,),
+    "merges_file": (When("prompts_file"),),
+}
+BOUNDS = {"trainable_from": COUNT, "contrast_scale": POSITIVE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +119,9 @@ class Options:
     # The type the network computes in; parameters, attention weights, logits and losses are
     # float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    acts = ACTS
+    bounds = BOUNDS
 
     @property
     def has_checkpoint(self) -> bool:

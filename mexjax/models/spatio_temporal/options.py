@@ -9,12 +9,21 @@ import dataclasses
 from typing import Any, Literal
 
 from mexjax.errors import ConfigError
-from mexjax.models.options import check_lengths
+from mexjax.models.options import COUNT, POSITIVE, WEIGHT, check_lengths
 
 PER_STAGE = (
     "channels", "depths", "num_heads", "decay_start", "decay_span", "is_decomposed", "ffn_ratio",
     "layer_scale",
 )  # fmt: skip
+# Options of the retention network, of the place branch, and numbers that are no sizes.
+NETWORK_KEYS = (*PER_STAGE, "stem_channels", "stem_strides", "drop_path_rate", "retention_chunk")
+PLACE_KEYS = ("map_size_px", "resize", "vit_depth", "vit_heads", "vit_mlp_ratio")
+BOUNDS = {
+    "retention_chunk": COUNT,
+    "decay_start": POSITIVE,
+    "decay_span": WEIGHT,
+    "vit_depth": COUNT,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +67,8 @@ class UnitOptions:
     label_smoothing: float = 0.0
     # The type the network computes in; parameters, statistics, logits and losses are float32.
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    bounds = BOUNDS
 
     def __post_init__(self) -> None:
         check_lengths("The backbone", self, PER_STAGE)

@@ -9,11 +9,25 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args
 
-from mexjax.models.spatio_temporal.options import TINY_UNIT, UnitOptions
+from mexjax.config.conditions import When
+from mexjax.models.spatio_temporal.options import (
+    NETWORK_KEYS,
+    PLACE_KEYS,
+    TINY_UNIT,
+    UnitOptions,
+)
 
 # The place where the spatial branch S (one frame) and the temporal branch T (the difference) meet.
 Fusion = Literal["late", "early", "t_to_s", "s_to_t", "s_only", "t_only"]
 FUSIONS: tuple[str, ...] = get_args(Fusion)
+# Conditions without which an option has no effect. `channels` gives S its width in every fusion.
+ACTS: dict[str, tuple[When, ...]] = {
+    **dict.fromkeys(NETWORK_KEYS, (When("fusion", ("s_only",), is_unless=True),)),
+    "channels": (),
+    **dict.fromkeys(PLACE_KEYS, (When("fusion", ("late", "t_to_s", "s_to_t", "s_only")),)),
+    "t_to_s_place": (When("fusion", ("t_to_s",)),),
+    "s_only_frame": (When("fusion", ("s_only",)),),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +43,8 @@ class Options(UnitOptions):
     t_to_s_place: Literal["before_norm", "before_blocks"] = "before_norm"
     # Used only with fusion=s_only: the frame that S sees, onset (the text) | apex (the code).
     s_only_frame: Literal["onset", "apex"] = "onset"
+
+    acts = ACTS
 
 
 PAPER = Options()
