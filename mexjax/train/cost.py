@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import sys
+import time
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -23,18 +24,33 @@ MEMORY_SHARE = 0.8
 
 
 class CompileCounter:
-    """Counts XLA compilations and their seconds while it is entered."""
+    """Counts XLA compilations while it is entered.
+
+    Attributes:
+      count: compilations so far.
+      num_before_training: those between `begin` and `end`.
+      seconds: time between the two.
+    """
 
     _EVENT = "/jax/core/compile/backend_compile_duration"
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self.num_before_training = 0
         self.seconds = 0.0
 
     def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
+        del duration_secs
         if event == self._EVENT:
             self.count += 1
-            self.seconds += duration_secs
+
+    def begin(self) -> None:
+        """Mark the time from which programs are compiled."""
+        self.count, self.seconds = 0, -time.perf_counter()
+
+    def end(self) -> None:
+        """Mark the time from which programs run."""
+        self.num_before_training = self.count
+        self.seconds += time.perf_counter()
 
     def __enter__(self) -> CompileCounter:
         jax.monitoring.register_event_duration_secs_listener(self._listen)

@@ -93,43 +93,25 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
             check_finished(folder, config)
             folder.save_config(config)
         else:
-            _compute(config, folder, start)
+            with _watched(config) as watch:
+                study = make_study(config)  # clips, folds, network, order of samples
+                check_inputs(folder, study)
+                folder.save_config(config)
+                if read_rows(study.fold_ids, folder) is None:
+                    watch.progress.begin(int(study.plan.valid.sum()))
+                    watch.counter.begin()
+                    data = device_data(study)  # arrays that all folds share
+                    flops = clip_flops(study, data)
+                    watch.progress.start_compiling(flops, is_cpu=is_cpu())
+                    per_device = folder.group_size(study.num_devices) or config.folds.per_chunk
+                    compiled = compile_programs(study, data, per_device=per_device)
+                    watch.counter.end()
+                    spent = _train(study, folder, compiled, data, watch)
+                    _write_costs(study, folder, compiled, (*spent, flops), watch.counter)
+                write_record(study, folder, watch.counter.seconds, time.perf_counter() - start)
         results = write_report(folder.path)
         predictions = pd.read_csv(folder.path / "predictions.csv")
     return RunResult(results, predictions, folder.path, was_finished)
-
-
-def _compute(config: ConfigDict, folder: Workdir, start: float) -> None:
-    """Train what is not recorded yet, and write the record of the run.
-
-    Args:
-      config: the whole configuration.
-      folder: of the run.
-      start: `time.perf_counter` at which the run began.
-    """
-    with _watched(config) as watch:
-        study = make_study(config)  # clips, folds, network, order of samples
-        check_inputs(folder, study)
-        folder.save_config(config)
-        compile_s = 0.0
-        if read_rows(study.fold_ids, folder) is None:
-            watch.progress.begin(int(study.plan.valid.sum()))
-            compile_start, before = time.perf_counter(), watch.counter.count
-            data = device_data(study)  # arrays that all folds share
-            flops = clip_flops(study, data)
-            watch.progress.start_compiling(flops, is_cpu=is_cpu())
-            per_device = folder.group_size(study.num_devices) or config.folds.per_chunk
-            compiled = compile_programs(study, data, per_device=per_device)
-            compile_s = time.perf_counter() - compile_start
-            num_compiled = watch.counter.count - before
-            spent = _train(study, folder, compiled, data, watch)
-            compilations = {
-                "num_compilations": num_compiled,
-                "num_compilations_while_training": watch.counter.count - before - num_compiled,
-                "compile_s": compile_s,
-            }
-            _write_costs(study, folder, compiled, (*spent, flops), compilations)
-        write_record(study, folder, compile_s, time.perf_counter() - start)
 
 
 @contextlib.contextmanager
@@ -179,7 +161,7 @@ def _write_costs(
     folder: Workdir,
     compiled: Compiled,
     work: tuple[float, float, float, int],
-    compilations: dict[str, float],
+    counter: cost.CompileCounter,
 ) -> None:
     """Write perf.json.
 
@@ -189,7 +171,7 @@ def _write_costs(
       compiled: the programs of a group.
       work: the seconds and clips that `_train` gave, and the operations of the network's forward
         pass for one clip.
-      compilations: entries about compilation.
+      counter: of compilations.
     """
     train_s, _, num_clips, flops = work
     config, devices = study.config, study.num_devices
@@ -204,6 +186,8 @@ def _write_costs(
             "evaluate_program": cost.cost(compiled.evaluate),
             "peak_bytes": cost.peak_bytes(),
             **cost.utilisation(flops, num_clips, train_s, config.dtype, devices),
-            **compilations,
+            "num_compilations": counter.num_before_training,
+            "num_compilations_while_training": counter.count - counter.num_before_training,
+            "compile_s": counter.seconds,
         },
     )

@@ -59,7 +59,7 @@ def test_compilations_are_counted_while_entered():
     with cost.CompileCounter() as counter:
         compile_one(3)
     compile_one(4)
-    assert counter.count == 1 and counter.seconds > 0
+    assert counter.count == 1 and counter.num_before_training == 0
 
 
 @pytest.mark.parametrize("key", ["flops", "temp_bytes", "argument_bytes"])
