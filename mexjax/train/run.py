@@ -174,6 +174,7 @@ def _write_costs(
       counter: of compilations.
     """
     train_s, _, num_clips, flops = work
+    late = counter.count - counter.num_before_training  # the peak below is measured by a program
     config, devices = study.config, study.num_devices
     folder.save_json(
         "perf.json",
@@ -182,12 +183,12 @@ def _write_costs(
             "num_devices": devices,
             "strategy": config.folds.strategy,
             "steps_per_call": study.schedule.steps_per_call,
+            "num_compilations": counter.num_before_training,
+            "num_compilations_while_training": late,
+            "compile_s": counter.seconds,
             "train_program": cost.cost(compiled.train),
             "evaluate_program": cost.cost(compiled.evaluate),
             "peak_bytes": cost.peak_bytes(),
             **cost.utilisation(flops, num_clips, train_s, config.dtype, devices),
-            "num_compilations": counter.num_before_training,
-            "num_compilations_while_training": counter.count - counter.num_before_training,
-            "compile_s": counter.seconds,
         },
     )
