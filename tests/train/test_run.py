@@ -68,6 +68,12 @@ def test_results_agree_with_the_predictions(finished):
     assert [names[i] for i in logits.argmax(axis=1)] == table["prediction"].tolist()
 
 
+def test_nothing_is_compiled_while_training(finished):
+    costs = json.loads((finished.workdir / "perf.json").read_text())
+    assert costs["num_compilations"] > 0 and costs["compile_s"] > 0
+    assert costs["num_compilations_while_training"] == 0
+
+
 def test_every_clip_is_held_out_with_its_subject(finished):
     listed = json.loads((finished.workdir / "folds.json").read_text())
     for fold in listed["folds"]:
