@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import jit, make_loss_and_grads, rule_variables, state_of
-from papers import keys_of, network_of, targets_of
+from papers import acting, keys_of, network_of, targets_of
 from st_helpers import FRAMES, make_step, small_batch, variables_of
 from st_helpers import SMALL as SMALL_UNIT
 
@@ -54,20 +54,20 @@ CASES = {
     [name if name == "tiny" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
 )
 def test_the_peer_is_the_same_network(name: str):
-    config = keys_of("fdp", CASES[name])
-    module = network_of("fdp", config, 5)
+    given = acting("fdp", CASES[name])
+    config, module = keys_of("fdp", given), network_of("fdp", given, 5)
     shapes = interop.variable_shapes(module)
     variables = rule_variables(shapes)
     rng = np.random.default_rng(0)
     frames = rng.random((2, 8, 64, 64, 1), np.float32)
-    target = np.array(targets_of("fdp", frames, config)["dynamic_image"])
+    target = np.array(targets_of("fdp", frames, given)["dynamic_image"])
     label = np.array([1, 3], np.int32)
     batch = {"clip": (frames - 0.5) / 0.5, "label": label, "dynamic_image": target}
     batch["weight"] = np.ones(2, np.float32)
     # One form for all convolutions: forms that are equal to rounding already differ by a hundredth
     # of some gradients here, where rounding decides near ties of five poolings.
     with use_lowering("im2col" if name == "official" else "auto"):
-        (loss, (_, _, stats)), grads = jit(make_loss_and_grads(module, config))(variables, batch)
+        (loss, (_, _, stats)), grads = jit(make_loss_and_grads(module, given))(variables, batch)
 
     network = peer.FDP(config).train()
     state = {k: torch.from_numpy(np.array(v)) for k, v in state_of(**variables).items()}
@@ -121,7 +121,7 @@ TWO_STAGES |= {"stem_channels": (4, 8), "stem_strides": (2, 2), "map_size_px": 4
 def test_the_peer_is_the_same_unit(case: str):
     name, changes = UNITS[case]
     paper = get_model(name)
-    keys = {**SMALL_UNIT, **TWO_STAGES, "label_smoothing": 0.1, **changes}
+    keys = acting(name, {**SMALL_UNIT, **TWO_STAGES, "label_smoothing": 0.1, **changes})
     config, module = keys_of(name, keys), network_of(name, keys, 3)
     shapes = st_unit.variable_shapes(module, channels=1)
     if name == "gamdss":

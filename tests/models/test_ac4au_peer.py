@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fdp_helpers import jit
-from papers import keys_of, loss_of, network_of
+from papers import acting, keys_of, loss_of, network_of
 from rule_weights import rule_array
 
 from mexjax.interop import common
@@ -100,7 +100,7 @@ def test_the_peer_is_the_same_network():
 def test_the_peer_says_what_it_does_not_do():
     sizes = {"units": 12, "subjects": 4, "num_frames": 8, "channels": 3, "image_size": 32}
     with pytest.raises(SystemExit, match=r"model\.head='auser', found 'linear'"):
-        peer.AC4AU(keys_of("ac4au", SMALL | {"head": "linear"}), **sizes)
+        peer.AC4AU(keys_of("ac4au", acting("ac4au", SMALL | {"head": "linear"})), **sizes)
 
 
 def test_clips_are_recoloured_and_turned_alike():

@@ -68,7 +68,7 @@ def test_options_begin_with_their_preset():
         ({"width": 2.5}, r"model.width takes a value of type int; found 2.5"),
         ({"width": True}, r"model.width takes a value of type int; found True"),
         ({"is_on": 1}, r"model.is_on takes a value of type bool; found 1"),
-        ({"rate": float("nan")}, r"model.rate takes a finite number; found nan"),
+        ({"rate": float("nan")}, r"model.rate must be a finite number, found nan"),
         ({"sizes": 3}, r"model.sizes takes several values; found 3"),
         ({"sizes": ("a",)}, r"model.sizes takes a value of type int; found 'a'"),
     ],

@@ -24,7 +24,7 @@ from backbone_helpers import (
     variable_shapes,
 )
 from flax.traverse_util import flatten_dict
-from papers import network_of
+from papers import acting, network_of
 from small import ROOT
 from st_helpers import assert_close_trees, jit, make_step
 
@@ -167,8 +167,8 @@ def test_published_sizes_in_gamdss(name: str):
 @functools.cache
 def small_step(name: str, phases: str = "full"):
     """The small network, the compiled step and the shapes of its variables."""
-    config = {"preset": "tiny", "backbone": name, "phases": phases, "inference": "rise"}
-    module = network_of("gamdss", config, 3)
+    keys = {"preset": "tiny", "backbone": name, "phases": phases, "inference": "rise"}
+    module = network_of("gamdss", acting("gamdss", keys), 3)
     batch = small_batch(0)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))
     return module, jit(make_step(module, get_model("gamdss"))), {"batch_stats": {}, **shapes}

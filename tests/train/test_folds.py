@@ -40,7 +40,7 @@ def unequal_study(strategy: str, optimizer: str, rate: float) -> Study:
         train__weight_decay=1e-3,
         # Adam divides by the size of a gradient. Where that is rounding noise, as of a bias before
         # a norm, the step is noise of full size; a larger epsilon keeps those still.
-        train__epsilon=1e-6,
+        **({"train__epsilon": 1e-6} if optimizer != "sgd" else {}),
     )
     study = make_study(config)
     rows = np.arange(len(study.dataset.table))
