@@ -21,8 +21,8 @@ from mexjax.models.spatio_temporal.options import (
 # The place where the spatial branch S (one frame) and the temporal branch T (the difference) meet.
 Fusion = Literal["late", "early", "t_to_s", "s_to_t", "s_only", "t_only"]
 FUSIONS: tuple[str, ...] = get_args(Fusion)
-# Conditions without which an option has no effect. `channels` gives S its width in every fusion, and
-# the options of stem and stages must fit it.
+# Conditions without which an option has no effect. `channels` gives S its width in every fusion,
+# and the options of stem and stages must fit it.
 ACTS: dict[str, tuple[When, ...]] = {
     **dict.fromkeys(NETWORK_KEYS, (When("fusion", ("s_only",), is_unless=True),)),
     **dict.fromkeys((*PER_STAGE, "stem_channels", "stem_strides"), ()),
