@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -72,12 +71,7 @@ class ProgressBar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -160,14 +154,9 @@ class TrainProgress(ProgressBar):
         self._clock = self._begin
         self._alarms = ExitStack()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._alarms.close()
-        super().__exit__(kind, error, trace)
+        super().__exit__()
 
     def begin(self, total_steps: int) -> None:
         """Start the clock of a run whose number of fold-steps is known now."""

@@ -60,13 +60,13 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
         node[leaf] = new
 
 
-def flat(config: ConfigDict) -> dict[str, Any]:
-    """The configuration as `{dotted key: value}`, in the order of the keys."""
+def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration, or the content of its file, as `{dotted key: value}` in its order."""
     out: dict[str, Any] = {}
 
-    def visit(node: ConfigDict, prefix: str) -> None:
+    def visit(node: ConfigDict | Mapping[str, Any], prefix: str) -> None:
         for key, value in node.items():
-            if isinstance(value, ConfigDict):
+            if isinstance(value, ConfigDict | Mapping):
                 visit(value, f"{prefix}{key}.")
             else:
                 out[prefix + key] = value

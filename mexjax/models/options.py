@@ -75,24 +75,27 @@ def void_options(presets: Mapping[str, Any], given: Mapping[str, Any]) -> dict[s
       given: as in `read_options`.
     """
     base = presets[given.get("preset", "paper")]
-    acts: Mapping[str, tuple[When, ...]] = getattr(base, "acts", {})
     kinds = _kinds(type(base))
     values = {key: getattr(base, key) for key in kinds}
     values |= {key: value for key, value in given.items() if key in kinds}
     return {
         key: getattr(base, key)
-        for key, conditions in acts.items()
-        if values[key] != getattr(base, key) and not all(when.holds(values) for when in conditions)
+        for key, conditions in _changed(values, base)
+        if not all(when.holds(values) for when in conditions)
     }
 
 
 def _check_changes(options: Any, base: Any) -> None:
     """Refuse options that differ from the preset and have no effect beside the others."""
+    values = {key: getattr(options, key) for key in _kinds(type(base))}
+    for key, conditions in _changed(values, base):
+        refuse_void(key, getattr(base, key), conditions, values, prefix="model.")
+
+
+def _changed(values: Mapping[str, Any], base: Any) -> list[tuple[str, tuple[When, ...]]]:
+    """The options with conditions that differ from the preset, and their conditions."""
     acts: Mapping[str, tuple[When, ...]] = getattr(base, "acts", {})
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    for key, conditions in acts.items():
-        if values[key] != getattr(base, key):
-            refuse_void(key, getattr(base, key), conditions, values, prefix="model.")
+    return [(key, each) for key, each in acts.items() if values[key] != getattr(base, key)]
 
 
 def _check_range(key: str, value: Any, kind: Any, bounds: Mapping[str, Range]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import flax.linen as nn
@@ -40,6 +41,8 @@ class Paper:
       tasks: values of `protocol.task` that the network is made for.
       training_only: names of top-level parameters that no prediction needs.
       on_request: names of predictions that are kept only with `eval.keeps_features`.
+      weights: module with `from_torch(state, **kwargs)` and `to_torch(variables, **kwargs)`, if
+        weights were released.
     """
 
     name: ClassVar[str]
@@ -48,6 +51,7 @@ class Paper:
     tasks: ClassVar[tuple[str, ...]] = ("emotion",)
     training_only: ClassVar[tuple[str, ...]] = ()
     on_request: ClassVar[tuple[str, ...]] = ()
+    weights: ClassVar[ModuleType | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -210,10 +214,13 @@ class Paper:
         self, state: Mapping[str, np.ndarray], **kwargs: Any
     ) -> tuple[nn.Module, dict[str, Any]]:
         """The module and its variables that a state dict of the released code holds."""
-        del state, kwargs
-        raise ConfigError(f"No released PyTorch weights of {self.name} are known.")
+        return self._released_weights().from_torch(dict(state), **kwargs)
 
     def to_torch(self, variables: Mapping[str, Any], **kwargs: Any) -> dict[str, np.ndarray]:
         """The state dict of `variables` under the names and in the layout of the released code."""
-        del variables, kwargs
-        raise ConfigError(f"No released PyTorch weights of {self.name} are known.")
+        return self._released_weights().to_torch(variables, **kwargs)
+
+    def _released_weights(self) -> ModuleType:
+        if self.weights is None:
+            raise ConfigError(f"No released PyTorch weights of {self.name} are known.")
+        return self.weights

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mexjax.config import flat
 from mexjax.errors import DataError
 from mexjax.files import SEAL, canonical, digest, is_damaged
 
@@ -30,18 +31,9 @@ _ANEW = (
 )
 
 
-def flat_values(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The content of `config.json` as `{dotted key: value}`."""
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        is_section = isinstance(value, Mapping) and value
-        out |= flat_values(value, f"{prefix}{key}.") if is_section else {prefix + key: value}
-    return out
-
-
 def config_digest(config: Mapping[str, Any]) -> str:
     """The SHA-256 of the keys of `config.json` that numbers depend on."""
-    values = flat_values(json.loads(json.dumps(config)))
+    values = flat(json.loads(json.dumps(config)))
     return digest(canonical({k: v for k, v in values.items() if not k.startswith(INDIFFERENT)}))
 
 
@@ -59,7 +51,7 @@ def check_agreement(
     Raises:
       DataError: with the file and the entry.
     """
-    source, values = folder / "run.json", flat_values(config)
+    source, values = folder / "run.json", flat(config)
     for name, key in _SAME.items():
         if name in info and key in values and info[name] != values[key]:
             raise DataError(

@@ -73,10 +73,9 @@ class BatchMaker:
 
     def augmented_frames(self, data: Data, idx: Rows, key: jax.Array) -> jax.Array:
         """The frames f32[B,T,H,W,C] of clips as a training step sees them."""
-        mirror = flow_frames.mirror if self.has_flow else augment.mirror
         num_images = flow_frames.NUM_IMAGES if self.has_flow else None
         frames = gather(data, idx, train=True)
-        return augment.augment(frames, key, self.config.augment, mirror, num_images)
+        return augment.augment(frames, key, self.config.augment, self.mirror, num_images)
 
     def batch(
         self, data: Data, frames: jax.Array, idx: Rows, scale: jax.Array | None = None

@@ -6,7 +6,6 @@ import logging
 import resource
 import sys
 import time
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import jax
@@ -56,12 +55,7 @@ class CompileCounter:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         jax.monitoring.unregister_event_duration_listener(self._listen)
 
 

@@ -254,6 +254,5 @@ def _remove_run(folder: Path) -> None:
         )
     for name in RUN_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for pattern in RUN_FILES:
-        for path in folder.glob(pattern):
-            path.unlink()
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)

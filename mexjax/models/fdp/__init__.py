@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from mexjax.models.fdp import weights
@@ -24,6 +22,7 @@ class FDPPaper(Paper):
 
     name = "fdp"
     presets = PRESETS
+    weights = weights
 
     def network(self, options: Options, classes: Sequence[str]) -> FDP:
         """The network for K classes."""
@@ -98,13 +97,3 @@ class FDPPaper(Paper):
     def freezes_norms(self, options: Options) -> bool:
         """True in the released code, whose evaluation leaves the network in evaluation mode."""
         return options.freeze_bn_after_epoch_1
-
-    def from_torch(
-        self, state: Mapping[str, np.ndarray], **kwargs: Any
-    ) -> tuple[FDP, dict[str, Any]]:
-        """See `mexjax.models.fdp.weights.from_torch`."""
-        return weights.from_torch(dict(state), **kwargs)
-
-    def to_torch(self, variables: Mapping[str, Any], **kwargs: Any) -> dict[str, np.ndarray]:
-        """See `mexjax.models.fdp.weights.to_torch`."""
-        return weights.to_torch(variables, **kwargs)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from mexjax.errors import ConfigError
@@ -25,6 +23,7 @@ class GAMDSSPaper(Paper):
 
     name = "gamdss"
     presets = PRESETS
+    weights = weights
     views = ("key_frames",)
 
     def network(self, options: Options, classes: Sequence[str]) -> GAMDSS:
@@ -83,13 +82,3 @@ class GAMDSSPaper(Paper):
     def follows_frames_with_flow(self, options: Options) -> bool:
         """True if the backbone sees optical flow in the place of differences."""
         return options.feature == "flow"
-
-    def from_torch(
-        self, state: Mapping[str, np.ndarray], **kwargs: Any
-    ) -> tuple[GAMDSS, dict[str, Any]]:
-        """See `mexjax.models.gamdss.weights.from_torch`."""
-        return weights.from_torch(dict(state), **kwargs)
-
-    def to_torch(self, variables: Mapping[str, Any], **kwargs: Any) -> dict[str, np.ndarray]:
-        """See `mexjax.models.gamdss.weights.to_torch`."""
-        return weights.to_torch(variables, **kwargs)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from mexjax.models.paper import Paper
@@ -23,6 +21,7 @@ class TSFmicroPaper(Paper):
 
     name = "tsfmicro"
     presets = PRESETS
+    weights = weights
     views = ("key_frames",)
 
     def network(self, options: Options, classes: Sequence[str]) -> TSFmicro:
@@ -59,13 +58,3 @@ class TSFmicroPaper(Paper):
         target = optax.smooth_labels(target, smoothing)
         entropy = optax.softmax_cross_entropy(outputs["logits"], target)
         return entropy, {"ce": entropy}
-
-    def from_torch(
-        self, state: Mapping[str, np.ndarray], **kwargs: Any
-    ) -> tuple[TSFmicro, dict[str, Any]]:
-        """See `mexjax.models.tsfmicro.weights.from_torch`."""
-        return weights.from_torch(dict(state), **kwargs)
-
-    def to_torch(self, variables: Mapping[str, Any], **kwargs: Any) -> dict[str, np.ndarray]:
-        """See `mexjax.models.tsfmicro.weights.to_torch`."""
-        return weights.to_torch(variables, **kwargs)
