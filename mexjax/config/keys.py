@@ -219,10 +219,11 @@ KEYS: dict[str, Key] = {
         most=MOST_UPDATES,
     ),
     "folds.strategy": Key(
-        "vmap",
+        "auto",
         "The way to train folds: `loop` is one after the other, `vmap` is several in one program,"
-        " `shard` is vmap on every local device.",
-        choices=("loop", "vmap", "shard"),
+        " `shard` is vmap on every local device. `auto` is `loop` on a CPU, `vmap` on one GPU and"
+        " `shard` on several GPUs.",
+        choices=("auto", "loop", "vmap", "shard"),
     ),
     "folds.per_chunk": Key(
         0,

@@ -3,11 +3,11 @@
 Modules are imported one by one.
 """
 
-import jax
+from mexjax import target
 
 __all__ = ["heap", "is_cpu", "ordering", "sums"]
 
 
 def is_cpu() -> bool:
-    """True if JAX computes on the CPU by default; the first call starts the backend."""
-    return jax.default_backend() == "cpu"
+    """True if programs are compiled for a CPU, see `mexjax.target`."""
+    return target.current().platform == "cpu"

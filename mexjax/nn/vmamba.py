@@ -67,7 +67,7 @@ class SS2D(nn.Module):
     ratio: float = 1.0
     state: int = 1
     rank: int = 0
-    form: str = "chunked"
+    form: str = "auto"
     chunk: int = CHUNK
     dtype: DTypeLike = jnp.float32
 
@@ -148,7 +148,7 @@ class VMamba(nn.Module):
     ratio: float = 1.0
     state: int = 1
     rank: int = 0
-    form: str = "chunked"
+    form: str = "auto"
     chunk: int = CHUNK
     mlp_ratio: int = 4
     drop_path_rate: float = 0.0

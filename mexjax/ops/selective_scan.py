@@ -14,7 +14,8 @@ of L positions takes, in either direction of differentiation,
     chunked      5 L E         2 B + L / B         chunks of B positions beside each other
 
 and memory for the decays and the states, f32[L, E] twice, whatever the form: there is one backward
-pass, the same recurrence from the end. All forms are equal up to rounding.
+pass, the same recurrence from the end. All forms are equal up to rounding. A GPU starts a kernel
+for every step in turn, so that `chunked` is made of thousands of kernels there.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import zeros_after
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.ops.gradients import custom_vjp
 
-FORMS = ("sequential", "associative", "chunked")
+FORMS = ("auto", "sequential", "associative", "chunked")
 CHUNK = 32  # positions: at 28 or more a step is long enough not to be all overhead
 
 
@@ -39,7 +41,7 @@ def selective_scan(
     c: jax.Array,
     skip: jax.Array | None = None,
     *,
-    form: str = "chunked",
+    form: str = "auto",
     chunk: int = CHUNK,
 ) -> jax.Array:
     """The y of the equations above, for G independent sets of parameters.
@@ -100,7 +102,7 @@ def _check(
 
 
 def linear_scan(
-    decay: jax.Array, new: jax.Array, *, form: str = "chunked", chunk: int = CHUNK
+    decay: jax.Array, new: jax.Array, *, form: str = "auto", chunk: int = CHUNK
 ) -> jax.Array:
     """The states h_l = decay_l h_(l-1) + new_l along the last axis but one, from h = 0.
 
@@ -109,7 +111,8 @@ def linear_scan(
     Args:
       decay: f32[...,L,E].
       new: f32[...,L,E].
-      form: `sequential`, `associative` or `chunked`, see the module.
+      form: `sequential`, `associative` or `chunked`, see the module; `auto` is `chunked` on a CPU
+        and `associative` elsewhere.
       chunk: most positions in a chunk of `chunked`. Chunks are made alike in length; the last is
         shorter if the length is no multiple.
 
@@ -154,6 +157,8 @@ _linear_scan.defvjp(_linear_scan_fwd, _linear_scan_bwd)
 
 def _run(form: str, chunk: int, decay: jax.Array, new: jax.Array, *, is_reverse: bool) -> jax.Array:
     """The recurrence, or with `is_reverse` its transpose g_l = new_l + decay_(l+1) g_(l+1)."""
+    if form == "auto":
+        form = "chunked" if is_cpu() else "associative"
     if form == "sequential":
         return _sequential(decay, new, is_reverse)
     if form == "associative":

@@ -5,10 +5,12 @@ bring JAX.
 """
 
 __all__ = [
+    "absent",
     "augment",
     "batches",
     "checkpoint",
     "cost",
+    "draws",
     "flops",
     "fold_axis",
     "frozen",

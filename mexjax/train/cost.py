@@ -6,11 +6,13 @@ import logging
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import psutil
 
+from mexjax.target import Target
 from mexjax.train import flops
 
 log = logging.getLogger(__name__)
@@ -97,36 +99,36 @@ def temporary_bytes(compiled: jax.stages.Compiled) -> int:
     return memory.temp_size_in_bytes if memory else 0
 
 
-def first_group(num_folds: int, num_devices: int, asked: int, *, strategy: str) -> GroupSize:
+def first_group(num_folds: int, devices: Sequence[Any], asked: int, *, strategy: str) -> GroupSize:
     """The largest group that is worth to be tried.
 
     Args:
       num_folds: folds of the run.
-      num_devices: devices that the strategy uses.
+      devices: those that the strategy uses.
       asked: `folds.per_chunk`; 0: the size follows from memory.
-      strategy: `folds.strategy`; `loop` runs one fold at a time.
+      strategy: `loop`, `vmap` or `shard`; `loop` runs one fold at a time.
     """
-    on_each = -(-num_folds // num_devices)
+    on_each = -(-num_folds // len(devices))
     if strategy == "loop":
         return GroupSize(1, "folds.strategy=loop runs one fold at a time", fits=True)
     if asked > 0:
         reason = f"folds.per_chunk={asked}, {on_each} folds per device"
         return GroupSize(min(asked, on_each), reason, fits=True)
-    platform = jax.local_devices()[0].platform
+    platform = Target(tuple(devices)).platform
     largest = LARGEST_GROUP.get(platform, 8)
     # Groups are equal: 10 folds and at most 8 give two groups of 5, without padding.
     size = -(-on_each // -(-on_each // largest))
     return GroupSize(size, f"of {on_each} folds per {platform} device: no more than {largest} pays")
 
 
-def measured(size: GroupSize, train: jax.stages.Compiled, num_devices: int) -> GroupSize:
+def measured(size: GroupSize, train: jax.stages.Compiled, devices: Sequence[Any]) -> GroupSize:
     """The size, with the answer whether its training program fits; one fold always does."""
     if size.fits:
         return size
-    device = jax.local_devices()[0]
+    device = devices[0]
     free = free_bytes(device)
     # The devices of a CPU share its memory.
-    needed = needed_bytes(train) * (num_devices if device.platform == "cpu" else 1)
+    needed = needed_bytes(train) * (len(devices) if device.platform == "cpu" else 1)
     text = (
         f"{size.per_device} {size.reason}"
         f" off there; the step needs {needed / 2**30:.2f} GiB of {free / 2**30:.1f} GiB free"

@@ -7,7 +7,6 @@ whatever its lowering. One multiplication and one addition are two operations.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -16,24 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mexjax.gpu.targets import peaks_of
 from mexjax.ops import conv
-
-# Operations per second that makers state for dense matrix products, in 10^12: bfloat16, float32
-# rounded to TF32, and float32, without sparsity. Cards without one of the first two compute it as
-# the next. The first name that is a whole word of the device's name counts.
-_PEAKS_TERA = (
-    ("H200", (989.0, 495.0, 67.0)),
-    ("H100 PCIe", (756.0, 378.0, 51.0)),
-    ("H100 NVL", (835.0, 418.0, 60.0)),
-    ("H100", (989.0, 495.0, 67.0)),
-    ("A100", (312.0, 156.0, 19.5)),
-    ("L40S", (362.0, 183.0, 91.6)),
-    ("L40", (181.0, 90.5, 90.5)),
-    ("RTX 4090", (165.0, 82.6, 82.6)),
-    ("RTX 3090", (71.0, 35.6, 35.6)),
-    ("V100", (15.7, 15.7, 15.7)),
-    ("T4", (8.1, 8.1, 8.1)),
-)
 
 
 class Peak(NamedTuple):
@@ -111,13 +94,13 @@ def device_peak(dtype: str, *, precision: str | None = None) -> Peak:
       The maker's figure where the device is known; else a measured product of 2048 x 2048.
     """
     device = jax.local_devices()[0]
-    for name, (bf16, tf32, f32) in _PEAKS_TERA:
-        if re.search(rf"\b{name}\b", device.device_kind):
-            if dtype == "bfloat16":
-                return Peak(bf16 * 1e12, f"maker's figure for {name}, bfloat16")
-            exact = precision in ("highest", "float32")
-            kind = "float32" if exact else "TF32"
-            return Peak((f32 if exact else tf32) * 1e12, f"maker's figure for {name}, {kind}")
+    entry = peaks_of(device.device_kind)
+    if entry is not None:
+        name, peaks = entry
+        is_exact = precision in ("highest", "float32")
+        kind = dtype if dtype == "bfloat16" else "float32" if is_exact else "TF32"
+        rate = peaks.of(dtype, is_exact=is_exact)
+        return Peak(rate, f"maker's figure for {name}, {kind}")
     return Peak(_measure_product(dtype), "measured product of 2048 x 2048 matrices")
 
 

@@ -1,7 +1,7 @@
 """The fold axis: one fold's functions lifted to a group of folds, on one device or on all.
 
 `loop` runs a group of one fold, `vmap` a group in one program on one device, `shard` one such
-group on every local device. The three give the same numbers, fold by fold.
+group on every device. The three give the same numbers, fold by fold. `auto` is one of the three.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.target import Target
 from mexjax.train.step import Arrays, FoldFunctions, FoldPlan, FoldState
 
-STRATEGIES = ("loop", "vmap", "shard")
+STRATEGIES = ("auto", "loop", "vmap", "shard")
 
 
 @struct.dataclass
@@ -47,16 +48,34 @@ class Programs(NamedTuple):
     shared: Any  # sharding of arrays all folds share
 
 
-def num_devices(strategy: str) -> int:
-    """Devices a strategy uses: all local ones for `shard`, else one."""
+def strategy_for(strategy: str, target: Target) -> str:
+    """The strategy, with `auto` replaced by the one that suits a target.
+
+    That is `loop` on a CPU, whose cores one fold keeps busy, `vmap` on one other device, and
+    `shard` on several.
+
+    Raises:
+      ConfigError: no strategy has this name.
+    """
     if strategy not in STRATEGIES:
         raise ConfigError(unknown_name("folds.strategy", strategy, STRATEGIES))
-    return jax.local_device_count() if strategy == "shard" else 1
+    if strategy != "auto":
+        return strategy
+    if target.platform == "cpu":
+        return "loop"
+    return "shard" if len(target.devices) > 1 else "vmap"
+
+
+def devices_of(strategy: str, target: Target) -> tuple[Any, ...]:
+    """The devices that a strategy uses: all of the target for `shard`, otherwise the first."""
+    is_sharded = strategy_for(strategy, target) == "shard"
+    return target.devices if is_sharded else target.devices[:1]
 
 
 def make_programs(
     functions: FoldFunctions,
     strategy: str,
+    target: Target,
     *,
     example: tuple[FoldPlan, Arrays],
     epoch_steps: int,
@@ -66,7 +85,8 @@ def make_programs(
 
     Args:
       functions: see `step.FoldFunctions`.
-      strategy: `loop`, `vmap` or `shard`.
+      strategy: one of `STRATEGIES`.
+      target: the devices that the programs are for.
       example: the plan of one group (leading k) and the dataset; only shapes are read.
       epoch_steps: steps of an epoch; `logs` holds that many.
       steps_per_call: updates in one call of `train`; must divide `epoch_steps`.
@@ -79,9 +99,10 @@ def make_programs(
             f"train.steps_per_call={steps_per_call} must divide the {epoch_steps} steps"
             " of an epoch."
         )
-    num_devices(strategy)
+    devices = devices_of(strategy, target)
+    is_sharded = strategy_for(strategy, target) == "shard"
     plan, data = example
-    mesh = Mesh(np.array(jax.local_devices()), ("folds",)) if strategy == "shard" else None
+    mesh = Mesh(np.array(devices), ("folds",)) if is_sharded else None
     k = plan.fold_id.shape[0]
     lift = _make_lift(k if mesh is None else k // mesh.size, mesh)
     init_folds = lift(functions.init, (True, False))
@@ -110,7 +131,7 @@ def make_programs(
     def train_several(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
         return jax.lax.fori_loop(0, steps_per_call, lambda _, c: train(c, plan, data), carry)
 
-    folded, shared = _shardings(mesh)
+    folded, shared = _shardings(mesh, devices[0])
     carried = Carry(states=folded, position=shared, logs=folded)
     return Programs(
         init=jax.jit(init, in_shardings=(folded, shared), out_shardings=carried),
@@ -173,8 +194,8 @@ def _make_lift(
     return together if mesh is None else sharded
 
 
-def _shardings(mesh: Mesh | None) -> tuple[Any, Any]:
+def _shardings(mesh: Mesh | None, device: Any) -> tuple[Any, Any]:
     if mesh is None:
-        single = SingleDeviceSharding(jax.local_devices()[0])
+        single = SingleDeviceSharding(device)
         return single, single
     return NamedSharding(mesh, PartitionSpec("folds")), NamedSharding(mesh, PartitionSpec())

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from mexjax.errors import ConfigError
 from mexjax.models.paper import Paper, ParamPath
 from mexjax.train.batches import BatchMaker, Data
+from mexjax.train.draws import alike_at_once
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,11 @@ def shared_arrays(
             f"{len(missing)} parameters are kept as they are and the weights lack them:"
             f" {', '.join('/'.join(path) for path in sorted(missing)[:4])} ..."
         )
-    drawn = jax.jit(lambda batch: _only(init(batch), missing))(example) if missing else {}
+
+    def draw(batch: Mapping[str, jax.Array]) -> Tree:
+        return alike_at_once(lambda batch: _only(init(batch), missing), batch)
+
+    drawn = jax.jit(draw)(example) if missing else {}
     values = _only(merge(jax.device_get(drawn), start), set(_flat(shapes)))
     to_train, to_keep = split(values, paper, options)
     shared: dict[str, Any] = {"kept": to_keep, "start": to_train}

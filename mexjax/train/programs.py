@@ -52,9 +52,7 @@ def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Comp
       data: arrays from `device_data`.
       per_device: folds in a group on one device; 0: the number follows from memory.
     """
-    strategy = study.config.folds.strategy
-    devices = fold_axis.num_devices(strategy)
-    size = cost.first_group(len(study.fold_ids), devices, per_device, strategy=strategy)
+    size = cost.first_group(len(study.fold_ids), study.devices, per_device, strategy=study.strategy)
     while True:
         programs, (folds, arrays) = make_group_programs(study, data, size.per_device)
         carry = jax.eval_shape(programs.init, folds, arrays)
@@ -62,7 +60,7 @@ def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Comp
         evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays)
         init = programs.init.lower(folds, arrays).compile()
         train = programs.train.lower(carry, folds, arrays).compile()
-        size = cost.measured(size, train, devices)
+        size = cost.measured(size, train, study.devices)
         if size.fits:
             shapes = carry, dict(evaluate.out_info)
             return Compiled(size, programs, init, train, evaluate.compile(), *shapes)
@@ -81,8 +79,7 @@ def make_group_programs(
 ) -> tuple[Programs, tuple[FoldPlan, Arrays]]:
     """The jitted programs of one group shape, and the shapes of their plan and data."""
     config = study.config
-    strategy = config.folds.strategy
-    num_folds = per_device * fold_axis.num_devices(strategy)
+    num_folds = per_device * study.num_devices
     first = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
     functions = FoldFunctions(
         config=config,
@@ -95,7 +92,8 @@ def make_group_programs(
     shapes = jax.eval_shape(lambda x: x, (first, data))
     programs = fold_axis.make_programs(
         functions,
-        strategy,
+        study.strategy,
+        study.target,
         example=shapes,
         epoch_steps=study.schedule.epoch_steps,
         steps_per_call=study.schedule.steps_per_call,

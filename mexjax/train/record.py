@@ -129,7 +129,7 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
                     "total_s": total_s,
                     "clips_per_s": float(clips / max(train_s, 1e-9)),
                 },
-                "environment": machine.environment() | {"strategy": config.folds.strategy},
+                "environment": machine.environment() | {"strategy": study.strategy},
                 "digests": digests,
             }
         ),

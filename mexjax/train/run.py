@@ -181,7 +181,7 @@ def _write_costs(
         {
             "group": {"per_device": compiled.size.per_device, "reason": compiled.size.reason},
             "num_devices": devices,
-            "strategy": config.folds.strategy,
+            "strategy": study.strategy,
             "steps_per_call": study.schedule.steps_per_call,
             "num_compilations": counter.num_before_training,
             "num_compilations_while_training": late,

@@ -7,6 +7,7 @@ and have no fold axis, which `fold_axis.py` adds outside.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict
 from mexjax.models.paper import Paper
 from mexjax.train import frozen
 from mexjax.train.batches import Batch, BatchMaker, is_prepared, prepared_batch
+from mexjax.train.draws import alike_at_once
 from mexjax.train.optim import Optimizer
 
 Arrays = Mapping[str, Any]
@@ -104,7 +106,7 @@ class FoldFunctions:
         keys = jax.random.split(_fold_key(plan, _INIT), 3)
         names = ("params", "drop_path", "dropout")
         rngs: dict[str, jax.Array] = dict(zip(names, keys, strict=True))
-        variables = self.module.init(rngs, batch, train=False)
+        variables = alike_at_once(functools.partial(self.module.init, train=False), rngs, batch)
         params, _ = frozen.split(variables["params"], self.paper, self.options)
         if "frozen" in data:
             params = frozen.started(params, data["frozen"]["start"])

@@ -18,6 +18,7 @@ from mexjax.models.paper import Paper
 from mexjax.protocol import splits
 from mexjax.protocol.action_units import numbers_of
 from mexjax.protocol.splits import Fold
+from mexjax.target import Target, current
 from mexjax.train import fold_axis, plan
 from mexjax.train.batches import BatchMaker
 from mexjax.train.step import FoldPlan
@@ -64,6 +65,7 @@ class Study:
       fold_ids: numbers of the folds that this run trains, longest first.
       plan: the order of samples in those folds.
       schedule: times of evaluations and checkpoints.
+      target: the devices that its programs are for.
     """
 
     config: ConfigDict
@@ -75,6 +77,7 @@ class Study:
     fold_ids: list[int]
     plan: FoldPlan
     schedule: Schedule
+    target: Target
 
     @property
     def folds(self) -> list[Fold]:
@@ -82,9 +85,19 @@ class Study:
         return [self.all_folds[i] for i in self.fold_ids]
 
     @property
+    def strategy(self) -> str:
+        """The strategy of the fold axis, one of `loop`, `vmap` and `shard`."""
+        return fold_axis.strategy_for(self.config.folds.strategy, self.target)
+
+    @property
+    def devices(self) -> tuple[Any, ...]:
+        """The devices that the strategy uses."""
+        return fold_axis.devices_of(self.strategy, self.target)
+
+    @property
     def num_devices(self) -> int:
-        """Devices that the strategy uses."""
-        return fold_axis.num_devices(self.config.folds.strategy)
+        """The number of these."""
+        return len(self.devices)
 
     @property
     def batches(self) -> BatchMaker:
@@ -93,7 +106,10 @@ class Study:
 
 
 def make_study(config: ConfigDict) -> Study:
-    """Loads the data and lays out folds and batches; nothing is compiled."""
+    """Loads the data and lays out folds and batches; nothing is compiled.
+
+    The study is for the target of the innermost `mexjax.target.use`.
+    """
     paper = get_model(config.model.name)
     options = paper.options(config.model, config.dtype)
     dataset = load_dataset(config, paper, options)
@@ -115,6 +131,7 @@ def make_study(config: ConfigDict) -> Study:
         fold_ids=fold_ids,
         plan=dataclasses.replace(layout, extras=paper.fold_arrays(dataset, folds, options)),
         schedule=_make_schedule(folds, config),
+        target=current(),
     )
 
 

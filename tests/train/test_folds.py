@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small import BLOCKS, small_config
 
+from mexjax import target
 from mexjax.errors import ConfigError
 from mexjax.protocol.splits import Fold
 from mexjax.train import cost, fold_axis, plan
@@ -83,7 +84,7 @@ def trained(
     study, compiled = compiled_group(strategy, per_device, optimizer, rate)
     programs = compiled.programs
     data = jax.device_put(study.dataset.on_host(), programs.shared)
-    width = per_device * fold_axis.num_devices(strategy)
+    width = per_device * study.num_devices
     params, losses = [], []
     place = programs.log_names.index("loss")
     for start in range(0, len(study.folds), width):
@@ -298,4 +299,4 @@ def test_steps_per_call_must_divide_an_epoch():
 
 def test_unknown_strategy_lists_the_known():
     with pytest.raises(ConfigError, match=r"'vmpa'.*Did you mean 'vmap'.*loop, shard, vmap"):
-        fold_axis.num_devices("vmpa")
+        fold_axis.strategy_for("vmpa", target.current())

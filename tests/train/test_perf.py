@@ -15,11 +15,12 @@ def choose(monkeypatch, num_folds=26, num_devices=1, asked=0, free=100 * GIB, st
     monkeypatch.setattr(cost, "LARGEST_GROUP", {"cpu": 8})
     monkeypatch.setattr(cost, "needed_bytes", lambda size: size * GIB)
     monkeypatch.setattr(cost, "free_bytes", lambda device: free)
-    size = cost.first_group(num_folds, num_devices, asked, strategy=strategy)
+    devices = jax.local_devices()[:1] * num_devices
+    size = cost.first_group(num_folds, devices, asked, strategy=strategy)
     built = []
     while True:
         built.append(size.per_device)
-        size = cost.measured(size, size.per_device, num_devices)
+        size = cost.measured(size, size.per_device, devices)
         if size.fits:
             return size, built
         size = cost.smaller(size)

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 
+from mexjax import target
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.ops.conv.depthwise import LOWERINGS as DEPTHWISE
 from mexjax.ops.conv.geometry import Geometry, Layer, Lowering
@@ -198,7 +199,7 @@ def layer_of(operation: str, a: jax.Array, b: jax.Array, g: Geometry) -> Layer:
         channels, out = a.shape[-1], b.shape[-1]
     else:
         channels, out = b.shape[2] * g.groups, b.shape[3]
-    layer = Layer(g, a.shape[0], channels, out, str(a.dtype), jax.default_backend())
+    layer = Layer(g, a.shape[0], channels, out, str(a.dtype), target.current().platform)
     if operation == "forward":
         for layers in _recorders.get():
             layers.add(layer)

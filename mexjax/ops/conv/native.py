@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.sums import sum_terms
 from mexjax.ops.conv.geometry import Function, Geometry, Lowering, turn
 
@@ -28,6 +29,17 @@ def _native_input_gradient(dy: jax.Array, w: jax.Array, g: Geometry) -> jax.Arra
         before = g.kernel[a] - 1 - g.padding[a][0]
         spread = (g.out_size[a] - 1) * g.stride[a] + 1
         padding.append((before, g.size[a] + g.kernel[a] - 1 - spread - before))
+    if g.groups == 1 and not is_cpu():
+        # XLA finds cuDNN's own input gradient if the kernel is turned, but not transposed.
+        # Otherwise it convolves with the padded gradient: at stride 2, four times the operations.
+        return lax.conv_general_dilated(
+            dy,
+            lax.rev(w, (0, 1)),
+            (1, 1),
+            padding,
+            lhs_dilation=g.stride,
+            dimension_numbers=("NHWC", "HWOI", "NHWC"),
+        )
     return lax.conv_general_dilated(
         dy,
         turn(w, g.groups),
