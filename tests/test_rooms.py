@@ -12,7 +12,7 @@ import pytest
 import mexjax
 
 # Rooms whose modules are imported one by one, and rooms that offer names of their own.
-OF_MODULES = ["cpu", "ops", "nn", "data", "prepare", "train", "report", "studies"]
+OF_MODULES = ["cpu", "gpu", "ops", "nn", "data", "prepare", "train", "report", "studies"]
 OF_NAMES = ["config", "interop", "models", "ops.conv", "protocol"]
 
 

@@ -3,7 +3,7 @@
 A network of a hundred convolutions draws a hundred arrays, and each draw is a program of its own
 to the compiler: together they take longer to compile than the training step. Here all random bits
 that can be drawn together are one operation, and other operations that are alike are one with one
-more axis. Every number stays the same to the last bit.
+more axis. The bits stay the same to the last; numbers made of them are equal up to rounding.
 
 Random bits are those of JAX's threefry generator in its partitionable form (Salmon et al. 2011,
 "Parallel random numbers: as easy as 1, 2, 3"): number i of a draw is a function of its key and of i
@@ -28,6 +28,7 @@ from mexjax.cpu import is_cpu
 
 # Numbers drawn at once on a CPU. The last block of a draw is cut off.
 BLOCK = 2**14
+_THREEFRY = "key<fry>"  # the type of its keys
 
 
 class _Part(NamedTuple):
@@ -63,12 +64,15 @@ Group = list[_Step]
 def alike_at_once(function: Callable[..., Any], *args: Any) -> Any:
     """`function(*args)`, with operations that are alike done at once.
 
-    Operations that no output needs are left out.
+    Operations that no output needs are left out. With keys of another generator than threefry the
+    function is called as it is: their numbers depend on what else is drawn.
 
     Args:
       function: a function of arrays and keys, without side effects.
       *args: its arguments.
     """
+    if any(_is_other_key(leaf) for leaf in jax.tree.leaves(args)):
+        return function(*args)
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     values: Values = {}
     leaves = [_Part(value, None) for value in jax.tree.leaves(args)]
@@ -83,6 +87,11 @@ def alike_at_once(function: Callable[..., Any], *args: Any) -> Any:
                 _run(group, values)
     parts = [_read(name, values).value for name in outputs]
     return jax.tree.unflatten(jax.tree.structure(shape), parts)
+
+
+def _is_other_key(value: Any) -> bool:
+    dtype = jnp.result_type(value)
+    return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and str(dtype) != _THREEFRY
 
 
 def _define(parts: Sequence[_Part], values: Values) -> list[Hashable]:
@@ -200,7 +209,7 @@ def _is_draw(eqn: core.JaxprEqn) -> bool:
     key = eqn.invars[0].aval
     # JAX defines the attributes of its configuration when it runs.
     is_partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
-    is_threefry = str(key.dtype) == "key<fry>"
+    is_threefry = str(key.dtype) == _THREEFRY
     return is_threefry and is_partitionable and key.ndim == 0 and _size(eqn) < 2**32
 
 
