@@ -200,8 +200,8 @@ KEYS: dict[str, Key] = {
     ),
     "train.is_update_fused": Key(
         False,
-        "One update over all parameters as a single vector: faster for networks of many small"
-        " tensors, slower for large ones.",
+        "On a CPU, one update over all parameters as a single vector: faster for networks of many"
+        " small tensors, slower for large ones. It has no effect on a GPU.",
     ),
     "train.is_frozen_part_cached": Key(
         True,

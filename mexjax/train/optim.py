@@ -95,11 +95,13 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
     if config.optimizer not in orders:
         raise ConfigError(unknown_name("train.optimizer", config.optimizer, orders))
     parts += [part for part in orders[config.optimizer] if part is not None]
-    if config.is_update_fused and by_name:
+    # A GPU would cut the vector up again, into a kernel for each parameter.
+    is_fused = config.is_update_fused and is_cpu()
+    if is_fused and by_name:
         # One vector has no names: a part that goes by name stays a tree.
         parts = [part if part is decay else optax.flatten(part) for part in parts]
     transform = optax.chain(*parts)
-    if config.is_update_fused and not by_name:
+    if is_fused and not by_name:
         transform = optax.flatten(transform)
     return Optimizer(transform, make_rate(config))
 
