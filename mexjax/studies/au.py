@@ -28,7 +28,7 @@ from mexjax.data.records import MANIFEST
 from mexjax.errors import ConfigError, DataError, WorkdirError
 from mexjax.files import atomic
 from mexjax.models.ac4au.experts import gate_statistics
-from mexjax.protocol.action_units import label_aus, numbers_of
+from mexjax.protocol.action_units import is_coded, label_aus, numbers_of
 from mexjax.report.figures import save_figure
 from mexjax.report.files import Run, read_run
 from mexjax.report.results import to_json_value
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for title, head, rows in tables(results):
         console.print(f"[bold]{title}[/]", highlight=False)
         console.print(rich_table(head, rows))
+    if results["not_coded"]:
+        console.print(_left_out(results["not_coded"]), highlight=False, markup=False)
     console.print(f"Written: {results['folder']}/{TEXT}", highlight=False, markup=False)
     return 0
 
@@ -95,17 +97,29 @@ def study(
     else:
         raise ConfigError("The study of action units needs a finished run or a prepared folder.")
     labels = label_aus(table, units, unsure_is_present=is_unsure_present)
+    coded = is_coded(table)
+    if not coded.any():
+        raise DataError(
+            f"No clip of {source} has coded action units (column au); there are {len(table)} clips"
+            f" of {', '.join(dict.fromkeys(table['dataset']))}."
+        )
     names = [f"AU{number}" for number in numbers_of(units)]
     folder = out or source / "au_study"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkdirError(f"Cannot make {folder}: {error.strerror or error}.") from error
-    results = {"folder": str(folder), "units": names, **_of_dataset(table, labels, names, folder)}
+    results = {
+        "folder": str(folder),
+        "units": names,
+        **_of_dataset(table, labels, coded, names, folder),
+    }
     if record is not None:
         results |= _of_features(record, names, folder, seed)
     results = to_json_value(results)
     parts = ["# Action units"]
+    if results["not_coded"]:
+        parts.append(_left_out(results["not_coded"]))
     for title, head, rows in tables(results):
         parts += [f"## {title}", markdown_table(head, rows)]
     parts += [f"![{path.stem}]({path.name})" for path in sorted(folder.glob("*.png"))]
@@ -118,10 +132,21 @@ def study(
     return results
 
 
+def _left_out(counts: dict[str, int]) -> str:
+    """The sentence about clips whose units are unknown."""
+    sets = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return (
+        f"Left out of the counts and correlations, their action units were not coded:"
+        f" {sum(counts.values())} clips ({sets})."
+    )
+
+
 def _of_dataset(
-    table: pd.DataFrame, labels: np.ndarray, names: list[str], folder: Path
+    table: pd.DataFrame, labels: np.ndarray, coded: np.ndarray, names: list[str], folder: Path
 ) -> dict[str, Any]:
-    datasets = table["dataset"].to_numpy(str)
+    """Results and figures of a table; lengths are of all clips, the others of `coded` bool[N]."""
+    unknown = table["dataset"][~coded].value_counts()
+    labels, datasets = labels[coded], table["dataset"].to_numpy(str)[coded]
     sets = list(dict.fromkeys(datasets.tolist()))
     matrices = {"all clips": au_statistics.correlations(labels)}
     if len(sets) > 1:
@@ -136,6 +161,7 @@ def _of_dataset(
     counts = {"all clips": labels.sum(axis=0)}
     counts |= {name: labels[datasets == name].sum(axis=0) for name in sets}
     return {
+        "not_coded": {str(name): int(count) for name, count in unknown.items()},
         "counts": {
             name: dict(zip(names, row.tolist(), strict=True)) for name, row in counts.items()
         },
