@@ -78,7 +78,8 @@ def label_table(
     if protocol.task == "au":
         units = numbers_of(protocol.units)
         labels = label_aus(table, units, unsure_is_present=protocol.is_unsure_present)
-        labels = np.where(is_coded(table)[:, None], labels, DROPPED)
+        coded = is_coded(table, unsure_is_present=protocol.is_unsure_present)
+        labels = np.where(coded[:, None], labels, DROPPED)
         return labels.astype(np.int32), tuple(f"AU{unit}" for unit in units)
     variant = "megc" if protocol.name == "composite" else "standard"
     return label_clips(table, protocol.classes, variant=variant)

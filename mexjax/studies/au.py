@@ -97,7 +97,7 @@ def study(
     else:
         raise ConfigError("The study of action units needs a finished run or a prepared folder.")
     labels = label_aus(table, units, unsure_is_present=is_unsure_present)
-    coded = is_coded(table)
+    coded = is_coded(table, unsure_is_present=is_unsure_present)
     if not coded.any():
         raise DataError(
             f"No clip of {source} has coded action units (column au); there are {len(table)} clips"
@@ -145,8 +145,9 @@ def _of_dataset(
     table: pd.DataFrame, labels: np.ndarray, coded: np.ndarray, names: list[str], folder: Path
 ) -> dict[str, Any]:
     """Results and figures of a table; lengths are of all clips, the others of `coded` bool[N]."""
-    unknown = table["dataset"][~coded].value_counts()
-    labels, datasets = labels[coded], table["dataset"].to_numpy(str)[coded]
+    everywhere = table["dataset"].to_numpy(str)
+    names_of_unknown, unknown = np.unique(everywhere[~coded], return_counts=True)
+    labels, datasets = labels[coded], everywhere[coded]
     sets = list(dict.fromkeys(datasets.tolist()))
     matrices = {"all clips": au_statistics.correlations(labels)}
     if len(sets) > 1:
@@ -161,7 +162,7 @@ def _of_dataset(
     counts = {"all clips": labels.sum(axis=0)}
     counts |= {name: labels[datasets == name].sum(axis=0) for name in sets}
     return {
-        "not_coded": {str(name): int(count) for name, count in unknown.items()},
+        "not_coded": dict(zip(names_of_unknown.tolist(), unknown.tolist(), strict=True)),
         "counts": {
             name: dict(zip(names, row.tolist(), strict=True)) for name, row in counts.items()
         },

@@ -304,6 +304,15 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
     try:
         return parse_aus(draft.cells["au"])
     except DataError as error:
+        if draft.doubtful:
+            names = ", ".join(map(str, draft.doubtful))
+            problems.append(
+                f"{draft.name}: the action units {as_text(draft.cells['au'])!r} are doubtful. CD6ME"
+                f" counts {names}, and so does protocol.is_unsure_present; without it"
+                " protocol.task=au leaves the clip out."
+            )
+            draft.notes.append(f"alternative units: {names} are doubtful, as CD6ME has it")
+            return ParsedAus(unsure=draft.doubtful)
         problems.append(
             f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
             " protocol.task=au leaves the clip out."

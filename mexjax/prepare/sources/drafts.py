@@ -33,6 +33,7 @@ class Draft:
       notes: remarks for the table.
       fps: frames per second where the row says its own.
       typed: subject and clip as they were typed, before `tidy`.
+      doubtful: units that a rule makes of a cell that cannot be read.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Draft:
     notes: list[str] = dataclasses.field(default_factory=list)
     fps: float | None = None
     typed: tuple[str, str] = ("", "")
+    doubtful: tuple[int, ...] = ()
 
     @property
     def row(self) -> str:
