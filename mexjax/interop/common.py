@@ -124,8 +124,8 @@ def check_state(state: State, expected: Mapping[str, Shape], what: str) -> None:
     """Compare names, shapes and types; batch counters and other scalars may be surplus.
 
     Raises:
-      DataError: the first names that are missing, surplus, of another shape or no fractions, and
-        the number of the others, in one line.
+      DataError: the first names that are missing, surplus, of another shape, no fractions or not
+        finite, and the number of the others, in one line.
     """
     absent = sorted(set(expected) - set(state))
     surplus = sorted(n for n in set(state) - set(expected) if state[n].ndim)
@@ -158,6 +158,12 @@ def check_state(state: State, expected: Mapping[str, Shape], what: str) -> None:
         raise DataError(
             f"{len(coded)} of the {len(expected)} weights are no fractions, the first {coded[0]} of"
             f" type {state[coded[0]].dtype}: quantised weights are not read. Save them as float32."
+        )
+    broken = [name for name in expected if not np.isfinite(state[name]).all()]
+    if broken:
+        raise DataError(
+            f"{len(broken)} of the {len(expected)} weights of {what} hold numbers that are not"
+            f" finite, the first {broken[0]}: the training diverged, or the file is damaged."
         )
 
 

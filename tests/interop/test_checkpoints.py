@@ -147,6 +147,14 @@ def test_whole_numbers_are_no_weights(face_state):
     assert "linear.weight of type int8: quantised" in text
 
 
+def test_numbers_that_are_not_finite_are_no_weights(face_state):
+    weight = face_state["linear.weight"].copy()
+    weight[0, 0] = np.nan
+    text = message(api.from_torch, "mobilefacenet", face_state | {"linear.weight": weight})
+    assert "1 of the" in text
+    assert "the first linear.weight" in text
+
+
 def test_types_that_numpy_lacks(tmp_path: Path):
     half = {name: array.astype(ml_dtypes.bfloat16) for name, array in STATE.items()}
     rounded = {name: array.astype(np.float32) for name, array in half.items()}
