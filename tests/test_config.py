@@ -184,6 +184,12 @@ def test_a_card_that_is_a_folder_is_named_as_one(tmp_path):
         mexjax.load_config(tmp_path)
 
 
+def test_a_name_of_a_card_that_is_too_long_is_cut():
+    with pytest.raises(ConfigError, match="File name too long") as error:
+        mexjax.load_config("w" * 5000)
+    assert len(str(error.value)) < 200
+
+
 def test_a_card_that_was_just_changed_is_read_anew(tmp_path):
     card = tmp_path / "mine.py"
     for steps in (3, 4):

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from mexjax.errors import ConfigError, MexjaxError, unknown_name
 
 _LONGEST = 300  # characters of a card's own error in a message
+_LONGEST_NAME = 80
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -66,13 +67,18 @@ def find_card(name: str) -> Path:
       ConfigError: neither; the message lists the cards of the package.
     """
     path = Path(os.path.expanduser(name))
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+        raise ConfigError(f"Cannot read the recipe card {short}: {error.strerror}.") from error
+    if is_file:
         return path
     if len(path.parts) == 1 or (len(path.parts) == 2 and path.parts[0] == "configs"):
         inside = cards_folder() / f"{path.name.removesuffix('.py')}.py"
         if inside.is_file() and not inside.stem.startswith("_"):
             return inside
-    if path.is_dir():
+    if is_folder:
         cards = sorted(inside.name for inside in path.glob("*.py"))[:3]
         raise ConfigError(
             f"{name} is a folder; expected a recipe card, which is a Python file"

@@ -58,13 +58,20 @@ def read_file(path: Path) -> Mapping[Any, Any]:
       DataError: no such file, another kind of file, or a damaged one.
       ConfigError: a file of PyTorch, and PyTorch is not installed.
     """
-    if path.is_dir():
-        names = sorted(p.name for p in path.iterdir() if p.suffix in _SUFFIXES or _is_index(p))
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+        inside = sorted(p.name for p in path.iterdir()) if is_folder else []
+    except OSError as error:
+        raise DataError(
+            f"Cannot read the weights {shorten(path)}: {error.strerror or error}."
+        ) from error
+    if is_folder:
+        names = [n for n in inside if n.endswith((*_SUFFIXES, ".index.json"))]
         raise DataError(
             f"{path} is a folder; expected a file of weights"
             + (f", such as {listed(names)} in it." if names else f" ({_EXPECTED}).")
         )
-    if not path.is_file():
+    if not is_file:
         raise DataError(f"No weights at {path} (looked from {Path.cwd()}).")
     if (part := _PART.search(path.name)) and int(part[2]) > 1:
         width = len(part[2])

@@ -16,12 +16,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from papers import network_of
 from rule_weights import rule_state
 
 from mexjax import models as api
 from mexjax.errors import DataError
-from mexjax.interop import common
+from mexjax.interop import common, magnet
 from mexjax.interop import mobilefacenet as face
+from mexjax.models.spatio_temporal import weights as unit
+from mexjax.models.tsfmicro import weights as tsfmicro
+from mexjax.nn.magnet import MagNet
 from mexjax.nn.mobilefacenet import MobileFaceNet
 
 STATE = rule_state({"a.weight": (3, 2), "a.bias": (3,)})
@@ -106,6 +110,27 @@ def test_a_prefix_before_the_names_of_a_network_is_dropped(prefix, face_state, c
     back = api.to_torch("mobilefacenet", variables)
     assert equal({name: back[name] for name in face_state}, face_state)
     assert ("head.weight" in caplog.text) == bool(prefix)
+
+
+@pytest.mark.parametrize("layout", ["zhengpeng", "postech"])
+def test_a_prefix_before_a_network_with_an_encoder(layout: str):
+    entries = magnet.make_entries(magnet.variable_shapes(MagNet(layout)), layout)
+    state = rule_state({n: s for e in entries for n, s in zip(e.names, e.shapes, strict=True)})
+    for prefix in ("", "model.", "encoder.", "module.encoder."):
+        module, variables = api.from_torch("magnet", {prefix + n: a for n, a in state.items()})
+        assert module.layout == layout
+        back = api.to_torch("magnet", variables, layout=layout)
+        assert equal({name: back[name] for name in state}, state)
+
+
+@pytest.mark.parametrize("fusion", ["late", "early", "s_only"])
+def test_a_prefix_before_each_way_of_fusion(fusion: str):
+    module = network_of("tsfmicro", {"preset": "official", "fusion": fusion}, 4)
+    entries = tsfmicro.make_entries(unit.variable_shapes(module), fusion)
+    shapes = {n: s for e in entries for n, s in zip(e.names, e.shapes, strict=True)}
+    state = {f"net.{name}": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    loaded, _ = api.from_torch("tsfmicro", {"state_dict": state}, fusion=fusion)
+    assert loaded.num_classes == 4
 
 
 def test_averaged_weights_beside_the_plain_ones(face_state):
@@ -310,6 +335,10 @@ def test_archives_and_folders_of_other_files(tmp_path: Path):
     assert "archive of other files (weights/w.safetensors)" in text
     safetensors.numpy.save_file(STATE, tmp_path / "model.safetensors")
     assert "model.safetensors" in message(common.read_state, tmp_path)
+
+
+def test_a_path_that_cannot_be(tmp_path: Path):
+    assert "File name too long" in message(common.read_state, tmp_path / ("w" * 5000))
 
 
 def test_weights_in_parts(tmp_path: Path):
