@@ -79,7 +79,7 @@ def find_card(name: str) -> Path:
         if inside.is_file() and not inside.stem.startswith("_"):
             return inside
     if is_folder:
-        cards = sorted(inside.name for inside in path.glob("*.py"))[:3]
+        cards = sorted(inside.name for inside in path.glob("[!_]*.py"))[:3]
         raise ConfigError(
             f"{name} is a folder; expected a recipe card, which is a Python file"
             + (f", such as {', '.join(cards)} in it." if cards else ".")
