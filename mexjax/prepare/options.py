@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.errors import ConfigError, DataError, quoted, unknown_name
+from mexjax.files import is_utf8
 from mexjax.prepare.cropping import COLORS, Failure, Job, Settings
 from mexjax.prepare.faces import KINDS
 
@@ -61,6 +62,11 @@ class Options:
         if not MIN_SIZE_PX <= settings.size_px <= MAX_SIZE_PX:
             raise ConfigError(
                 f"--size_px must be from {MIN_SIZE_PX} to {MAX_SIZE_PX}, found {settings.size_px}."
+            )
+        if not is_utf8(str(self.out.absolute())):
+            raise ConfigError(
+                f"--out={quoted(str(self.out))} is not UTF-8, and the library that writes clips"
+                " takes no such name. Choose another folder."
             )
         if self.clips_per_shard < 1:
             raise ConfigError(f"--clips-per-shard must be 1 or more, found {self.clips_per_shard}.")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mexjax.data import manifest
-from mexjax.errors import DataError
+from mexjax.errors import DataError, printable
+from mexjax.files import is_utf8
 from mexjax.prepare.sources import counts
 from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.drafts import (
@@ -95,6 +96,12 @@ def finish(
     for draft, path in zip(drafts, paths, strict=True):
         if path is not None:
             check_inside(path, [root, *(root / home for home in homes)], draft.name)
+        if not is_utf8(f"{draft.name}{path or ''}"):
+            problems.append(
+                f"{printable(draft.name)}: the name of its file or folder is not UTF-8, left out."
+                " Rename it."
+            )
+            continue
         row = _row(source, draft, path, root, is_trimmed, folders, problems)
         if row is not None:
             rows.append(row)
