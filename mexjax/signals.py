@@ -211,7 +211,7 @@ def _end_children() -> None:
             child.kill()
         for child in multiprocessing.active_children():
             child.join(1)
-        util._run_finalizers(0)
+        util._run_finalizers(0)  # pyright: ignore[reportAttributeAccessIssue] # the stub lacks it
 
 
 def _after_fork() -> None:
