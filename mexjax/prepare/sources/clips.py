@@ -10,7 +10,7 @@ from typing import Any
 from mexjax.data import manifest
 from mexjax.errors import DataError
 from mexjax.prepare.sources import counts
-from mexjax.prepare.sources.base import Frame, Reading, Source
+from mexjax.prepare.sources.base import Frame, Loss, Reading, Source
 from mexjax.prepare.sources.drafts import (
     Draft,
     number_repeats,
@@ -186,7 +186,8 @@ def _row(
     else:
         when = annotation.as_range()
     if when is None:
-        problems.append(f"{draft.name}: no onset or no offset, left out.")
+        line = f"{draft.name}: no onset or no offset, left out."
+        problems.append(Loss(line, "rows without a range of frames"))
         return None
     if not when.is_usable:
         problems.append(
@@ -314,8 +315,11 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
             draft.notes.append(f"alternative units: {names} are doubtful, as CD6ME has it")
             return ParsedAus(unsure=draft.doubtful)
         problems.append(
-            f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
-            " protocol.task=au leaves the clip out."
+            Loss(
+                f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
+                " protocol.task=au leaves the clip out.",
+                "clips whose action units cannot be read",
+            )
         )
         draft.notes.append("action units could not be read")
         return ParsedAus()

@@ -25,7 +25,14 @@ from mexjax.prepare.sources.folders import (
     video_fps,
 )
 from mexjax.prepare.sources.sheet_source import check_root
-from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered, row_name
+from mexjax.prepare.sources.sheets import (
+    Form,
+    Sheet,
+    as_real,
+    as_text,
+    numbered,
+    row_name,
+)
 from mexjax.protocol.classes import canonical_emotion
 from mexjax.protocol.names import fold, tidy
 
@@ -262,10 +269,7 @@ def _complete(
         if numbers and not as_text(draft.cells[field]):
             draft.cells[field] = numbers[place]
     text = as_text(row.get("fps"))
-    try:
-        draft.fps = float(text or fps)
-    except ValueError:
-        draft.fps = math.nan
+    draft.fps = as_real(text) if text else fps
     if not 0 < draft.fps < 1e5:
         if text:
             problems.append(f"{draft.name}: {text!r} is no number of frames per second.")
