@@ -194,6 +194,8 @@ def _header_remarks(where: str, rows: Rows, header: int, columns: Mapping[str, i
 
 
 def _is_header(row: Sequence[object], headers: Sequence[str]) -> bool:
+    if not row or len(row) > len(headers):
+        return False
     names = [plain(cell) for cell in row]
     return any(names) and names == list(headers)[: len(names)] and not any(headers[len(names) :])
 

@@ -22,6 +22,7 @@ Score = Callable[[Sequence[Sequence[object]]], int]  # rows as one separator cut
 
 SEPARATORS = ",;\t|"
 MAX_CELLS = 2**22  # of one file; the largest table of the field has some ten thousand
+MAX_COLUMNS = 2**10
 HEAD_ROWS = 60  # SAMM has thirteen rows of text before its header
 _MARKS = (  # the longer mark first: that of UTF-16 begins that of UTF-32
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
@@ -148,7 +149,7 @@ def _reader(text: str, separator: str, *, is_strict: bool = False) -> Iterator[l
 
 def _head(text: str, separator: str) -> list[list[str]]:
     try:
-        return list(itertools.islice(_reader(text, separator), HEAD_ROWS))
+        return [row[:MAX_COLUMNS] for row in itertools.islice(_reader(text, separator), HEAD_ROWS)]
     except csv.Error:
         return []
 
@@ -190,7 +191,10 @@ def _cells(rows: Iterable[Sequence[object]], path: Path) -> Rows:
     count = 0
     for row in rows:
         count += len(row) + 1
-        if count > MAX_CELLS:
-            raise DataError(f"{path} has more than {MAX_CELLS} cells, more than any annotation.")
+        if count > MAX_CELLS or len(row) > MAX_COLUMNS:
+            raise DataError(
+                f"{path}, row {len(out) + 1}: more than {MAX_CELLS} cells in all or {MAX_COLUMNS}"
+                " in a row, more than any table of annotations."
+            )
         out.append(list(row))
     return out

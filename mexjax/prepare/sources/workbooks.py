@@ -188,6 +188,9 @@ def _bounded(rows: Iterable[Sequence[object]], path: Path, count: int) -> Rows:
 
 def _fill(rows: Rows, blocks: Iterable[Block], path: Path) -> None:
     """Write the value of merged cells into each of their rows that has anything else."""
+    blocks = list(blocks)
+    if not blocks:
+        return
     used = [any(str(cell).strip() for cell in row) for row in rows]
     count = 0
     for first, last, column in blocks:
@@ -199,7 +202,7 @@ def _fill(rows: Rows, blocks: Iterable[Block], path: Path) -> None:
                 continue
             row = rows[number]
             row += [""] * (column + 1 - len(row))
-            row[column] = rows[first][column]
+            row[column] = row[column] or rows[first][column]
 
 
 def _uncalculated(where: str, rows: Rows, formulas: Sequence[Place] | None) -> list[str]:
