@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import io
 import logging
 import os
 import signal
@@ -89,6 +90,9 @@ def errors_printed(
       reader of a pipe has gone.
     """
     outcome = Outcome()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may have letters that a terminal lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield outcome
         sys.stdout.flush()  # a missing reader is noticed here, not at the end of the process

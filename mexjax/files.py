@@ -48,7 +48,7 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with (
             replacing(path) as place,
-            open(place, mode, encoding=None if "b" in mode else "utf-8") as file,
+            _open(place, mode) as file,
         ):
             yield file
             file.flush()
@@ -58,6 +58,13 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             f"Cannot write {path}: {error.strerror or error}. Free space or choose another"
             " --workdir; start the same command again to go on from what is saved."
         ) from error
+
+
+def _open(path: Path, mode: str) -> IO[Any]:
+    """Open a file; a letter that UTF-8 cannot write (of a file's name) is written as a number."""
+    if "b" in mode:
+        return open(path, mode)
+    return open(path, mode, encoding="utf-8", errors="backslashreplace")
 
 
 def digest(content: bytes | str) -> str:

@@ -24,23 +24,6 @@ class Frame:
     path: Path
 
 
-class Loss(str):
-    """A problem about rows, clips or units that are in the release and will not be in the table.
-
-    The terminal counts them by kind, however many other problems there are.
-
-    Attributes:
-      kind: what is lost, a plural noun.
-      count: how many of them this line is about.
-    """
-
-    def __new__(cls, text: str, kind: str = "clips", count: int = 1) -> Loss:
-        """Make the line `text`."""
-        line = super().__new__(cls, text)
-        line.kind, line.count = kind, count
-        return line
-
-
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """The answer of a reader.

@@ -15,9 +15,10 @@ import pandas as pd
 
 from mexjax.errors import DataError
 from mexjax.prepare.sources import search, sheets
-from mexjax.prepare.sources.base import Frame, Loss, Reading
+from mexjax.prepare.sources.base import Frame, Reading
 from mexjax.prepare.sources.drafts import Draft, Place
 from mexjax.prepare.sources.folders import frames_of
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.search import RELEASED
 from mexjax.prepare.sources.sheet_source import SheetSource, check_root
 from mexjax.prepare.sources.sheets import Form, Sheet, as_text, plain

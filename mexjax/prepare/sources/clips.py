@@ -10,19 +10,21 @@ from typing import Any
 from mexjax.data import manifest
 from mexjax.errors import DataError
 from mexjax.prepare.sources import counts
-from mexjax.prepare.sources.base import Frame, Loss, Reading, Source
+from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.drafts import (
     Draft,
     number_repeats,
     report_spellings,
     report_uncoded,
+    report_units,
     unite_subjects,
 )
 from mexjax.prepare.sources.folders import Folders, check_inside, check_part, is_clip
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheets import NOTHING, as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
 from mexjax.protocol.classes import canonical_emotion
-from mexjax.protocol.names import tidy
+from mexjax.protocol.names import tidy, writable
 
 NO_APEX = "no annotated apex: midpoint"
 SHORT_FRAMES = 8  # most models sample at least so many
@@ -105,6 +107,7 @@ def finish(
         problems.append(
             f"Clips of fewer than {SHORT_FRAMES} frames ({len(short)}): {', '.join(names)}."
         )
+    report_units(drafts, problems)
     problems += counts.check_counts(table)
     return Reading(table, tuple(problems))
 
@@ -215,7 +218,9 @@ def _row(
         "aus_unsure": [str(au) for au in aus.unsure],
         "landmark_source": "",
         "notes": "; ".join(draft.notes),
-        "frame_folder": path.relative_to(root).as_posix() if path is not None and present else "",
+        "frame_folder": (
+            writable(path.relative_to(root).as_posix()) if path is not None and present else ""
+        ),
         "num_missing_frames": missing,
     }
 

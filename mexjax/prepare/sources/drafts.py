@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from mexjax.prepare.sources.base import Loss
+from mexjax.errors import DataError
 from mexjax.prepare.sources.folders import check_part
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheets import as_text, numbered, row_name
 from mexjax.prepare.sources.workbooks import is_date
+from mexjax.protocol.action_units import parse_aus
 from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
@@ -166,6 +168,27 @@ def report_uncoded(drafts: list[Draft], problems: list[str]) -> None:
         f"The action units of {len(empty)} of {len(drafts)} rows are empty and so unknown;"
         f" protocol.task=au leaves these clips out: {names}. Write 0 where no unit is shown."
     )
+
+
+def report_units(drafts: list[Draft], problems: list[str]) -> None:
+    """Count units that are coded and are not among those present: held and doubtful ones."""
+    held: list[str] = []
+    doubtful: list[str] = []
+    for draft in drafts:
+        try:
+            units = parse_aus(draft.cells["au"])
+        except DataError:
+            continue  # it was reported where the clip was made
+        held += [f"AU{unit} of {draft.name}" for unit in units.static]
+        doubtful += [f"AU{unit} of {draft.name}" for unit in units.unsure]
+    for names, kind, why in (
+        (held, "held action units", "are held from the first frame to the last, so nothing moves"),
+        (doubtful, "doubtful action units", "count with protocol.is_unsure_present=True alone"),
+    ):
+        if names:
+            text = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            line = f"{len(names)} {kind} {why}: {text}."
+            problems.append(Loss(line, kind, len(names)))
 
 
 def padded(width: int) -> Callable[[str], str]:

@@ -24,6 +24,7 @@ from mexjax.prepare.sources.folders import (
     is_clip,
     video_fps,
 )
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheet_source import check_root
 from mexjax.prepare.sources.sheets import (
     Form,
@@ -198,9 +199,8 @@ def _rows_by_clip(
             )
         key = (fitting[0] if fitting else fold(emotion), fold(clip))
         if not clip or key in rows:
-            problems.append(
-                f"{row_name(number)}: {'a second ' + clip if clip else 'no clip'}, left out."
-            )
+            line = f"{row_name(number)}: {'a second ' + clip if clip else 'no clip'}, left out."
+            problems.append(Loss(line, "rows without a clip, or of a clip that has one"))
             continue
         rows[key] = (number, row)
     return rows

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from mexjax.errors import DataError
-from mexjax.prepare.sources.base import Loss
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.table_files import read_tables
 from mexjax.prepare.sources.texts import HEAD_ROWS, Rows, Score
 from mexjax.prepare.sources.workbooks import is_date
