@@ -14,6 +14,8 @@ import pytest
 from prepared_helpers import manifest_of, run
 from source_helpers import found, read, write_frames, write_sheet
 
+from mexjax.errors import DataError
+from mexjax.prepare.images import open_video
 from mexjax.prepare.sources.losses import Loss, loss_lines
 
 HEADER = ["subject", "clip", "onset", "apex", "offset", "emotion", "au"]
@@ -162,6 +164,13 @@ def test_names_with_bytes_that_are_no_letters(tmp_path):
         done = subprocess.run([*command, *places], capture_output=True, check=False)
         text = done.stderr.decode()
         assert done.returncode == 2 and "Traceback" not in text and says in text
+
+
+def test_a_video_whose_name_is_no_letters(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.avi"))
+    path.write_bytes(b"RIFF\0\0\0\0AVI " + bytes(99))
+    with pytest.raises(DataError, match=r"%E9\.avi has bytes in its name"), open_video(path):
+        pass
 
 
 def test_a_table_whose_name_is_no_letters(tmp_path):

@@ -88,7 +88,9 @@ def _check_kind(path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{path} is a pipe or a device; expected a file with a table in it.")
     if status.st_size == 0:
-        raise DataError(f"The spreadsheet {path} is empty: it has 0 bytes. Copy it again.")
+        raise DataError(
+            f"Cannot read the spreadsheet {path}: it is empty (0 bytes). Copy it again."
+        )
     if status.st_size > MAX_BYTES:
         raise DataError(
             f"{path} has {status.st_size} bytes, more than any table of annotations. Expected a"

@@ -118,8 +118,12 @@ def _strictly(data: bytes, codec: str, title: str, path: Path) -> str:
 def _wide(data: bytes) -> str:
     """Name the codec of UTF-16 without a mark, by the zeros beside letters of ASCII; else ""."""
     even, odd = data[::2].count(0), data[1::2].count(0)
-    if len(data) % 2 == 0 and max(even, odd) >= len(data) / 10 and min(even, odd) == 0:
-        return "utf-16-be" if even else "utf-16-le"
+    if (
+        len(data) % 2 == 0
+        and max(even, odd) >= len(data) / 10
+        and 20 * min(even, odd) <= max(even, odd)
+    ):
+        return "utf-16-be" if even > odd else "utf-16-le"
     return ""
 
 
