@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 from source_helpers import found, read
 
 from mexjax.errors import DataError
+from mexjax.prepare.landmark_table import LandmarkTable
 
 HEADER = "subject,clip,onset,apex,offset,emotion,notes"
 ROW = "anna,c1,1,5,9,fear,"
@@ -170,3 +172,17 @@ def test_a_pipe_is_no_table(tmp_path):
     os.mkfifo(tmp_path / "table.csv")
     with pytest.raises(DataError, match="is a pipe or a device"):
         read("csv", tmp_path, spreadsheet=tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_landmarks_as_other_programs_save_them(tmp_path, encoding):
+    text = "sep=;\r\nclip;frame;x;y;w;h;notes\r\nJos\u00e9/c1;3;10,5;10;60.5;60,5;a, b, c\r\n"
+    table = LandmarkTable(write(tmp_path, text, encoding))
+    other = LandmarkTable(
+        write(tmp_path, "clip,frame,x,y,w,h\nJos\u00e9/c1,3,10.5,10,60.5,60.5\n", name="b.csv")
+    )
+    image, key = np.zeros((100, 100)), ("csv/Jos\u00e9/c1", 3)
+    assert np.array_equal(table(image, key).landmarks, other(image, key).landmarks)
+    says = "it was read as Windows-1252" if encoding == "cp1252" else "has no row for clip"
+    with pytest.raises(DataError, match=says):
+        table(image, ("csv/Jose/c1", 3))

@@ -47,13 +47,19 @@ def read_text(path: Path, score: Score) -> tuple[Rows, list[str]]:
         cells.
     """
     text, remarks = decode(path.read_bytes(), path)
+    text, separator = find_separator(text, score)
+    return _parse(text, separator, path), remarks
+
+
+def find_separator(text: str, score: Score) -> tuple[str, str]:
+    """Return the text without an order such as "sep=;" in its first line, and the separator."""
     first, _, rest = text.partition("\n")
     named = re.fullmatch(r'"?sep=(.)"?[,;\s]*', first.lstrip("\ufeff").rstrip("\r"), re.IGNORECASE)
     if named is not None:  # spreadsheet programs take this line as an order and do not show it
-        return _parse(rest, named[1], path), remarks
+        return rest, named[1]
     heads = {mark: _head(text, mark) for mark in SEPARATORS}
     best = max(SEPARATORS, key=lambda mark: (score(heads[mark]), _width(heads[mark], score)))
-    return _parse(text, best, path), remarks
+    return text, best
 
 
 def decode(data: bytes, path: Path) -> tuple[str, list[str]]:
