@@ -129,7 +129,7 @@ def test_a_second_table_that_cannot_be_read_is_named(tmp_path):
 
 def test_losses_are_lines_like_others():
     line = pickle.loads(pickle.dumps(Loss("row 3: nothing", "rows", 2)))
-    assert line == "row 3: nothing" and (line.kind, line.count) == ("rows", 2)
+    assert line == "row 3: nothing" and (line.kind, line.num_lost) == ("rows", 2)
     assert loss_lines(["a", line, line]) == ["Left out: 4 rows. For example: row 3: nothing"]
     assert len(loss_lines([Loss("x" * 10_000)])[0]) < 400
 

@@ -15,13 +15,16 @@ class Loss(str):
 
     Attributes:
       kind: what is lost, a plural noun.
-      count: how many of them this line is about.
+      num_lost: how many of them this line is about.
     """
+
+    kind: str
+    num_lost: int
 
     def __new__(cls, text: str, kind: str = "clips", count: int = 1) -> Loss:
         """Make the line `text`."""
         line = super().__new__(cls, text)
-        line.kind, line.count = kind, count
+        line.kind, line.num_lost = kind, count
         return line
 
 
@@ -32,7 +35,7 @@ def loss_lines(problems: Iterable[str]) -> list[str]:
         if isinstance(line, Loss):
             groups.setdefault(line.kind, []).append(line)
     return [
-        f"Left out: {sum(line.count for line in lines)} {kind}. For example: "
+        f"Left out: {sum(line.num_lost for line in lines)} {kind}. For example: "
         + (lines[0] if len(lines[0]) <= _MAX_LETTERS else f"{lines[0][:_MAX_LETTERS]} ...")
         for kind, lines in groups.items()
     ]
