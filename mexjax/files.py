@@ -13,6 +13,7 @@ from typing import IO, Any
 from mexjax.errors import WorkdirError
 
 TEMPORARIES = ".*.tmp"  # pattern of the names that `temporary` gives
+_TEXT: Mapping[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 SEAL = "sha256"  # entry of a JSON file that holds the digest of the others
 
 
@@ -48,7 +49,8 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with (
             replacing(path) as place,
-            _open(place, mode) as file,
+            # Names of files may have bytes that are no UTF-8; they are written as escapes.
+            open(place, mode, **({} if "b" in mode else _TEXT)) as file,
         ):
             yield file
             file.flush()
@@ -58,13 +60,6 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             f"Cannot write {path}: {error.strerror or error}. Free space or choose another"
             " --workdir; start the same command again to go on from what is saved."
         ) from error
-
-
-def _open(path: Path, mode: str) -> IO[Any]:
-    """Open a file; a letter that UTF-8 cannot write (of a file's name) is written as a number."""
-    if "b" in mode:
-        return open(path, mode)
-    return open(path, mode, encoding="utf-8", errors="backslashreplace")
 
 
 def digest(content: bytes | str) -> str:
