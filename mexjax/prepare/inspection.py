@@ -15,6 +15,7 @@ from mexjax.prepare.cropping import Cropper
 from mexjax.prepare.options import Input, Options
 from mexjax.prepare.pipeline import make_parameters, read_inputs
 from mexjax.prepare.sources.counts import published
+from mexjax.prepare.sources.losses import loss_lines
 from mexjax.prepare.summary import counts, emotion_counts, plural, unit_counts
 from mexjax.terminal import plain, say
 
@@ -42,6 +43,8 @@ def check(inputs: Sequence[Input], console: Console) -> int:
         units = unit_table(clips, numbers.get("aus", ()))
         if len(units):
             console.print(rich_table(units, f"{dataset}: clips with each action unit"))
+    for line in loss_lines(reading.problems):
+        console.print(line, markup=False, soft_wrap=True)
     if reading.problems:
         console.print(f"{plural(len(reading.problems), 'remark')}:")
     for line in reading.problems[:MAX_PROBLEMS]:

@@ -38,6 +38,7 @@ from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
 from mexjax.prepare.manifest_rows import (
     found_again,
     gives_same_sheet,
+    lines_of_removed,
     make_manifest,
     remember,
 )
@@ -120,6 +121,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     before = None
     with suppress(DataError):  # one that is absent or damaged is written anew
         before = read_manifest(options.out / MANIFEST, required=COLUMNS)
+    redone += lines_of_removed(before, reading.table)
     if missing:  # the manifest of before describes a whole that is not there any more
         with shards.writing(options.out):
             (options.out / MANIFEST).unlink(missing_ok=True)

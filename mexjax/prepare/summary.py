@@ -12,6 +12,7 @@ import pandas as pd
 from mexjax import terminal
 from mexjax.errors import DataError, one_line
 from mexjax.prepare.options import Options, Outcome
+from mexjax.prepare.sources.losses import loss_lines
 from mexjax.protocol.classes import label_clips
 
 CARD = "configs/fdp.py"
@@ -147,6 +148,7 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
         f" {_num_frames(table)} frames, in {out} ({outcome.seconds:.1f} s; frames made now:"
         f" {outcome.num_frames}, shards finished before: {outcome.num_kept})."
     ]
+    lines += loss_lines(outcome.found.problems)
     if outcome.found.problems:
         lines.append(
             f"{plural(len(outcome.found.problems), 'remark')} of the readers, in {out}/summary.md:"

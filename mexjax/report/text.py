@@ -63,13 +63,19 @@ def notices(results: Results) -> list[str]:
 
 
 def left_out_line(results: Results) -> str:
-    """The clips that the protocol does not use, counted; empty if it uses all."""
+    """The clips and units that the protocol does not use, counted; empty if it uses all."""
     left_out = results.get("left_out")
     if not left_out:
         return ""
-    counts = ", ".join(f"{count} {name}" for name, count in left_out["clips"].items())
+    clips, units = (
+        ", ".join(f"{count} {name}" for name, count in left_out.get(kind, {}).items())
+        for kind in ("clips", "units")
+    )
     why = ", their action units were not coded" if is_units(results) else ""
-    return f"{left_out['num_clips_in_all']} clips, {left_out['num_clips']} left out{why}: {counts}"
+    number = f"{left_out['num_clips_in_all']} clips, {left_out['num_clips']} left out"
+    parts = [f"{number}{why}: {clips}"] if left_out["num_clips"] else []
+    parts += [f"action units that are coded and no label of the protocol: {units}"] if units else []
+    return "; ".join(parts)
 
 
 def time_line(results: Results) -> str:
