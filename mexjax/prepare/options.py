@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mexjax.errors import ConfigError, DataError, quoted, unknown_name
+from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.prepare.cropping import COLORS, Failure, Job, Settings
 from mexjax.prepare.faces import KINDS
 from mexjax.protocol.names import writable

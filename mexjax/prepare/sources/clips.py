@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mexjax.data import manifest
-from mexjax.errors import DataError, printable
+from mexjax.errors import DataError
 from mexjax.prepare.sources import counts
 from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.drafts import (
