@@ -196,9 +196,8 @@ def _row(
     else:
         when = annotation.as_range()
     if when is None:
-        problems.append(
-            f"{draft.name}: {fault + ' It is' if fault else 'no onset or no offset,'} left out."
-        )
+        why = f": {fault}" if fault else "."
+        problems.append(f"{draft.name}: no onset or no offset, left out{why}")
         return None
     if fault:
         problems.append(f"{draft.name}: {fault}")
