@@ -6,11 +6,14 @@ some bring OpenCV and pandas, and the command's help must not wait for them.
 
 __all__ = [
     "cascade_faces",
+    "clip_threads",
     "command",
     "contact_sheet",
     "cropping",
+    "depth",
     "face_geometry",
     "faces",
+    "image_headers",
     "images",
     "inspection",
     "landmark_table",
@@ -19,7 +22,11 @@ __all__ = [
     "mediapipe_faces",
     "options",
     "pipeline",
+    "regular_files",
+    "release_depth",
     "shards",
     "sources",
     "summary",
+    "tiff",
+    "videos",
 ]

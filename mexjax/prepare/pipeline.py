@@ -19,11 +19,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import pandas as pd
 
 from mexjax import signals
@@ -32,9 +31,11 @@ from mexjax.data.manifest import COLUMNS, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
 from mexjax.files import atomic, is_folder
-from mexjax.prepare import shards
+from mexjax.prepare import release_depth, shards
+from mexjax.prepare.clip_threads import one_opencv_thread, parallel
 from mexjax.prepare.contact_sheet import contact_sheet
 from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
+from mexjax.prepare.depth import Depth
 from mexjax.prepare.manifest_rows import (
     found_again,
     gives_same_sheet,
@@ -46,9 +47,6 @@ from mexjax.prepare.options import Found, Input, Options, Outcome
 from mexjax.prepare.shards import Shard
 from mexjax.prepare.sources import get_source
 from mexjax.prepare.summary import summary
-
-if TYPE_CHECKING:
-    import grain
 
 SUMMARY, SHEET = "summary.md", "contact_sheet.png"
 
@@ -62,7 +60,8 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
       DataError: an unknown reader, a root or spreadsheet that is not there or cannot be read, the
         same clip twice, or no clip at all.
     """
-    tables, jobs, problems = [], [], []
+    tables, jobs = [], []
+    problems: list[str] = []
     for release in inputs:
         source = get_source(release.name)
         if not is_folder(release.root):
@@ -78,7 +77,7 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
     if not ids:
         raise DataError(
             f"No clip was found in {', '.join(str(release.root) for release in inputs)}."
-            " Check --dataset, --root and --spreadsheet."
+            f" Check --dataset, --root and --spreadsheet.{_first(problems)}"
         )
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
@@ -87,6 +86,12 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
             " and let clips of one subject have different names."
         )
     return Found(pd.concat(tables, ignore_index=True), tuple(jobs), tuple(problems))
+
+
+def _first(problems: Sequence[str]) -> str:
+    """Return the first of several remarks, for a message that nothing is left."""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f" The first remark{more}: {problems[0]}" if problems else ""
 
 
 def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
@@ -118,6 +123,9 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
                 redone.append(f"{shard.name} is made again: {why}.")
         else:
             done.append((shard, description))
+    work.depths = _depths(reading.jobs, done, is_read=bool(missing))
+    redone += _take_outdated(done, missing, work.depths)
+    missing.sort(key=plan.index)
     before = None
     with suppress(DataError):  # one that is absent or damaged is written anew
         before = read_manifest(options.out / MANIFEST, required=COLUMNS)
@@ -128,6 +136,8 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     num_kept = len(done)
     for shard, description in _make(work, missing, parameters, options.num_workers, progress):
         done.append((shard, description))
+    problems = (*reading.problems, *release_depth.remarks(done))
+    reading = dataclasses.replace(reading, problems=problems)
     failed = [Failure(**item) for _, description in done for item in description["failed"]]
     manifest = make_manifest(reading.table, done)
     is_there = found_again(manifest)
@@ -183,55 +193,6 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
     }
 
 
-def parallel(
-    work: Callable[[Job], Crop | Failure], jobs: Sequence[Job], num_workers: int
-) -> grain.DatasetIterator[Crop | Failure]:
-    """Do `work` for every job on all cores, in the order of the jobs, a few ahead of the reader.
-
-    Args:
-      work: called by threads, or, with workers, by threads of other processes.
-      jobs: what to do.
-      num_workers: processes; 0: threads of this one.
-
-    Returns:
-      An iterator that `close` ends.
-    """
-    # These bring JAX and Orbax; a finished folder need not wait a second for them.
-    import grain
-    from absl import flags
-
-    from mexjax.machine import num_cores
-
-    cores = num_cores()
-    threads = max(1, cores // max(1, num_workers))
-    # The buffer holds two clips a thread: a long clip at the front does not stop those behind it.
-    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    results = grain.MapDataset.source(list(jobs)).map(work).to_iter_dataset(read)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # grain reads its own; only absl programs parse them
-            flags.FLAGS.mark_as_parsed()
-        results = results.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1),
-            worker_init_fn=_start_worker,
-        )
-    return iter(results)
-
-
-def _start_worker(index: int, count: int) -> None:
-    cv2.setNumThreads(1)
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV from starting threads of its own, because the clips already use all cores."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
 def _make(
     work: Cropper,
     missing: Sequence[Shard],
@@ -267,6 +228,29 @@ def _make(
             if num_workers and signals.is_command():
                 signals.leave_at_once()  # to close the iterator takes as long as a worker's clip
             raise
+
+
+def _depths(
+    jobs: Sequence[Job], done: Sequence[release_depth.Made], *, is_read: bool
+) -> dict[tuple[str, str], Depth]:
+    """Return the range of samples of every release, read anew or as finished shards have it."""
+    if not is_read:
+        return release_depth.recorded_depths(done)
+    with one_opencv_thread(), closing(parallel(release_depth.range_of_clip, jobs, 0)) as ranges:
+        return release_depth.depths_of(jobs, ranges, done)
+
+
+def _take_outdated(
+    done: list[release_depth.Made],
+    missing: list[Shard],
+    depths: Mapping[tuple[str, str], Depth],
+) -> list[str]:
+    """Move shards that were made with another range of samples from `done` to `missing`."""
+    old = [made for made in done if release_depth.outdated(made, depths)]
+    for made in old:
+        done.remove(made)
+        missing.append(made[0])
+    return [f"{shard.name} is made again: the release uses another range." for shard, _ in old]
 
 
 def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:

@@ -212,4 +212,7 @@ def _describe(crop: Crop) -> dict[str, Any]:
         "landmark_source": crop.landmark_source,
         "notes": list(crop.notes),
         "inputs": crop.inputs,
+        "kinds": list(crop.kinds),
+        "bits": crop.depth.bits,
+        "white": crop.depth.white,
     }

@@ -15,8 +15,8 @@ from prepared_helpers import manifest_of, run
 from source_helpers import found, read, write_frames, write_sheet
 
 from mexjax.errors import DataError
-from mexjax.prepare.images import open_video
 from mexjax.prepare.sources.losses import Loss, loss_lines
+from mexjax.prepare.videos import open_video
 
 HEADER = ["subject", "clip", "onset", "apex", "offset", "emotion", "au"]
 

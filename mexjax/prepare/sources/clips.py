@@ -19,7 +19,14 @@ from mexjax.prepare.sources.drafts import (
     report_units,
     unite_subjects,
 )
-from mexjax.prepare.sources.folders import Folders, check_inside, check_part, is_clip
+from mexjax.prepare.sources.folders import (
+    Folders,
+    check_inside,
+    check_part,
+    contents,
+    is_clip,
+    not_found,
+)
 from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheets import NOTHING, as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
@@ -169,29 +176,35 @@ def _row(
     problems: list[str],
 ) -> dict[str, Any] | None:
     """Make a row of the table; None (and a problem) where not even a range of frames is known."""
-    frames: list[Frame] = []
-    if path is not None:
-        try:
-            frames = folders.frames(path)
-            if not frames:
-                problems.append(f"{draft.name}: {path} holds no images.")
-        except DataError as error:
-            problems.append(f"{draft.name}: {error}")
-    elif draft.places:
-        names = " or ".join("/".join(place) for place in draft.places[:3])
-        problems.append(f"{draft.name}: no frame folder; expected {names} below {root}.")
     annotation = _Annotation(
         *(_number(draft, field, problems) for field in ("onset", "apex", "offset"))
     )
+    frames: list[Frame] = []
+    fault = ""
+    if path is not None:
+        # The header of a video guesses; a last frame that nobody annotated must be one that exists.
+        is_counted = annotation.offset is None
+        try:
+            frames = folders.frames(path, is_counted=is_counted)
+        except DataError as error:
+            fault = str(error)
+        problems += [f"{draft.name}: {remark}." for remark in folders.take_remarks(path)]
+        if not frames and not fault:
+            fault = f"{path} {contents(path)}."
+    elif draft.places:
+        fault = not_found(draft.places, root)
     numbers = [frame.number for frame in frames]
     if is_trimmed and numbers:
         when = _fit_to_files(draft, annotation, numbers, problems)
     else:
         when = annotation.as_range()
     if when is None:
-        line = f"{draft.name}: no onset or no offset, left out."
+        why = f": {fault}" if fault else "."
+        line = f"{draft.name}: no onset or no offset, left out{why}"
         problems.append(Loss(line, "rows without a range of frames"))
         return None
+    if fault:
+        problems.append(f"{draft.name}: {fault}")
     if not when.is_usable:
         problems.append(
             f"{draft.name}: the offset {when.offset} is before the onset {when.onset}, so the clip"

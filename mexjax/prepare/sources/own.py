@@ -6,11 +6,12 @@ Clips are folders of images or video files. The frames of a video are numbered f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mexjax.errors import DataError
+from mexjax.prepare.images import IMAGE_SUFFIXES
 from mexjax.prepare.sources import search
 from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.clips import finish
@@ -22,7 +23,8 @@ from mexjax.prepare.sources.folders import (
     check_relative,
     frames_of,
     is_clip,
-    video_fps,
+    is_video,
+    video_clock,
 )
 from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheet_source import check_root
@@ -130,6 +132,7 @@ class ClassFolders:
             sheet, problems = search.find(root, self.form, self.title, is_beside=False)
         folders = Folders()
         classes = {emotion: folders.clips(emotion) for emotion in folders.subfolders(root)}
+        problems += _loose_files(root, classes, folders)
         rows = _rows_by_clip(sheet, classes, problems)
         drafts: list[Draft] = []
         paths: list[Path | None] = []
@@ -169,6 +172,25 @@ class ClassFolders:
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
         """List the frames of a row; see `Source.frames`."""
         return frames_of(Path(root), row)
+
+
+def _loose_files(root: Path, classes: Iterable[Path], folders: Folders) -> list[str]:
+    """Write a remark for each folder with files that belong to no clip."""
+    lines = []
+    media = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    files = {folder: folders.loose(folder) for folder in classes}
+    beside = [path for path in root.iterdir() if path.suffix.lower() in media]
+    files[root] = sorted(path for path in beside if not path.name.startswith("."))
+    for folder, paths in files.items():
+        names = [path.name for path in paths if not path.is_dir()]
+        if names:
+            more = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+            line = (
+                f"{folder}: {names[0]}{more} in no clip and left out. A clip is a video, or a"
+                " folder of images, inside the folder of its emotion."
+            )
+            lines.append(Loss(line, "files that are in no clip", len(names)))
+    return lines
 
 
 def _rows_by_clip(
@@ -259,16 +281,20 @@ def _complete(
     """Fill in what the table leaves open: first and last frame, frames per second."""
     # Headers of videos guess; a last frame that nobody annotated must be one that exists.
     is_counted = not as_text(draft.cells["offset"])
+    fps, is_variable = math.nan, False
     try:
         frames = folders.frames(path, is_counted=is_counted) if path is not None else []
         numbers = [frame.number for frame in frames]
-        fps = video_fps(path) if path is not None and path.is_file() else math.nan
+        if path is not None and is_video(path):
+            fps, is_variable = video_clock(path, is_counted=is_counted)
     except DataError:
-        numbers, fps = [], math.nan  # reported where the clip is made
+        numbers = []  # reported where the clip is made
     for field, place in (("onset", 0), ("offset", -1)):
         if numbers and not as_text(draft.cells[field]):
             draft.cells[field] = numbers[place]
     text = as_text(row.get("fps"))
+    if is_variable and not text:
+        draft.notes.append("variable frame rate: fps is a mean")
     draft.fps = as_real(text) if text else fps
     if not 0 < draft.fps < 1e5:
         if text:
