@@ -43,5 +43,7 @@ def describe_classes(config: ConfigDict) -> str:
     labels, names = label_table(table, config.protocol)
     left_out = count_left_out(table, labels >= 0, "emotion")
     counts = [f"{count} {name}" for name, count in left_out.get("clips", {}).items()]
-    rest = f"; {left_out['num_clips']} clips left out: {', '.join(counts)}" if counts else ""
+    number = left_out.get("num_clips", 0)
+    rest = f"; {number} clip{'' if number == 1 else 's'} left out: {', '.join(counts)}"
+    rest = rest if number else ""
     return f"{len(names)} classes: {class_counts(labels, names)}{rest}"

@@ -17,6 +17,7 @@ __all__ = [
     "layouts",
     "manifest_rows",
     "mediapipe_faces",
+    "next_step",
     "options",
     "pipeline",
     "shards",

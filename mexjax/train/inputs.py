@@ -187,12 +187,17 @@ def _merging(before: list[list[str]] | None, now: list[list[str]] | None) -> lis
     if before == now:
         return []
     old, new = dict(before or ()), dict(now or ())
-    words = [word for word in {**old, **new} if old.get(word) != new.get(word)]
     told = [
-        f"{word} ({old.get(word, 'no line')} there, {new.get(word, 'no line')} now)"
-        for word in words
+        f"{word} ({_class_of(word, old)} there, {_class_of(word, new)} now)"
+        for word in {**old, **new}
+        if old.get(word) != new.get(word)
     ]
     return _told("the class of", told) or ["protocol.class_map has another order"]
+
+
+def _class_of(word: str, lines: dict[str, str]) -> str:
+    """The class of a word in a class map, in words."""
+    return (lines[word] or "left out") if word in lines else "in no map"
 
 
 def _row_digests(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
