@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax.config import KEYS, set_key
 from mexjax.data.loading import count_left_out, load_table
-from mexjax.protocol.labelling import OWN, class_counts, is_own
+from mexjax.protocol.labelling import OWN, is_own, listed
 from mexjax.protocol.splits import label_table
 
 _KEY = "protocol.classes"
@@ -30,20 +31,26 @@ def settle_classes(config: ConfigDict, asked: Container[str]) -> None:
 
 
 def describe_classes(config: ConfigDict) -> str:
-    """The classes in their order with their clips, and what is left out: one line, or "".
+    """The classes, or action units, in their order with their clips, and what is left out.
 
-    No image is read. Action units have no such line.
+    No image is read.
 
     Raises:
       ConfigError, DataError: the same as from `mexjax.data.loading.load`.
     """
-    if config.protocol.task != "emotion":
-        return ""
     table = load_table(config)
     labels, names = label_table(table, config.protocol)
-    left_out = count_left_out(table, labels >= 0, "emotion")
-    counts = [f"{count} {name}" for name, count in left_out.get("clips", {}).items()]
-    number = left_out.get("num_clips", 0)
-    rest = f"; {number} clip{'' if number == 1 else 's'} left out: {', '.join(counts)}"
-    rest = rest if number else ""
-    return f"{len(names)} classes: {class_counts(labels, names)}{rest}"
+    is_units = labels.ndim > 1
+    keep = np.asarray((labels >= 0).all(axis=1) if is_units else labels >= 0)
+    counts = [
+        int(((labels[:, k] == 1) if is_units else labels == k).sum()) for k in range(len(names))
+    ]
+    left_out = count_left_out(table, keep, config.protocol.task)
+    rest = ""
+    if number := left_out.get("num_clips", 0):
+        parts = [f"{count} {name}" for name, count in left_out["clips"].items()]
+        why = ", their action units were not coded" if is_units else ""
+        rest = f"; {number} clip{'' if number == 1 else 's'} left out{why}: {', '.join(parts)}"
+    return (
+        f"{len(names)} {'action units' if is_units else 'classes'}: {listed(names, counts)}{rest}"
+    )

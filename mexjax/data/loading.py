@@ -83,9 +83,12 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
         )
     sets = [clips, source(config, choice, takes)[1]] if is_only_train else [clips]
     left_out = count_left_out(table, keep, config.protocol.task)
+    remarks: tuple[str, ...] = ()
     if is_unit_task:
         left_out = with_units(left_out, table.loc[keep], config.protocol)
-    remarks = () if is_unit_task else remarks_on(table, labels, class_names, config.protocol)
+    else:
+        choice = {"classes": config.protocol.classes, "protocol": config.protocol.name}
+        remarks = remarks_on(table, labels, class_names, **choice)
     table, labels = table.take(np.flatnonzero(keep)).reset_index(drop=True), labels[keep]
     sets = [_as_configured(clips[keep], data) for clips in sets]
     if takes.has_flow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections import Counter
 
@@ -10,21 +9,13 @@ import pandas as pd
 
 from mexjax.errors import DataError
 from mexjax.protocol.action_units import is_coded
-from mexjax.protocol.labelling import OWN, class_counts, is_own, label_emotions, remarks_on
+from mexjax.protocol.labelling import OWN, is_own, label_emotions, listed, remarks_on
 
 CARD = "configs/fdp.py"
-UNITS_CARD = "configs/micro_au_clip.py"
+UNITS_CARD = "configs/ac4au.py"  # it takes any units
 CARD_CLASSES = 5  # the default of protocol.classes
 _LEAST_SUBJECTS = 2  # one is held out, another one is trained on
 _LEAST_CLIPS = 2  # of a unit that is offered for training
-
-
-@dataclasses.dataclass(frozen=True)
-class _Choice:
-    """The part of the configuration that remarks about classes depend on."""
-
-    classes: int | str
-    name: str = "loso"
 
 
 def choose_classes(table: pd.DataFrame) -> int | str | None:
@@ -53,14 +44,16 @@ def class_lines(table: pd.DataFrame) -> list[str]:
     except DataError:
         return []
     count = int((labels < 0).sum())
+    counts = [int((labels == k).sum()) for k in range(len(names))]
     rest = f"; left out, because they have no single emotion: {count}" if count else ""
     first = (
-        f"Classes, in this order: {class_counts(labels, names)}{rest}. To choose or"
+        f"Classes, in this order: {listed(names, counts)}{rest}. To choose or"
         " order them add --config.protocol.classes=WORD,WORD, and to merge words"
         " --config.protocol.class_map=FILE."
     )
-    is_alone = len(set(table["subject"])) < _LEAST_SUBJECTS  # then the whole table is the remark
-    return [first, *(() if is_alone else remarks_on(table, labels, names, _Choice(OWN)))]
+    if len(set(table["subject"])) < _LEAST_SUBJECTS:
+        return [first]  # the next line says what is odd
+    return [first, *remarks_on(table, labels, names, classes=OWN, protocol="loso")]
 
 
 def training_command(out: str, table: pd.DataFrame) -> tuple[str, str]:
@@ -85,7 +78,7 @@ def training_command(out: str, table: pd.DataFrame) -> tuple[str, str]:
         return shlex.join([*words, f"--config={CARD}", *data, *choice]), ""
     units = _units(table)
     if units:
-        choice = [f"--config.protocol.units={','.join(units)}"]
+        choice = ["--config.protocol.name=loso", f"--config.protocol.units={','.join(units)}"]
         return shlex.join([*words, f"--config={UNITS_CARD}", *data, *choice]), ""
     emotions = [word for word in dict.fromkeys(table["emotion"]) if word]
     return "", (

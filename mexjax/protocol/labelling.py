@@ -11,7 +11,6 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -126,15 +125,13 @@ def published_maps() -> dict[str, ClassMap]:
     return {name: each for name, each in maps.items() if name.split("_")[0] not in OWN_DATASETS}
 
 
-class Choice(Protocol):
-    """The fields of `config.protocol` that `remarks_on` reads."""
-
-    name: str
-    classes: Classes
-
-
 def remarks_on(
-    table: pd.DataFrame, labels: np.ndarray, names: Sequence[str], protocol: Choice
+    table: pd.DataFrame,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    classes: Classes,
+    protocol: str,
 ) -> tuple[str, ...]:
     """Sentences about classes that are hard to learn: without a clip, or of one subject.
 
@@ -144,9 +141,10 @@ def remarks_on(
       table: columns dataset and subject, N rows.
       labels: i[N] class numbers, -1 for clips in no class.
       names: K names of the classes.
-      protocol: `config.protocol`.
+      classes: `protocol.classes`.
+      protocol: `protocol.name`.
     """
-    if isinstance(protocol.classes, int) and not set(table["dataset"]) & set(OWN_DATASETS):
+    if isinstance(classes, int) and not set(table["dataset"]) & set(OWN_DATASETS):
         return ()
     subjects = table["subject"].to_numpy(str)
     empty = [name for k, name in enumerate(names) if not (labels == k).any()]
@@ -155,7 +153,7 @@ def remarks_on(
         remarks.append(
             f"No clip is of the class {_listed(empty)}, which nothing can be learned of."
         )
-    if protocol.name in _BY_SUBJECT:
+    if protocol in _BY_SUBJECT:
         for k, name in enumerate(names):
             people = sorted(set(subjects[labels == k].tolist()))
             if len(people) == 1:
@@ -168,9 +166,8 @@ def remarks_on(
     return tuple(remarks)
 
 
-def class_counts(labels: np.ndarray, names: Sequence[str]) -> str:
-    """Classes in their order with their numbers of clips: "disgust (4 clips), fear (2)"."""
-    counts = [int((labels == k).sum()) for k in range(len(names))]
+def listed(names: Sequence[str], counts: Sequence[int]) -> str:
+    """Names in their order with numbers of clips: "disgust (4 clips), fear (2)"."""
     first = [f"{names[0]} ({counts[0]} clip{'' if counts[0] == 1 else 's'})"] if names else []
     rest = [f"{name} ({n})" for name, n in zip(names[1:], counts[1:], strict=True)]
     return ", ".join([*first, *rest])

@@ -19,7 +19,8 @@ class Config:
     """The part of the configuration that protocols read."""
 
     name: str = "loso"
-    classes: int = 5
+    classes: int | str = 5
+    class_map: str = ""
     num_splits: int = 5
     num_validation_subjects: int = 0
     task: str = "emotion"

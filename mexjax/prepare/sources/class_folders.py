@@ -180,7 +180,9 @@ def _match_rows(
         by_name.setdefault(fold(clip.words["clip"]), []).append(index)
     rows: dict[int, _Row] = {}
     others: dict[tuple[str, str, str], _Row] = {}
-    for number, row in numbered(sheet.cells).items() if sheet is not None else ():
+    if sheet is None:
+        return {}, []
+    for number, row in numbered(sheet.cells).items():
         parents, name = _place_of(row)
         fitting = _fitting(clips, by_name.get(fold(name), []), parents, row, layout)
         if len(fitting) > 1:
