@@ -28,7 +28,7 @@ KEY = re.compile(
     rf"(?<![\w./-])(?:{'|'.join(SECTIONS)}|model)\.[a-z_\0]+(?:\.[a-z_\0]+)*(?![\w(/])"
 )
 # These look like keys and are files of a run, or modules.
-FILES = re.compile(r"\.(json|npy|npz|py|md|csv|parquet|txt|safetensors)$")
+FILES = re.compile(r"\.(json|npy|npz|pkl|py|md|csv|parquet|txt|safetensors)$")
 # Options of pip, of git and of mexjax.data.synthetic, and a key that a run's file may have.
 ELSEWHERE = {"--no-deps", "--always", "--dirty", "--abbrev", "--kind", "data.cache"}
 

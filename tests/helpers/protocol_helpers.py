@@ -20,12 +20,12 @@ class Config:
 
     name: str = "loso"
     classes: int | str = 5
-    class_map: str = ""
     num_splits: int = 5
     num_validation_subjects: int = 0
     task: str = "emotion"
     units: str = "cd6me"
     is_unsure_present: bool = False
+    class_map: str = ""
 
 
 def clip_of(values) -> np.ndarray:
