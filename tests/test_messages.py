@@ -81,8 +81,8 @@ def problems_in(texts: list[str], options: set[str], keys: set[str]) -> list[str
                 key = name.removeprefix("--config.")
                 if key != "KEY" and not exists(key, keys):
                     out.append(name)
-            elif not exists(name, options):
-                out.append(name)
+            elif not exists(option := name.partition(".")[0], options):  # a sentence ends there
+                out.append(option)
         for match in KEY.finditer(text):
             name = match[0].rstrip(".")
             is_section = any(key.startswith(f"{name}.") for key in keys)
