@@ -80,7 +80,7 @@ def test_the_command_that_prepare_prints_trains(clips, tmp_path, capsys):
     assert np.array(results["metrics"]["last"]["confusion"]).sum(axis=1).tolist() == [6, 6, 6]
     assert results["num_subjects"] == results["num_folds"] == 3 and "notices" not in results
     report = (folder / "report.md").read_text()
-    assert "Classes: [dégoût], freude, surprise." in report
+    assert "Classes: [dégoût], freude, surprise." in report.replace("\\", "")
     assert (folder / "figures" / "confusion.png").is_file()
     assert json.loads((folder / "data.json").read_text())["classes"] == results["classes"]
 
