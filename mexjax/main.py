@@ -182,6 +182,10 @@ class Order:
             if value != card.get(key) and not key.startswith(INDIFFERENT)
         }
         parts = [Path(name).stem, variant or str(config.model.preset)]
+        if config.protocol.class_map:
+            from mexjax.protocol.class_file import read_class_map
+
+            changes["protocol.class_map"] = read_class_map(Path(config.protocol.class_map))
         if changes.keys() & {"data.name", "data.datasets"} or config.data.name == "prepared":
             changes.pop("data.name", None)
             changes.pop("data.datasets", None)
@@ -256,10 +260,13 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
     # The imports are here because --help must not wait for them.
     from mexjax import machine
     from mexjax.config import check_values, load_config
+    from mexjax.config.values import as_pairs
     from mexjax.cpu.heap import run_in_calling_thread
+    from mexjax.data.class_choice import describe_classes, settle_classes
 
     config = load_config(order.card, order.overrides)
     check_values(config)
+    settle_classes(config, as_pairs(order.overrides))
     folder = order.folder(config)
     if config.cpu_heap:
         run_in_calling_thread()
@@ -272,6 +279,8 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
         f" {len(devices)} x {devices[0].device_kind}, folder {folder}"
     )
     terminal.console().print(title + terminal.plain(about), soft_wrap=True)
+    if classes := describe_classes(config):
+        terminal.console().print(terminal.plain(classes), soft_wrap=True)
     return config, folder
 
 

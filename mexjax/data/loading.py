@@ -26,6 +26,7 @@ from mexjax.machine import num_cores
 from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
 from mexjax.protocol.action_units import numbers_of
+from mexjax.protocol.labelling import NO_EMOTION, check_classes, remarks_on
 from mexjax.protocol.splits import ProtocolConfig, label_table
 
 CONTROLS = ("none", "static", "shuffled_labels")
@@ -77,12 +78,17 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
     if not keep.any():
         raise DataError(
             f"{data.name} has no clip of the classes {', '.join(class_names)}; its emotions"
-            f" are {', '.join(sorted(set(table['emotion'])))}. Set protocol.classes to fit."
+            f" are {', '.join(sorted(set(table['emotion'])))}. Set protocol.classes to fit;"
+            " own makes every emotion word a class."
         )
     sets = [clips, source(config, choice, takes)[1]] if is_only_train else [clips]
     left_out = count_left_out(table, keep, config.protocol.task)
+    remarks: tuple[str, ...] = ()
     if is_unit_task:
         left_out = with_units(left_out, table.loc[keep], config.protocol)
+    else:
+        choice = {"classes": config.protocol.classes, "protocol": config.protocol.name}
+        remarks = remarks_on(table, labels, class_names, **choice)
     table, labels = table.take(np.flatnonzero(keep)).reset_index(drop=True), labels[keep]
     sets = [_as_configured(clips[keep], data) for clips in sets]
     if takes.has_flow:
@@ -98,6 +104,7 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
         train_clips=sets[1] if is_only_train else None,
         views={name: array[keep] for name, array in views.items()},
         left_out=left_out,
+        remarks=remarks,
     )
 
 
@@ -116,7 +123,7 @@ def count_left_out(table: pd.DataFrame, keep: np.ndarray, task: str) -> dict[str
     if keep.all():
         return {}
     column = "dataset" if task == "au" else "emotion"
-    names = Counter(table.loc[~keep, column].tolist())
+    names = Counter(str(name) or NO_EMOTION for name in table.loc[~keep, column])
     return {
         "num_clips": int((~keep).sum()),
         "num_clips_in_all": len(keep),
@@ -171,6 +178,8 @@ def _check(config: ConfigDict, takes: Takes) -> None:
     ):
         if value not in choices:
             raise ConfigError(f"{key}={value!r}: {takes.model} takes {' or '.join(choices)}.")
+    if config.protocol.task == "emotion":
+        check_classes(config.protocol.classes, config.protocol.class_map)
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
     choice, splits = data.key_frames.choice, data.key_frames.splits

@@ -20,6 +20,7 @@ __all__ = [
     "layouts",
     "manifest_rows",
     "mediapipe_faces",
+    "next_step",
     "options",
     "pipeline",
     "regular_files",

@@ -17,9 +17,11 @@ from mexjax.prepare.pipeline import make_parameters, read_inputs
 from mexjax.prepare.sources.counts import published
 from mexjax.prepare.sources.losses import loss_lines
 from mexjax.prepare.summary import counts, emotion_counts, plural, unit_counts
+from mexjax.protocol.classes import OWN_DATASETS
 from mexjax.terminal import plain, say
 
 MAX_PROBLEMS = 100  # lines on the terminal
+UNPUBLISHED = "not published"  # where the publications give no such number
 
 
 def check(inputs: Sequence[Input], console: Console) -> int:
@@ -38,9 +40,18 @@ def check(inputs: Sequence[Input], console: Console) -> int:
     console.print(rich_table(sideways.reset_index(), "What the readers found"))
     for dataset, clips in reading.table.groupby("dataset", sort=False):
         numbers = published()["datasets"].get(dataset, {})
+        is_own = dataset in OWN_DATASETS
         words = emotion_table(clips, numbers.get("emotions", {}))
-        console.print(rich_table(words, f"{dataset}: clips of each emotion"))
         units = unit_table(clips, numbers.get("aus", ()))
+        if is_own:  # nobody but the user can say how many there should be
+            words, units = (each.drop(columns="published") for each in (words, units))
+        total = sum(numbers.get("emotions", {}).values())
+        of = (
+            f" (published: {total} clips)"
+            if total not in (0, *numbers.get("clips", ())[:1])
+            else ""
+        )
+        console.print(rich_table(words, f"{dataset}: clips of each emotion{of}"))
         if len(units):
             console.print(rich_table(units, f"{dataset}: clips with each action unit"))
     for line in loss_lines(reading.problems):
@@ -98,10 +109,22 @@ def dry_run(options: Options, console: Console) -> int:
 
 
 def with_published(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the published numbers of clips and subjects, where known, to the table of `counts`."""
-    entries = [published()["datasets"].get(dataset, {}) for dataset in table["dataset"]]
-    clips = [" or ".join(map(str, entry.get("clips", ()))) for entry in entries]
-    subjects = [str(entry.get("subjects", "")) for entry in entries]
+    """Add the published numbers of clips and subjects to the table of `counts`.
+
+    Clips of a user's own have none; a table of nothing else stays as it is.
+    """
+    names = table["dataset"].tolist()
+    if set(names) <= set(OWN_DATASETS):
+        return table
+    entries = [published()["datasets"].get(name, {}) for name in names]
+    blank = ["" if name in OWN_DATASETS else UNPUBLISHED for name in names]
+    clips = [
+        " or ".join(map(str, entry.get("clips", ()))) or other
+        for entry, other in zip(entries, blank, strict=True)
+    ]
+    subjects = [
+        str(entry.get("subjects", other)) for entry, other in zip(entries, blank, strict=True)
+    ]
     out = table.copy()
     out.insert(2, "published clips", clips)
     out.insert(4, "published subjects", subjects)
@@ -109,14 +132,22 @@ def with_published(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def emotion_table(table: pd.DataFrame, known: Mapping[str, int]) -> pd.DataFrame:
-    """Make a table with the columns emotion, clips and published ("" where it is not known)."""
+    """Make a table with the columns emotion, clips and published.
+
+    An emotion that the publication does not list has 0 there; without any numbers of emotions every
+    row says so in words.
+
+    Args:
+      table: clips of one dataset.
+      known: published numbers of clips by emotion, or nothing.
+    """
     numbers = emotion_counts(table)
     words = list(dict.fromkeys([*numbers, *known]))
     return pd.DataFrame(
         {
             "emotion": words,
             "clips": [numbers.get(word, 0) for word in words],
-            "published": [str(known.get(word, "")) for word in words],
+            "published": [str(known.get(word, 0)) if known else UNPUBLISHED for word in words],
         }
     )
 
@@ -143,7 +174,7 @@ def unit_table(table: pd.DataFrame, known: Sequence[int]) -> pd.DataFrame:
             "AU": units,
             "clips": [sure.get(au, 0) for au in units],
             "with doubtful": [both[au] for au in units],
-            "published": [str(numbers.get(au, "")) for au in units],
+            "published": [str(numbers.get(au, UNPUBLISHED)) for au in units],
         }
     )
 

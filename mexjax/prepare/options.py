@@ -25,11 +25,13 @@ class Input:
       name: name of its reader, `mexjax.prepare.sources`.
       root: folder with its frames.
       spreadsheet: its annotation; None: looked for under `root`.
+      layout: meaning of the names of folders, for a user's own ones; "": guessed.
     """
 
     name: str
     root: Path
     spreadsheet: Path | None = None
+    layout: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
     tables, jobs = [], []
     problems: list[str] = []
     for release in inputs:
-        source = get_source(release.name)
+        source = get_source(release.name, release.layout)
         if not is_folder(release.root):
             raise DataError(
                 f"The root of {release.name} is not a folder: {release.root} (looked from"
@@ -288,6 +288,7 @@ def _record(
                 "dataset": release.name,
                 "root": str(release.root),
                 "spreadsheet": str(release.spreadsheet or ""),
+                **({"layout": release.layout} if release.layout else {}),
             }
             for release in options.inputs
         ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,13 +9,11 @@ import numpy as np
 import pandas as pd
 
 from mexjax import terminal
-from mexjax.errors import DataError, one_line
+from mexjax.errors import one_line
+from mexjax.prepare.next_step import class_lines, training_command
 from mexjax.prepare.options import Options, Outcome
 from mexjax.prepare.sources.losses import loss_lines
-from mexjax.protocol.classes import label_clips
 
-CARD = "configs/fdp.py"
-CARD_CLASSES = 5  # the default of protocol.classes
 _MAX_LINES = 200  # remarks in summary.md; the whole list is in preparation.json
 
 
@@ -66,34 +63,6 @@ def unit_counts(table: pd.DataFrame) -> dict[str, int]:
     return dict(sorted(numbers.items(), key=lambda item: int(item[0])))
 
 
-def class_count(table: pd.DataFrame) -> int | None:
-    """Choose the number of classes to train with.
-
-    It is that of the recipe card if the datasets have a map to so many, else the first of 3, 4 and
-    7 that they have; None if there is none.
-    """
-    for classes in (CARD_CLASSES, 3, 4, 7):
-        try:
-            labels, _ = label_clips(table, classes)
-        except DataError:
-            continue
-        if (labels >= 0).any():
-            return classes
-    return None
-
-
-def training_command(out: str, table: pd.DataFrame) -> str:
-    """Write the command that trains on the prepared dataset; "" if its emotions have no map."""
-    classes = class_count(table)
-    if classes is None:
-        return ""
-    words = ["python", "-m", "mexjax.main", f"--config={CARD}"]
-    words += ["--config.data.name=prepared", f"--config.data.root={out}"]
-    if classes != CARD_CLASSES:
-        words.append(f"--config.protocol.classes={classes}")
-    return shlex.join(words)
-
-
 def summary(options: Options, outcome: Outcome) -> str:
     """Write the text of `summary.md`."""
     table = outcome.manifest
@@ -132,9 +101,10 @@ def summary(options: Options, outcome: Outcome) -> str:
         lines += ["## Not prepared", "", *failed, "", REPAIR, ""]
     if outcome.found.problems:
         lines += ["## Remarks of the readers", "", *_bullets(outcome.found.problems), ""]
-    command = training_command(str(options.out), table)
-    lines += ["## Training", ""]
-    lines += ["```", command, "```"] if command else [NO_CLASSES]
+    remarks = class_lines(table)
+    lines += ["## Training", "", *(f"{line}\n" for line in remarks)]
+    command, why = training_command(str(options.out), table)
+    lines += ["```", command, "```"] if command else [why]
     lines += ["", "## Parameters", ""]
     lines += [f"- {key}: `{value}`" for key, value in outcome.parameters.items() if value != ""]
     return "\n".join(lines) + "\n"
@@ -170,8 +140,9 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
             lines.append(f"  and {len(outcome.failed) - MAX_FAILED} more in {out}/summary.md")
         lines.append(REPAIR)
     lines.append(f"Look at {out}/contact_sheet.png and {out}/summary.md.")
-    command = training_command(str(out), table)
-    lines += ["Train with", f"  {command}"] if command else [NO_CLASSES]
+    lines += class_lines(table)
+    command, why = training_command(str(out), table)
+    lines += ["Train with", f"  {command}"] if command else [why]
     return lines
 
 
@@ -180,10 +151,6 @@ MAX_REMARKS = 30
 REPAIR = (
     "Copy damaged files again, or delete single damaged frames (a clip is prepared from the frames"
     " that are left), and run the same command: only the shards with these clips are made again."
-)
-NO_CLASSES = (
-    "The emotions of this dataset have no map to classes (mexjax/protocol/classes.py), so nothing"
-    " can be trained on them yet. Give the clips emotions and a dataset name that have one."
 )
 
 

@@ -11,8 +11,10 @@ from mexjax.config import flat
 from mexjax.errors import DataError
 from mexjax.files import SEAL, canonical, digest, is_damaged
 
-# Keys that change the display and storage of a run, or the place of its data, not its numbers.
+# Keys that change the display and storage of a run, or the place of its data, not its numbers. The
+# content of the class map is in data.json.
 INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.", "data.root", "data.cache")
+INDIFFERENT += ("protocol.class_map",)
 # Files whose digest run.json has; that of config.json is of the keys that numbers depend on.
 DIGESTED = ("config.json", "folds.json", "predictions.npz", "sheet.npz", "features.npz")
 # Entries of run.json, and the keys of config.json that say the same.

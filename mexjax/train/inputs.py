@@ -20,6 +20,7 @@ from mexjax.data.dataset import Dataset
 from mexjax.data.loading import load_table
 from mexjax.errors import WorkdirError
 from mexjax.files import SEAL, canonical, digest, is_damaged, sealed
+from mexjax.protocol.class_file import read_class_map
 from mexjax.protocol.splits import folds_to_json
 from mexjax.train.study import Study
 from mexjax.train.workdir import Workdir
@@ -53,6 +54,7 @@ def inputs_of(study: Study) -> dict[str, Any]:
         },
         "folds": digest(canonical(folds)),
         "table": _table_of(study.config),
+        "class_map": _class_map(study.config),
     }
 
 
@@ -96,6 +98,7 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
         log.warning("%s has no readable %s: its data were not compared.", folder.path, FILE)
         return
     differences = _recipe(before, {"recipe": RECIPE})
+    differences += _merging(before.get("class_map"), _class_map(config))
     if config.data.name == "prepared":
         if not config.data.root or not Path(config.data.root).is_dir():
             log.warning(
@@ -172,6 +175,29 @@ def _table_of(config: ConfigDict) -> dict[str, list[str]] | None:
         "annotation": _row_digests(table, ANNOTATION),
         "record": _row_digests(table, RECORD),
     }
+
+
+def _class_map(config: ConfigDict) -> list[list[str]] | None:
+    """The lines of the file that merges emotion words, in its order; None without one."""
+    path = config.protocol.get("class_map", "")
+    return [list(line) for line in read_class_map(Path(path)).items()] if path else None
+
+
+def _merging(before: list[list[str]] | None, now: list[list[str]] | None) -> list[str]:
+    if before == now:
+        return []
+    old, new = dict(before or ()), dict(now or ())
+    told = [
+        f"{word} ({_class_of(word, old)} there, {_class_of(word, new)} now)"
+        for word in {**old, **new}
+        if old.get(word) != new.get(word)
+    ]
+    return _told("the class of", told) or ["protocol.class_map has another order"]
+
+
+def _class_of(word: str, lines: dict[str, str]) -> str:
+    """The class of a word in a class map, in words."""
+    return (lines[word] or "left out") if word in lines else "in no map"
 
 
 def _row_digests(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:

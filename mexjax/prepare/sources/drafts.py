@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Callable
 
 import pandas as pd
@@ -14,6 +15,7 @@ from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheets import as_text, numbered, row_name
 from mexjax.prepare.sources.workbooks import is_date
 from mexjax.protocol.action_units import parse_aus
+from mexjax.protocol.classes import canonical_emotion
 from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
@@ -156,6 +158,33 @@ def report_spellings(drafts: list[Draft], problems: list[str]) -> None:
             f"Names of {noun} were typed with characters that cannot be seen or that look like"
             f" others: {'; '.join(examples)}."
         )
+
+
+def report_words(drafts: list[Draft], problems: list[str]) -> None:
+    """Add remarks for emotions that were spelled in several ways, and for those that look alike.
+
+    Case and synonyms make no difference, so the spellings are one class; accents make one.
+    """
+    spellings: dict[str, dict[str, None]] = {}
+    for draft in drafts:
+        text = tidy(as_text(draft.cells["emotion"]))
+        if text and "+" not in text:
+            spellings.setdefault(canonical_emotion(text), {})[text] = None
+    for word, texts in spellings.items():
+        if len(texts) > 1:
+            problems.append(f"Emotions {', '.join(texts)} are one word and one class, {word}.")
+    alike: dict[str, list[str]] = {}
+    for word in spellings:
+        letters = unicodedata.normalize("NFD", word)
+        bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        alike.setdefault(re.sub(r"[\W_]+", "", bare), []).append(word)
+    for words in alike.values():
+        if len(words) > 1:
+            problems.append(
+                f"Emotions {', '.join(words)} differ only by accents, blanks or signs and are"
+                f" {len(words)} classes; if they are one, spell them alike, or merge them in"
+                " training with a file, --config.protocol.class_map=FILE."
+            )
 
 
 def report_uncoded(drafts: list[Draft], problems: list[str]) -> None:

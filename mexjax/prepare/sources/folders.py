@@ -60,6 +60,10 @@ class Folders:
         names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
         return sorted((path for path in names if not is_clip(path)), key=natural_key)
 
+    def names(self, folder: Path) -> frozenset[str]:
+        """List the names of everything in `folder`; nothing if it is no folder."""
+        return self._list(folder)[0]
+
     def frames(self, path: Path, *, is_counted: bool = False) -> list[Frame]:
         """List frames as `list_frames` does; a video once counted stays so."""
         is_counted = is_counted and is_video(path)
