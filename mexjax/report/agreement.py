@@ -9,7 +9,7 @@ from typing import Any
 
 from mexjax.config import flat
 from mexjax.errors import DataError
-from mexjax.files import SEAL, canonical, digest, is_damaged
+from mexjax.files import SEAL, canonical, digest, file_digest, is_damaged
 
 # Keys that change the display and storage of a run, or the place of its data, not its numbers.
 INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.", "data.root", "data.cache")
@@ -81,6 +81,6 @@ def check_agreement(
 def _file_digest(path: Path) -> str | None:
     """The SHA-256 of a file, or None if it cannot be read; its reader then says why."""
     try:
-        return digest(path.read_bytes())
+        return file_digest(path)
     except OSError:
         return None

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from mexjax.data.dataset import Dataset
 from mexjax.data.loading import load_table
 from mexjax.errors import WorkdirError
-from mexjax.files import SEAL, canonical, digest, is_damaged, sealed
+from mexjax.files import canonical, digest, read_sealed, sealed
 from mexjax.protocol.splits import folds_to_json
 from mexjax.train.study import Study
 from mexjax.train.workdir import Workdir
@@ -67,7 +67,7 @@ def check_inputs(folder: Workdir, study: Study) -> None:
     if not folder.holds_results():
         folder.save_json(FILE, sealed(content))
         return
-    before = _read(folder)
+    before = read_sealed(folder.path / FILE)
     if before is None:
         raise WorkdirError(
             f"{folder.path} has trained folds, but {FILE}, which tells their data, is missing or"
@@ -91,7 +91,7 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
     Raises:
       WorkdirError: the data differ; the message says in what.
     """
-    before = _read(folder)
+    before = read_sealed(folder.path / FILE)
     if before is None:
         log.warning("%s has no readable %s: its data were not compared.", folder.path, FILE)
         return
@@ -104,15 +104,6 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
         else:
             differences += _rows(before["table"], _table_of(config))
     _refuse(folder, differences, can_report=True)
-
-
-def _read(folder: Workdir) -> dict[str, Any] | None:
-    try:
-        content = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    is_whole = isinstance(content, dict) and SEAL in content and not is_damaged(content)
-    return content if is_whole else None
 
 
 def _refuse(folder: Workdir, differences: Sequence[str], *, can_report: bool) -> None:

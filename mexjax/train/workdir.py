@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mexjax.config import flat, to_json
 from mexjax.errors import WorkdirError
-from mexjax.files import SEAL, atomic, digest, is_damaged, sealed
+from mexjax.files import atomic, digest, read_sealed, sealed
 from mexjax.report.agreement import INDIFFERENT
 from mexjax.train.lock import FolderLock
 
@@ -186,11 +186,8 @@ class Workdir:
         Raises:
           WorkdirError: it was begun on another number of devices, so its groups are other ones.
         """
-        try:
-            begun = json.loads((self.groups / "size.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            begun = None
-        if not isinstance(begun, dict) or SEAL not in begun or is_damaged(begun):
+        begun = read_sealed(self.groups / "size.json")
+        if begun is None:
             return self._recorded_size(num_devices)
         if begun["num_devices"] != num_devices:
             raise WorkdirError(
