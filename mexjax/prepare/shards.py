@@ -192,6 +192,8 @@ def writing(out: Path) -> Iterator[None]:
         while isinstance(cause, WorkdirError) and isinstance(cause.__cause__, OSError):
             cause = cause.__cause__
         why = getattr(cause, "strerror", None) or str(cause).partition(";")[0]
+        if isinstance(cause, IsADirectoryError):
+            why += f" ({cause.filename2 or cause.filename})"
         raise WorkdirError(
             f"Cannot write to {out}: {why}. Free space, or choose another --out; the same"
             " command goes on from the shards that are finished."
