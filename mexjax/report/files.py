@@ -17,7 +17,7 @@ import numpy as np
 from mexjax.errors import DataError, WorkdirError
 from mexjax.protocol.fold_list import SIDES, checked_folds
 from mexjax.protocol.scoring import TASKS
-from mexjax.report.agreement import check_agreement
+from mexjax.report.agreement import ANEW, check_agreement
 
 # Entries of predictions.npz: kind of dtype ("i" takes any integer) and number of axes.
 _ARRAYS = {
@@ -166,8 +166,9 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path} is missing, so {path.parent} is not the folder of a finished run."
             " Start the run again to finish it, or give another folder."
         ) from None
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"{path} cannot be read as JSON: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).rstrip(".")[:200]
+        raise WorkdirError(f"{path} cannot be read as JSON: {reason}. {ANEW}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}.")
     return content
@@ -184,8 +185,8 @@ def _read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, n
         ) from None
     except _DAMAGE as error:
         raise WorkdirError(
-            f"{path} cannot be read as an .npz file of plain arrays: {error}."
-            " It is damaged or was written by another program; run again with --overwrite."
+            f"{path} cannot be read as an .npz file of plain arrays: {str(error)[:200]}."
+            f" It is damaged or was written by another program. {ANEW}"
         ) from error
     for name, (kind, axes) in entries.items():
         if name not in arrays:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -18,11 +19,12 @@ from ml_collections import ConfigDict
 from mexjax.config import check_values
 from mexjax.cpu import is_cpu
 from mexjax.cpu.heap import Heap, heap_for_training
-from mexjax.errors import OutOfMemoryError
+from mexjax.errors import MexjaxError, OutOfMemoryError
 from mexjax.models import get_model
 from mexjax.ops import conv
 from mexjax.progress import TrainProgress
 from mexjax.report.agreement import config_digest
+from mexjax.report.files import read_run
 from mexjax.report.write import write_report
 from mexjax.train import cost
 from mexjax.train.group import Session, train_group
@@ -33,6 +35,8 @@ from mexjax.train.step import Arrays
 from mexjax.train.stop import StopRequest, stop_on_signals
 from mexjax.train.study import Study, make_study
 from mexjax.train.workdir import Workdir
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +97,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
         if was_finished:
             check_finished(folder, config)
             folder.save_config(config)
+            was_finished = not _mend(folder, config, start)
         else:
             with _watched(config) as watch:
                 study = make_study(config)  # clips, folds, network, order of samples
@@ -146,6 +151,34 @@ def _watched(config: ConfigDict) -> Iterator[Watch]:
             f" train.batch_size (now {config.train.batch_size}), or set train.is_remat=true;"
             " finished folds are kept."
         ) from error
+
+
+def _mend(folder: Workdir, config: ConfigDict, start: float) -> bool:
+    """Write a damaged record of a finished run anew from its groups of folds, without training.
+
+    Returns:
+      True if it was damaged.
+
+    Raises:
+      MexjaxError: it is damaged, and its groups or its data are not there any more.
+    """
+    try:
+        read_run(folder.path)
+        return False
+    except MexjaxError as error:
+        damage = error
+    records = None
+    with contextlib.suppress(MexjaxError):  # the damage says more
+        study = make_study(config)
+        check_inputs(folder, study)
+        records = read_rows(study.fold_ids, folder)
+        if records is not None:
+            reason = str(damage).split(". ")[0].rstrip(".")
+            log.warning("%s. The record is written anew from groups/.", reason)
+            write_record(study, folder, records, 0.0, time.perf_counter() - start)
+    if records is None:
+        raise damage
+    return True
 
 
 def _train(

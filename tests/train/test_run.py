@@ -406,8 +406,8 @@ def test_the_groups_of_a_run_are_told_from_its_records(finished, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["predictions.npz", "sheet.npz", "folds.json", "run.json"])
-def test_a_damaged_file_of_a_finished_run_is_refused_and_can_be_made_anew(
-    name, finished, tmp_path, monkeypatch
+def test_a_damaged_file_of_a_finished_run_is_refused_by_the_report_and_made_anew(
+    name, finished, tmp_path, monkeypatch, caplog
 ):
     copy = tmp_path / "copy"
     shutil.copytree(finished.workdir, copy)
@@ -417,15 +417,19 @@ def test_a_damaged_file_of_a_finished_run_is_refused_and_can_be_made_anew(
     place = content.index(texts[name]) + len(texts[name]) if name in texts else len(content) // 2
     content[place] ^= 1
     (copy / name).write_bytes(content)
-    for again in (lambda: mexjax.write_report(copy), lambda: mexjax.run(small_config(), copy)):
-        with pytest.raises(MexjaxError, match=name):
-            again()
-    # The message says how to have the record again without any training.
-    (copy / "run.json").unlink()
+    with pytest.raises(MexjaxError, match=name):
+        mexjax.write_report(copy)
+    shutil.copytree(copy, tmp_path / "alone")
     monkeypatch.setattr(group.GroupTrainer, "run", lambda self: pytest.fail("trained again"))
     assert not mexjax.run(small_config(), copy).was_finished
+    assert f"{name} " in caplog.text and "The record is written anew" in caplog.text
     for file in ("predictions.csv", "predictions.npz", "sheet.npz", "folds.json"):
         assert (copy / file).read_bytes() == (finished.workdir / file).read_bytes()
+    assert mexjax.run(small_config(), copy).was_finished
+    # Without every group nothing is trained again that might be there in a copy.
+    (tmp_path / "alone" / "groups" / "group_001.npz").unlink()
+    with pytest.raises(MexjaxError, match=rf"{name}.*delete run\.json"):
+        mexjax.run(small_config(), tmp_path / "alone")
 
 
 def test_a_changed_configuration_of_a_finished_run_is_refused_by_the_report(finished, tmp_path):
