@@ -13,6 +13,7 @@ import logging
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,9 @@ def _leave_errors_to_us() -> None:
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        frames = traceback.walk_tb(unraisable.exc_traceback)
+        is_of_orbax = any("orbax" in frame.f_code.co_filename for frame, _ in frames)
+        if not is_of_orbax and str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
     sys.unraisablehook = hook

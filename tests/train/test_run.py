@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -724,6 +725,30 @@ def test_a_checkpoint_without_a_part_falls_back_to_the_older_one(name, tmp_path)
         checkpoints.save(3, tree)
         checkpoints.wait()
         assert checkpoints.restore(tree)[0] == 3
+
+
+def test_damaged_checkpoints_leave_no_tracebacks_on_the_terminal(tmp_path, monkeypatch, caplog):
+    """Errors of threads and coroutines of orbax are told in one line, and others as ever."""
+    passed = []
+    monkeypatch.setattr(sys, "unraisablehook", passed.append)
+    checkpoint._leave_errors_to_us.cache_clear()
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+    tree = {f"a{number}": np.random.default_rng(number).normal(size=999) for number in range(8)}
+    for position in (1, 2):
+        checkpoints.save(position, tree)
+    checkpoints.close()
+    for path in (tmp_path / "group" / "2" / "default" / "d").iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    with GroupCheckpoints(tmp_path / "group") as checkpoints:
+        assert checkpoints.restore(tree)[0] == 1
+    gc.collect()
+    time.sleep(0.2)  # for the reads that end late
+    assert not passed and "Traceback" not in caplog.text
+    assert "step 2: " in caplog.text and len(caplog.messages[-1]) < 400
+    other = types.SimpleNamespace(exc_value=ValueError("another"), exc_traceback=None)
+    sys.unraisablehook(other)
+    assert passed == [other]
 
 
 def test_a_file_in_the_place_of_checkpoints_is_told(tmp_path):
