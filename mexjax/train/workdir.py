@@ -285,11 +285,9 @@ def _read_config(path: Path) -> dict[str, Any] | None:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return content if flat(ConfigDict(content)) else None
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+    return content if isinstance(content, dict) and flat(content) else None
 
 
 def _as_npz(arrays: dict[str, np.ndarray]) -> tuple[bytes, str]:

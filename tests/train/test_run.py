@@ -471,7 +471,7 @@ def test_records_that_vanish_after_training_are_written_again(finished, tmp_path
         assert (copy / name).read_bytes() == (finished.workdir / name).read_bytes()
 
 
-@pytest.mark.parametrize("damage", [None, "{", '{"seed": 0}', "flipped"])
+@pytest.mark.parametrize("damage", [None, "{", "true", '[["seed"]]', '{"seed": 0}', "flipped"])
 def test_a_damaged_configuration_is_told_from_its_digest(damage, finished, tmp_path, caplog):
     """It is written again for the same run, and lets no other run in."""
     copy = tmp_path / "copy"
@@ -733,7 +733,9 @@ def test_damaged_checkpoints_leave_no_tracebacks_on_the_terminal(tmp_path, monke
     monkeypatch.setattr(sys, "unraisablehook", passed.append)
     checkpoint._leave_errors_to_us.cache_clear()
     checkpoints = GroupCheckpoints(tmp_path / "group")
-    tree = {f"a{number}": np.random.default_rng(number).normal(size=999) for number in range(8)}
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    tree = {f"a{seed}": jax.random.normal(jax.random.key(seed), 999) for seed in range(8)}
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), tree)
     for position in (1, 2):
         checkpoints.save(position, tree)
     checkpoints.close()
@@ -741,7 +743,7 @@ def test_damaged_checkpoints_leave_no_tracebacks_on_the_terminal(tmp_path, monke
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
     with GroupCheckpoints(tmp_path / "group") as checkpoints:
-        assert checkpoints.restore(tree)[0] == 1
+        assert checkpoints.restore(like)[0] == 1
     gc.collect()
     time.sleep(0.2)  # for the reads that end late
     assert not passed and "Traceback" not in caplog.text
