@@ -127,7 +127,7 @@ def read_run(workdir: str | Path) -> Run:
     fold_list = checked_folds(_read_json(path / "folds.json"), source=str(path / "folds.json"))
     check_agreement(path, config, info, fold_list)
     source = path / "predictions.npz"
-    arrays = _read_arrays(source, _ARRAYS | {"label": ("i", 2 if task == "au" else 1)})
+    arrays = read_arrays(source, _ARRAYS | {"label": ("i", 2 if task == "au" else 1)})
     curves = {
         name.removeprefix("curve_"): value
         for name, value in arrays.items()
@@ -144,7 +144,7 @@ def read_run(workdir: str | Path) -> Run:
         folds=fold_list["folds"],
         curves=curves,
         validation_score=validation,
-        sheet=_read_arrays(sheet, _SHEET) if sheet.is_file() else None,
+        sheet=read_arrays(sheet, _SHEET) if sheet.is_file() else None,
         features=_read_features(features),
         **{name: arrays[name] for name in _ARRAYS},
     )
@@ -174,9 +174,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file of a run.
+
+    Args:
+      path: the file.
+      entries: arrays that must be there: kind of dtype and number of axes of each.
+
+    Raises:
+      WorkdirError: the file is missing or damaged.
+      DataError: an array is missing or of another form.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise WorkdirError(
@@ -207,9 +217,9 @@ def _read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, n
 
 def _read_features(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of features.npz, or None where the report makes nothing of them."""
-    if not path.is_file() or "emotion_scores" not in _read_arrays(path, {}):
+    if not path.is_file() or "emotion_scores" not in read_arrays(path, {}):
         return None
-    return _read_arrays(path, _FEATURES)
+    return read_arrays(path, _FEATURES)
 
 
 def _check_shapes(run: Run, source: Path) -> None:
