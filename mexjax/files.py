@@ -13,6 +13,7 @@ from typing import IO, Any
 from mexjax.errors import WorkdirError
 
 TEMPORARIES = ".*.tmp"  # pattern of the names that `temporary` gives
+_TEXT: Mapping[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 SEAL = "sha256"  # entry of a JSON file that holds the digest of the others
 
 
@@ -48,7 +49,8 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with (
             replacing(path) as place,
-            open(place, mode, encoding=None if "b" in mode else "utf-8") as file,
+            # Names of files may have bytes that are no UTF-8; they are written as escapes.
+            open(place, mode, **({} if "b" in mode else _TEXT)) as file,
         ):
             yield file
             file.flush()
@@ -58,6 +60,27 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             f"Cannot write {path}: {error.strerror or error}. Free space or choose another"
             " --workdir; start the same command again to go on from what is saved."
         ) from error
+
+
+def is_utf8(name: str) -> bool:
+    """True unless a name from the disk has bytes that are no UTF-8, which Python keeps apart."""
+    return not any("\ud800" <= mark <= "\udfff" for mark in name)
+
+
+def is_folder(path: Path) -> bool:
+    """True if there is such a folder; False also for a name that no file can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """True if there is such a file; False also for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def digest(content: bytes | str) -> str:

@@ -18,6 +18,7 @@ from mexjax.config.values import (
     check_values,
     expand_paths,
     flat,
+    remember_card,
     set_key,
     to_json,
 )
@@ -69,6 +70,7 @@ def load_config(
         set_key(config, key, value)
     if not config.model.name:
         raise ConfigError(f"{name} is not a recipe card: it names no model (model.name).")
-    check_changes(config, card)
     expand_paths(config)
+    remember_card(config, card)
+    check_changes(config, card)
     return config.lock()

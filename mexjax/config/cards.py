@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from mexjax.errors import ConfigError, MexjaxError, unknown_name
 
-_LONGEST = 300  # characters of a card's own error in a message
+_LONGEST = 200  # characters of a card's own error in a message
 _LONGEST_NAME = 80
 _PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -16,6 +16,7 @@ from mexjax.config.key import Key, Range
 from mexjax.config.keys import KEYS, MOST_CLIPS
 from mexjax.errors import ConfigError, unknown_name
 
+_CARD = "_values_of_card"
 SYNTHETIC = "data.synthetic."  # keys of the embedded dataset begin with it
 
 
@@ -91,6 +92,7 @@ def check_values(config: ConfigDict) -> None:
     from mexjax.ops import conv
 
     values = flat(config)
+    check_changes(config, getattr(config, _CARD, {}))
     for name, key in KEYS.items():
         if isinstance(key.default, ConfigDict):
             continue
@@ -120,6 +122,20 @@ def expand_paths(config: ConfigDict) -> None:
     for name, value in flat(config).items():
         if name in KEYS and KEYS[name].is_path and value.startswith("~"):
             set_key(config, name, os.path.expanduser(value))
+
+
+def remember_card(config: ConfigDict, card: dict[str, Any]) -> None:
+    """Let `check_values` know the card, so that it sees what is changed in Python later.
+
+    Args:
+      config: a configuration; a copy of it does not remember.
+      card: the values of the card alone, by dotted key; `~` in its paths is expanded here.
+    """
+    for name, value in card.items():
+        if name in KEYS and KEYS[name].is_path:
+            card[name] = os.path.expanduser(value)
+    # An attribute of the object: every other name would be a key.
+    object.__setattr__(config, _CARD, card)
 
 
 def check_changes(config: ConfigDict, card: Mapping[str, Any]) -> None:

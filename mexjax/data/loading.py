@@ -25,7 +25,8 @@ from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.machine import num_cores
 from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
-from mexjax.protocol.splits import label_table
+from mexjax.protocol.action_units import numbers_of
+from mexjax.protocol.splits import ProtocolConfig, label_table
 
 CONTROLS = ("none", "static", "shuffled_labels")
 SPLITS = ("train", "all")
@@ -80,6 +81,8 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
         )
     sets = [clips, source(config, choice, takes)[1]] if is_only_train else [clips]
     left_out = count_left_out(table, keep, config.protocol.task)
+    if is_unit_task:
+        left_out = with_units(left_out, table.loc[keep], config.protocol)
     table, labels = table.take(np.flatnonzero(keep)).reset_index(drop=True), labels[keep]
     sets = [_as_configured(clips[keep], data) for clips in sets]
     if takes.has_flow:
@@ -119,6 +122,36 @@ def count_left_out(table: pd.DataFrame, keep: np.ndarray, task: str) -> dict[str
         "num_clips_in_all": len(keep),
         "clips": dict(sorted(names.items(), key=lambda item: (-item[1], item[0]))),
     }
+
+
+def with_units(
+    left_out: dict[str, Any], table: pd.DataFrame, protocol: ProtocolConfig
+) -> dict[str, Any]:
+    """Add to `left_out` the coded units of clips in use that are no labels of the protocol.
+
+    Args:
+      left_out: see `count_left_out`.
+      table: the clips that are used; columns aus and, for doubtful units, aus_unsure.
+      protocol: `config.protocol`.
+
+    Returns:
+      the same, with `units`: name of the unit, doubtful ones with "?" -> number of clips, if there
+      is any.
+    """
+    names = {str(unit) for unit in numbers_of(protocol.units)}
+    counts = Counter(str(au) for aus in table["aus"] for au in aus if str(au) not in names)
+    if "aus_unsure" in table.columns:
+        counts += Counter(
+            f"{au}?"
+            for aus in table["aus_unsure"]
+            for au in aus
+            if str(au) not in names or not protocol.is_unsure_present
+        )
+    if not counts:
+        return left_out
+    units = sorted(counts.items(), key=lambda item: (-item[1], int(item[0].strip("?"))))
+    clips = left_out or {"num_clips": 0, "num_clips_in_all": len(table), "clips": {}}
+    return clips | {"units": {f"AU{au}": count for au, count in units}}
 
 
 def _check(config: ConfigDict, takes: Takes) -> None:

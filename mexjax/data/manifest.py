@@ -73,7 +73,7 @@ def make_table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = BASE)
                 raise DataError(f"Expected a list in column {name!r}, found {row.get(name)!r}.")
     try:
         table = pa.Table.from_pylist(rows, schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise DataError(f"These rows do not fit the manifest's columns: {error}.") from error
     _refuse_nulls(table, "The table of clips")
     return _to_pandas(table)
@@ -94,7 +94,7 @@ def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
     _refuse_missing(table.columns, BASE, "The table of clips")
     try:
         arrow = _cast(pa.Table.from_pandas(table, preserve_index=False))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise DataError(
             f"The table of clips does not fit the manifest's columns: {error}."
         ) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mexjax import cli
+from mexjax import cli, terminal
 from mexjax.errors import ConfigError
 from mexjax.progress import ClipProgress
 
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       0; 1 if clips could not be prepared; 2 after an error, whose message was printed.
     """
     return cli.run_command(
-        lambda: _run(parser().read(argv), Console(highlight=False)),
+        lambda: _run(parser().read(argv), terminal.console()),
         when_stopped="Stopped. Finished shards are kept; the same command goes on.",
     )
 
@@ -125,7 +125,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
     inputs = _inputs(names, arguments)
     if arguments.check:
-        return check(inputs, console)
+        raise SystemExit(check(inputs, console))  # its output is all that was asked for
     if arguments.out is None:
         raise ConfigError("Where to? Give --out=FOLDER (or --check, which writes nothing).")
     settings = Settings(
@@ -180,9 +180,9 @@ def _prepare(options: Options, console: Console) -> int:
         progress.say("reading the releases")
         outcome = pipeline.prepare(options, progress=progress)
     for line in outcome.redone:
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.say(console, line)
     for line in summary.closing_lines(options, outcome):
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.say(console, line)
     return 1 if outcome.failed else 0
 
 
@@ -199,9 +199,10 @@ def _write_synthetic(names: Sequence[str], arguments: argparse.Namespace, consol
     words += [f"--root={layout.root}", f"--spreadsheet={layout.spreadsheet}"]
     words.append(f"--landmarks={layout.landmarks}")
     console.print(
-        f"{len(layout.expected)} rendered clips lie in {layout.root} as {arguments.layout} would."
-        f" Prepare them with\n  {shlex.join(words)} --out=FOLDER",
-        markup=False,
+        terminal.plain(
+            f"{len(layout.expected)} rendered clips lie in {layout.root} as {arguments.layout}"
+            f" would. Prepare them with\n  {shlex.join(words)} --out=FOLDER"
+        ),
         soft_wrap=True,
     )
     return 0

@@ -23,6 +23,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from mexjax.errors import DataError
+from mexjax.protocol.names import writable
 
 MAX_SIDE_PX = 8192
 # An uncompressed frame has four bytes a pixel and a short header: no honest frame is larger.
@@ -242,6 +243,10 @@ def open_video(path: Path) -> Iterator[cv2.VideoCapture]:
         raise DataError(
             f"Expected a video (AVI, MP4, MOV, MKV, WebM, MPEG or WMV), found bytes of another"
             f" kind in {path} ({start[:8].hex(' ') or 'empty'}). {_COPY_AGAIN}"
+        )
+    if writable(str(path)) != str(path):  # OpenCV would end the process
+        raise DataError(
+            f"The video {writable(str(path))} has bytes in its name that are no UTF-8. Rename it."
         )
     # The backend is named: another one reads "%" in a path as the pattern of a series of images.
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)

@@ -9,13 +9,15 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, one_line
 from mexjax.prepare import shards
 from mexjax.prepare.cropping import Cropper
 from mexjax.prepare.options import Input, Options
 from mexjax.prepare.pipeline import make_parameters, read_inputs
 from mexjax.prepare.sources.counts import published
+from mexjax.prepare.sources.losses import loss_lines
 from mexjax.prepare.summary import counts, emotion_counts, plural, unit_counts
+from mexjax.terminal import plain, say
 
 MAX_PROBLEMS = 100  # lines on the terminal
 
@@ -41,10 +43,12 @@ def check(inputs: Sequence[Input], console: Console) -> int:
         units = unit_table(clips, numbers.get("aus", ()))
         if len(units):
             console.print(rich_table(units, f"{dataset}: clips with each action unit"))
+    for line in loss_lines(reading.problems):
+        console.print(line, markup=False, soft_wrap=True)
     if reading.problems:
         console.print(f"{plural(len(reading.problems), 'remark')}:")
     for line in reading.problems[:MAX_PROBLEMS]:
-        console.print(f"  {line}", markup=False, soft_wrap=True)
+        say(console, f"  {one_line(line)}")
     if len(reading.problems) > MAX_PROBLEMS:
         console.print(f"  and {len(reading.problems) - MAX_PROBLEMS} more")
     absent = int(table["clips without frames"].to_numpy(int).sum())
@@ -74,23 +78,21 @@ def dry_run(options: Options, console: Console) -> int:
         try:
             crop = cropper.crop(jobs[0])
         except DataError as error:
-            console.print(f"{jobs[0].id}: {error}", markup=False, soft_wrap=True)
+            say(console, one_line(f"{jobs[0].id}: {error}"))
             status = 1
             continue
         frames = sum(int(job.row["n_frames"]) - int(job.row["num_missing_frames"]) for job in jobs)
         size = len(crop.record) / crop.num_stored * frames
-        console.print(
+        say(
+            console,
             f"{release.name}: {plural(len(jobs), 'clip')}, {frames} frames, about"
             f" {size / 2**20:.0f} MiB;"
             f" {crop.id} was prepared for a try (face by {crop.landmark_source}).",
-            markup=False,
-            soft_wrap=True,
         )
-    console.print(
+    say(
+        console,
         f"{plural(len(plan), 'shard')} in {options.out}, {num_finished} finished. Nothing was"
         " written.",
-        markup=False,
-        soft_wrap=True,
     )
     return status
 
@@ -148,10 +150,10 @@ def unit_table(table: pd.DataFrame, known: Sequence[int]) -> pd.DataFrame:
 
 def rich_table(table: pd.DataFrame, title: str) -> Table:
     """Make a table for the terminal; numbers stand at the right."""
-    out = Table(title=title, title_justify="left")
+    out = Table(title=plain(title), title_justify="left")
     for column in table.columns:
         is_number = pd.api.types.is_numeric_dtype(table[column])
-        out.add_column(str(column), justify="right" if is_number else "left")
+        out.add_column(plain(column), justify="right" if is_number else "left")
     for row in table.itertuples(index=False):
-        out.add_row(*(str(value) for value in row))
+        out.add_row(*map(plain, row))
     return out

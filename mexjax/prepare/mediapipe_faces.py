@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mexjax.errors import DataError
+from mexjax.plotting import import_matplotlib
 from mexjax.prepare.face_geometry import Face, FrameKey, checked, only_face
 
 MODEL_VARIABLE = "MEXJAX_LANDMARKER"
@@ -107,6 +108,7 @@ class MediaPipeFinder:
             raise DataError(f"Cannot read {model}: {error.strerror}. {model_advice()}") from error
         self.details = {"model": str(model), "sha256": hashlib.sha256(content).hexdigest()}
         self._lock = threading.Lock()
+        import_matplotlib()  # MediaPipe imports pyplot
         # It is imported here because that takes a second and only this finder needs it.
         import mediapipe
         from mediapipe.tasks.python import vision

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.errors import ConfigError, DataError, quoted, unknown_name
 from mexjax.prepare.cropping import COLORS, Failure, Job, Settings
 from mexjax.prepare.faces import KINDS
+from mexjax.protocol.names import writable
 
 MIN_SIZE_PX, MAX_SIZE_PX = 16, 2048
 
@@ -69,6 +70,11 @@ class Options:
         for path in (settings.landmarks, settings.landmarker_model):
             if path is not None and not path.is_file():
                 raise DataError(f"There is no file {path} (looked from {Path.cwd()}).")
+        if writable(str(self.out.absolute())) != str(self.out.absolute()):
+            raise ConfigError(
+                f"--out={writable(str(self.out.absolute()))} has bytes in its name that are no"
+                " UTF-8, which the library of the shards cannot open. Choose another folder."
+            )
         for release in self.inputs:
             if self.out.resolve().is_relative_to(release.root.resolve()):
                 raise ConfigError(

@@ -26,17 +26,19 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import pandas as pd
 
+from mexjax import signals
 from mexjax.data import records
 from mexjax.data.manifest import COLUMNS, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
-from mexjax.files import atomic, is_damaged, sealed
+from mexjax.files import atomic, is_damaged, is_folder, sealed
 from mexjax.prepare import shards
 from mexjax.prepare.contact_sheet import contact_sheet
 from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
 from mexjax.prepare.manifest_rows import (
     found_again,
     gives_same_sheet,
+    lines_of_removed,
     make_manifest,
     remember,
 )
@@ -63,7 +65,7 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
     tables, jobs, problems = [], [], []
     for release in inputs:
         source = get_source(release.name)
-        if not release.root.is_dir():
+        if not is_folder(release.root):
             raise DataError(
                 f"The root of {release.name} is not a folder: {release.root} (looked from"
                 f" {Path.cwd()}). Give the folder of the release with --root."
@@ -119,6 +121,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     before = None
     with suppress(DataError):  # one that is absent or damaged is written anew
         before = read_manifest(options.out / MANIFEST, required=COLUMNS, is_remarked=False)
+    redone += lines_of_removed(before, reading.table)
     if missing:  # the manifest of before describes a whole that is not there any more
         with shards.writing(options.out):
             (options.out / MANIFEST).unlink(missing_ok=True)
@@ -252,9 +255,18 @@ def _make(
             yield item
 
     with one_opencv_thread(), closing(parallel(work, jobs, num_workers)) as results:
-        for shard in missing:
-            items = counted(itertools.islice(results, len(shard.jobs)))
-            yield shard, shards.write_shard(shard, items, parameters)
+        clips: Iterator[Crop | Failure] = results
+        try:
+            if num_workers:
+                with signals.kept_from_children():  # the first clip starts the workers
+                    clips = itertools.chain(list(itertools.islice(results, 1)), results)
+            for shard in missing:
+                items = counted(itertools.islice(clips, len(shard.jobs)))
+                yield shard, shards.write_shard(shard, items, parameters)
+        except KeyboardInterrupt:
+            if num_workers and signals.is_command():
+                signals.leave_at_once()  # to close the iterator takes as long as a worker's clip
+            raise
 
 
 def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:

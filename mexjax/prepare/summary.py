@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mexjax.errors import DataError
+from mexjax import terminal
+from mexjax.errors import DataError, one_line
 from mexjax.prepare.options import Options, Outcome
+from mexjax.prepare.sources.losses import loss_lines
 from mexjax.protocol.classes import label_clips
 
 CARD = "configs/fdp.py"
@@ -122,7 +124,10 @@ def summary(options: Options, outcome: Outcome) -> str:
         if values:
             frame = pd.DataFrame({title.lower(): list(values), "clips": list(values.values())})
             lines += [f"## {title}", "", *markdown(frame), ""]
-    failed = [f"- `{item.id}`: {item.problem}" for item in outcome.failed]
+    failed = [
+        f"- {terminal.markdown(item.id)}: {terminal.markdown(item.problem)}"
+        for item in outcome.failed
+    ]
     if failed:
         lines += ["## Not prepared", "", *failed, "", REPAIR, ""]
     if outcome.found.problems:
@@ -143,11 +148,12 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
         f" {_num_frames(table)} frames, in {out} ({outcome.seconds:.1f} s; frames made now:"
         f" {outcome.num_frames}, shards finished before: {outcome.num_kept})."
     ]
+    lines += loss_lines(outcome.found.problems)
     if outcome.found.problems:
         lines.append(
             f"{plural(len(outcome.found.problems), 'remark')} of the readers, in {out}/summary.md:"
         )
-        lines += [f"  {line}" for line in outcome.found.problems[:MAX_REMARKS]]
+        lines += [f"  {one_line(line)}" for line in outcome.found.problems[:MAX_REMARKS]]
         if len(outcome.found.problems) > MAX_REMARKS:
             lines.append(f"  and {len(outcome.found.problems) - MAX_REMARKS} more")
     sources = Counter(table["landmark_source"])
@@ -159,7 +165,7 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
         )
     if outcome.failed:
         lines.append(f"NOT prepared: {plural(len(outcome.failed), 'clip')}.")
-        lines += [f"  {item.id}: {item.problem}" for item in outcome.failed[:MAX_FAILED]]
+        lines += [f"  {one_line(f'{x.id}: {x.problem}')}" for x in outcome.failed[:MAX_FAILED]]
         if len(outcome.failed) > MAX_FAILED:
             lines.append(f"  and {len(outcome.failed) - MAX_FAILED} more in {out}/summary.md")
         lines.append(REPAIR)
@@ -188,12 +194,12 @@ def markdown(table: pd.DataFrame) -> list[str]:
     return [
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        *(f"| {' | '.join(map(terminal.markdown, row))} |" for row in rows),
     ]
 
 
 def _bullets(lines: Sequence[str]) -> list[str]:
-    bullets = [f"- {line}" for line in lines[:_MAX_LINES]]
+    bullets = [f"- {terminal.markdown(line)}" for line in lines[:_MAX_LINES]]
     if len(lines) > _MAX_LINES:
         bullets.append(f"- and {len(lines) - _MAX_LINES} more, in preparation.json")
     return bullets

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mexjax.errors import DataError, WorkdirError
+from mexjax.files import is_folder
 from mexjax.protocol.fold_list import SIDES, checked_folds
 from mexjax.protocol.scoring import TASKS
 from mexjax.report.agreement import ANEW, check_agreement
@@ -108,8 +109,8 @@ def read_run(workdir: str | Path) -> Run:
       WorkdirError: a file is missing or unreadable.
       DataError: a file is not of the documented form, or two files contradict each other.
     """
-    path = Path(workdir)
-    if not path.is_dir():
+    path = Path(workdir).expanduser()
+    if not is_folder(path):
         raise WorkdirError(f"No run folder at {path} (looked from {Path.cwd()}).")
     config, info = _read_json(path / "config.json"), _read_json(path / "run.json")
     for name in _RUN_TEXTS:

@@ -32,8 +32,9 @@ from mexjax.protocol.action_units import is_coded, label_aus, numbers_of
 from mexjax.report.figures import save_figure
 from mexjax.report.files import Run, read_arrays, read_run
 from mexjax.report.results import to_json_value
-from mexjax.report.tables import markdown_table, percent, rich_table, table_console
+from mexjax.report.tables import markdown_table, percent, rich_table
 from mexjax.studies import au_figures, au_statistics, options
+from mexjax.terminal import markdown, plain, say, table_console
 
 RESULTS, TEXT = "au_study.json", "au_study.md"
 
@@ -50,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
     )
     for title, head, rows in tables(results):
-        console.print(f"[bold]{title}[/]", highlight=False)
+        console.print(plain(title, "bold"))
         console.print(rich_table(head, rows))
     if results["not_coded"]:
-        console.print(_left_out(results["not_coded"]), highlight=False, markup=False)
-    console.print(f"Written: {results['folder']}/{TEXT}", highlight=False, markup=False)
+        console.print(plain(_left_out(results["not_coded"])))
+    say(console, f"Written: {results['folder']}/{TEXT}")
     return 0
 
 
@@ -119,9 +120,9 @@ def study(
     results = to_json_value(results)
     parts = ["# Action units"]
     if results["not_coded"]:
-        parts.append(_left_out(results["not_coded"]))
+        parts.append(markdown(_left_out(results["not_coded"])))
     for title, head, rows in tables(results):
-        parts += [f"## {title}", markdown_table(head, rows)]
+        parts += [f"## {markdown(title)}", markdown_table(head, rows)]
     parts += [f"![{path.stem}]({path.name})" for path in sorted(folder.glob("*.png"))]
     for name, text in (
         (RESULTS, json.dumps(results, indent=1) + "\n"),

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -169,6 +170,11 @@ def _reason(error: Exception) -> str:
     return quoted[1] if quoted else text.splitlines()[0][:200]
 
 
+def _is_of_orbax(trace: TracebackType | None) -> bool:
+    """True if an error was raised in orbax, or passed through it."""
+    return any("orbax" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))
+
+
 @functools.cache
 def _leave_errors_to_us() -> None:
     """Keep tracebacks of orbax off the terminal; each error is raised here, too.
@@ -176,13 +182,15 @@ def _leave_errors_to_us() -> None:
     Its threads log the errors that they raise, and reads and writes that end after one that failed
     find its event loop closed.
     """
-    logging.getLogger("absl").addFilter(lambda r: "orbax" not in r.pathname or not r.exc_info)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(
+            lambda r: not r.exc_info or not _is_of_orbax(r.exc_info[2])
+        )
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        frames = traceback.walk_tb(unraisable.exc_traceback)
-        is_of_orbax = any("orbax" in frame.f_code.co_filename for frame, _ in frames)
-        if not is_of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+        is_late = str(unraisable.exc_value) == "Event loop is closed"
+        if not is_late and not _is_of_orbax(unraisable.exc_traceback):
             before(unraisable)
 
     sys.unraisablehook = hook

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
+from mexjax import machine
 from mexjax.config import check_values
 from mexjax.cpu import is_cpu
 from mexjax.cpu.heap import Heap, heap_for_training
@@ -80,7 +81,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
 
     Args:
       config: configuration from `load_config`.
-      workdir: folder of the run; made if absent.
+      workdir: folder of the run; made if absent; `~` at its beginning is the user's home.
       overwrite: True: files of an earlier run are deleted.
 
     Returns:
@@ -91,6 +92,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     """
     start = time.perf_counter()
     check_values(config)
+    machine.devices()  # refuses a platform that is not there
     get_model(config.model.name).options(config.model, config.dtype)  # refuses unknown ones
     with Workdir.open(workdir, config, is_overwritten=overwrite) as folder:
         was_finished = has_record(folder)

@@ -18,8 +18,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax.config import flat, to_json
-from mexjax.errors import WorkdirError
-from mexjax.files import atomic, digest, read_sealed, sealed
+from mexjax.errors import WorkdirError, quoted
+from mexjax.files import atomic, digest, is_file, read_sealed, sealed
 from mexjax.report.agreement import INDIFFERENT, config_digest
 from mexjax.train.lock import FolderLock
 
@@ -54,7 +54,9 @@ class Workdir:
           WorkdirError: it cannot be written, holds other files, is in use by another process, or
             belongs to a run with another configuration (the differing keys are listed).
         """
-        folder = Path(path)
+        if "\0" in str(path):
+            raise WorkdirError(f"A folder's name cannot have a NUL in it, found {quoted(path)}.")
+        folder = Path(path).expanduser()
         lock = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -74,9 +76,11 @@ class Workdir:
         except OSError as error:
             if lock is not None:
                 lock.release()
+            is_finished = is_file(folder / "run.json")
+            report = f" mexjax report {folder} prints its results." if is_finished else ""
             raise WorkdirError(
                 f"Cannot write to the run folder {folder}: {error.strerror or error}."
-                " Choose another with --workdir."
+                f" Choose another with --workdir.{report}"
             ) from error
         return workdir
 

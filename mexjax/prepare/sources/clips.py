@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mexjax.data import manifest
-from mexjax.errors import DataError
+from mexjax.errors import DataError, printable
 from mexjax.prepare.sources import counts
 from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.drafts import (
@@ -16,13 +16,15 @@ from mexjax.prepare.sources.drafts import (
     number_repeats,
     report_spellings,
     report_uncoded,
+    report_units,
     unite_subjects,
 )
 from mexjax.prepare.sources.folders import Folders, check_inside, check_part, is_clip
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheets import NOTHING, as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
 from mexjax.protocol.classes import canonical_emotion
-from mexjax.protocol.names import tidy
+from mexjax.protocol.names import tidy, writable
 
 NO_APEX = "no annotated apex: midpoint"
 SHORT_FRAMES = 8  # most models sample at least so many
@@ -105,6 +107,7 @@ def finish(
         problems.append(
             f"Clips of fewer than {SHORT_FRAMES} frames ({len(short)}): {', '.join(names)}."
         )
+    report_units(drafts, problems)
     problems += counts.check_counts(table)
     return Reading(table, tuple(problems))
 
@@ -186,7 +189,8 @@ def _row(
     else:
         when = annotation.as_range()
     if when is None:
-        problems.append(f"{draft.name}: no onset or no offset, left out.")
+        line = f"{draft.name}: no onset or no offset, left out."
+        problems.append(Loss(line, "rows without a range of frames"))
         return None
     if not when.is_usable:
         problems.append(
@@ -214,7 +218,9 @@ def _row(
         "aus_unsure": [str(au) for au in aus.unsure],
         "landmark_source": "",
         "notes": "; ".join(draft.notes),
-        "frame_folder": path.relative_to(root).as_posix() if path is not None and present else "",
+        "frame_folder": (
+            writable(path.relative_to(root).as_posix()) if path is not None and present else ""
+        ),
         "num_missing_frames": missing,
     }
 
@@ -314,8 +320,11 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
             draft.notes.append(f"alternative units: {names} are doubtful, as CD6ME has it")
             return ParsedAus(unsure=draft.doubtful)
         problems.append(
-            f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
-            " protocol.task=au leaves the clip out."
+            Loss(
+                f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
+                " protocol.task=au leaves the clip out.",
+                "clips whose action units cannot be read",
+            )
         )
         draft.notes.append("action units could not be read")
         return ParsedAus()

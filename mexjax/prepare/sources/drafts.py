@@ -8,8 +8,12 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from mexjax.errors import DataError
 from mexjax.prepare.sources.folders import check_part
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheets import as_text, numbered, row_name
+from mexjax.prepare.sources.workbooks import is_date
+from mexjax.protocol.action_units import parse_aus
 from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
@@ -86,7 +90,8 @@ def make_drafts(
         names = [tidy(name) for name in typed]
         if not all(names):
             text = ", ".join(filter(None, map(as_text, row.values())))
-            problems.append(f"{where}: no subject or no clip name, left out: {text[:120]}")
+            line = f"{where}: no subject or no clip name, left out: {text[:120]}"
+            problems.append(Loss(line, "rows without a subject or a clip"))
             continue
         for name in names:
             check_part(name, f"{where.capitalize()} of the spreadsheet")
@@ -98,14 +103,31 @@ def make_drafts(
         spell = fold if content[0] and content[2] else str
         key = (spell(draft.subject), spell(draft.clip), *content)
         if key in rows:
-            problems.append(
+            line = (
                 f"{draft.name}: this row is the same as {rows[key]}, so it was left out: one clip"
-                " counts once."
             )
+            problems.append(Loss(f"{line} counts once.", "rows that stand twice"))
             continue
         rows[key] = where
         drafts.append(draft)
+    _report_dates(cells, problems)
     return drafts
+
+
+def _report_dates(cells: pd.DataFrame, problems: list[str]) -> None:
+    """Add a remark where a spreadsheet program has made dates of names such as 3-1."""
+    dates = [
+        f"{row_name(number)}: {as_text(row[name])}"
+        for number, row in numbered(cells).items()
+        for name in ("subject", "clip")
+        if is_date(row[name])
+    ]
+    if dates:
+        problems.append(
+            f"Names of {len(dates)} subjects or clips are dates ({'; '.join(dates[:5])}"
+            f"{'; ...' if len(dates) > 5 else ''}): a spreadsheet program makes them of names such"
+            " as 3-1. Format the column as text and type these names again."
+        )
 
 
 def report_spellings(drafts: list[Draft], problems: list[str]) -> None:
@@ -146,6 +168,27 @@ def report_uncoded(drafts: list[Draft], problems: list[str]) -> None:
         f"The action units of {len(empty)} of {len(drafts)} rows are empty and so unknown;"
         f" protocol.task=au leaves these clips out: {names}. Write 0 where no unit is shown."
     )
+
+
+def report_units(drafts: list[Draft], problems: list[str]) -> None:
+    """Count units that are coded and are not among those present: held and doubtful ones."""
+    held: list[str] = []
+    doubtful: list[str] = []
+    for draft in drafts:
+        try:
+            units = parse_aus(draft.cells["au"])
+        except DataError:
+            continue  # it was reported where the clip was made
+        held += [f"AU{unit} of {draft.name}" for unit in units.static]
+        doubtful += [f"AU{unit} of {draft.name}" for unit in units.unsure]
+    for names, kind, why in (
+        (held, "held action units", "are held from the first frame to the last, so nothing moves"),
+        (doubtful, "doubtful action units", "count with protocol.is_unsure_present=True alone"),
+    ):
+        if names:
+            text = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            line = f"{len(names)} {kind} {why}: {text}."
+            problems.append(Loss(line, kind, len(names)))
 
 
 def padded(width: int) -> Callable[[str], str]:

@@ -228,6 +228,8 @@ def frames_of(root: Path, row: Mapping[str, Any], homes: Sequence[str] = ()) -> 
         raise DataError(f"{where}: its frames were not found below {root} when it was read.")
     parts = check_relative(str(row["frame_folder"]), where)
     path = Path(root).joinpath(*parts)
+    if not path.exists():  # a name that is no UTF-8 is written otherwise
+        path = Folders().descend(Path(root), parts) or path
     if not path.exists():
         raise DataError(f"{where}: {path} does not exist. Has the dataset moved?")
     check_inside(path, [Path(root), *(Path(root) / home for home in homes)], where)

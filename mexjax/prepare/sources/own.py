@@ -24,8 +24,16 @@ from mexjax.prepare.sources.folders import (
     is_clip,
     video_fps,
 )
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheet_source import check_root
-from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered, row_name
+from mexjax.prepare.sources.sheets import (
+    Form,
+    Sheet,
+    as_real,
+    as_text,
+    numbered,
+    row_name,
+)
 from mexjax.protocol.classes import canonical_emotion
 from mexjax.protocol.names import fold, tidy
 
@@ -191,9 +199,8 @@ def _rows_by_clip(
             )
         key = (fitting[0] if fitting else fold(emotion), fold(clip))
         if not clip or key in rows:
-            problems.append(
-                f"{row_name(number)}: {'a second ' + clip if clip else 'no clip'}, left out."
-            )
+            line = f"{row_name(number)}: {'a second ' + clip if clip else 'no clip'}, left out."
+            problems.append(Loss(line, "rows without a clip, or of a clip that has one"))
             continue
         rows[key] = (number, row)
     return rows
@@ -262,10 +269,7 @@ def _complete(
         if numbers and not as_text(draft.cells[field]):
             draft.cells[field] = numbers[place]
     text = as_text(row.get("fps"))
-    try:
-        draft.fps = float(text or fps)
-    except ValueError:
-        draft.fps = math.nan
+    draft.fps = as_real(text) if text else fps
     if not 0 < draft.fps < 1e5:
         if text:
             problems.append(f"{draft.name}: {text!r} is no number of frames per second.")
