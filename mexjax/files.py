@@ -88,17 +88,37 @@ def digest(content: bytes | str) -> str:
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, which is read in pieces: half a second for a gigabyte.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def canonical(value: Any) -> str:
     """The JSON text of a value that is the same for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a JSON file with an entry `sha256` that tells later damage."""
-    values = {name: value for name, value in content.items() if name != SEAL}
-    return values | {SEAL: digest(canonical(values))}
+def sealed(content: Mapping[str, Any], entry: str = SEAL) -> dict[str, Any]:
+    """The content of a JSON file with an entry, by custom `sha256`, that tells later damage."""
+    values = {name: value for name, value in content.items() if name != entry}
+    return values | {entry: digest(canonical(values))}
 
 
-def is_damaged(content: Mapping[str, Any]) -> bool:
+def is_damaged(content: Mapping[str, Any], entry: str = SEAL) -> bool:
     """True if the entry `sha256` of a JSON file is not that of its other entries."""
-    return SEAL in content and sealed(content)[SEAL] != content[SEAL]
+    return entry in content and sealed(content, entry)[entry] != content[entry]
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """The content of a sealed JSON file; None if it is missing, damaged or has no seal."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_whole = isinstance(content, dict) and SEAL in content and not is_damaged(content)
+    return content if is_whole else None

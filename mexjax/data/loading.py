@@ -166,7 +166,7 @@ def _check(config: ConfigDict, takes: Takes) -> None:
     data = config.data
     if data.name not in SOURCES:
         raise ConfigError(unknown_name("dataset", data.name, SOURCES))
-    for key in ("root", "datasets"):
+    for key in ("root", "datasets", "cache"):
         if data[key] and data.name != "prepared":
             raise ConfigError(
                 f"data.{key}={data[key]!r} is for prepared datasets; data.name={data.name} takes"

@@ -30,7 +30,7 @@ from mexjax.data import records
 from mexjax.data.manifest import COLUMNS, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
-from mexjax.files import atomic, is_folder
+from mexjax.files import atomic, is_damaged, is_folder, sealed
 from mexjax.prepare import release_depth, shards
 from mexjax.prepare.clip_threads import one_opencv_thread, parallel
 from mexjax.prepare.contact_sheet import contact_sheet
@@ -113,7 +113,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     with shards.writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
     shards.remove_leftovers(options.out, plan)
-    shards.write_json(options.out / RECORD, _record(options, parameters))
+    shards.write_json(options.out / RECORD, sealed(_record(options, parameters)))
     done, missing, redone = [], [], []
     for shard in plan:
         description, why = shards.finished(shard, parameters)
@@ -128,7 +128,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     missing.sort(key=plan.index)
     before = None
     with suppress(DataError):  # one that is absent or damaged is written anew
-        before = read_manifest(options.out / MANIFEST, required=COLUMNS)
+        before = read_manifest(options.out / MANIFEST, required=COLUMNS, is_remarked=False)
     redone += lines_of_removed(before, reading.table)
     if missing:  # the manifest of before describes a whole that is not there any more
         with shards.writing(options.out):
@@ -152,7 +152,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         num_frames=sum(clip["num_stored"] for _, new in done[num_kept:] for clip in new["clips"]),
         seconds=time.monotonic() - start,
     )
-    shards.write_json(options.out / RECORD, _record(options, parameters, outcome))
+    shards.write_json(options.out / RECORD, sealed(_record(options, parameters, outcome)))
     if not len(manifest):
         raise DataError(
             f"None of the {len(failed)} clips could be prepared. The first, {failed[0].id}:"
@@ -257,23 +257,34 @@ def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:
     saved = out / RECORD
     if not any((out / shards.FOLDER).glob("*.arrayrecord")):
         return  # nothing was made yet
-    try:
-        before = json.loads(saved.read_text(encoding="utf-8"))["parameters"]
-        differing = [
-            f"{key} is {before.get(key)!r} there and {parameters[key]!r} now"
-            for key in sorted(parameters)
-            if before.get(key) != parameters[key]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    before = _saved_parameters(out)
+    if before is None:
         raise WorkdirError(
-            f"{out} holds shards, and {saved} does not say how they were made ({error}). Choose"
-            " another --out, or delete the folder."
-        ) from error
+            f"{out} holds shards, and {saved} does not say how they were made: it is missing or"
+            " damaged, and so are their descriptions. Choose another --out, or delete the folder."
+        )
+    differing = [
+        f"{key} is {before.get(key)!r} there and {parameters[key]!r} now"
+        for key in sorted(parameters)
+        if before.get(key) != parameters[key]
+    ]
     if differing:
         raise WorkdirError(
             f"{out} was prepared with other parameters: {'; '.join(differing)}. Choose another"
             f" folder, for example --out={out}_2, or delete this one."
         )
+
+
+def _saved_parameters(out: Path) -> dict[str, Any] | None:
+    """The parameters that a folder was prepared with; where its record is damaged, of a shard."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and not is_damaged(content):
+            parameters = content.get("parameters")
+            if isinstance(parameters, dict):
+                return parameters
+    descriptions = map(shards.description, sorted((out / shards.FOLDER).glob("*.json")))
+    return next((each["parameters"] for each in descriptions if each is not None), None)
 
 
 def _record(

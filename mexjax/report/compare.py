@@ -15,16 +15,19 @@ from rich.console import Console
 from mexjax import terminal
 from mexjax.config import flat
 from mexjax.errors import DataError
+from mexjax.files import canonical, digest, read_sealed
 from mexjax.protocol.scoring import scoring_of
 from mexjax.report import stats
+from mexjax.report.agreement import INDIFFERENT
 from mexjax.report.files import Run, read_run
 from mexjax.report.results import subject_confusions, to_json_value
 from mexjax.report.tables import percent, rich_table
 from mexjax.terminal import plain
 
 # Runs of one configuration may differ in these keys: the seed, and keys that change no number.
-_INDIFFERENT = ("seed", "has_progress", "cpu_heap", "checkpoint.", "report.", "folds.strategy")
-_INDIFFERENT += ("folds.per_chunk", "eval.batch_size", "train.steps_per_call")
+_INDIFFERENT = (*INDIFFERENT, "seed", "folds.strategy", "folds.per_chunk", "eval.batch_size")
+_INDIFFERENT += ("train.steps_per_call",)
+_DATA = "data.digest"  # stands among the keys for the data of a run
 
 
 @dataclasses.dataclass
@@ -136,9 +139,22 @@ def _group(runs: Sequence[Run]) -> list[Group]:
             for name, value in flat(ConfigDict(run.config)).items()
             if not name.startswith(_INDIFFERENT)
         }
+        if config.get("data.name") == "prepared":
+            config[_DATA] = _data_digest(run)
         key = json.dumps([run.info["model"], config], sort_keys=True, default=str)
         groups.setdefault(key, Group(key, config, [])).runs.append(run)
     return list(groups.values())
+
+
+def _data_digest(run: Run) -> str:
+    """A short digest of the table of prepared data that a run is of.
+
+    The place of the data is in its stead where `data.json` is missing or damaged.
+    """
+    content = read_sealed(run.path / "data.json")
+    if content is None or not content.get("table"):
+        return f"unknown, from {run.config['data'].get('root', '')}"
+    return digest(canonical(content["table"]))[:16]
 
 
 def _describe(group: Group, groups: Sequence[Group]) -> dict[str, Any]:

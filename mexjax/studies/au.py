@@ -30,7 +30,7 @@ from mexjax.files import atomic
 from mexjax.models.ac4au.experts import gate_statistics
 from mexjax.protocol.action_units import is_coded, label_aus, numbers_of
 from mexjax.report.figures import save_figure
-from mexjax.report.files import Run, read_run
+from mexjax.report.files import Run, read_arrays, read_run
 from mexjax.report.results import to_json_value
 from mexjax.report.tables import markdown_table, percent, rich_table
 from mexjax.studies import au_figures, au_statistics, options
@@ -181,8 +181,9 @@ def read_features(run: Run) -> dict[str, np.ndarray]:
     path = run.path / "features.npz"
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_arrays(path, {})
+    if "clip" not in arrays:  # these are of a model that compares units with texts
+        return {}
     if arrays.pop("clip").tolist() != run.clip.tolist():
         raise DataError(f"{path} is of other clips than the predictions beside it.")
     return arrays

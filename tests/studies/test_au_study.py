@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mexjax.data.manifest import make_table, write_manifest
 from mexjax.data.records import MANIFEST
-from mexjax.errors import ConfigError, DataError
+from mexjax.errors import ConfigError, DataError, WorkdirError
 from mexjax.studies import au
 
 CELLS = {"casme2": ["4", "1+4", "0", "4 or 7", ""], "smic": ["", ""]}
@@ -65,3 +67,15 @@ def test_no_coded_clip_ends_in_one_message(tmp_path):
     write(tmp_path, {"smic": ["", ""]})
     with pytest.raises(DataError, match=r"No clip of .* has coded action units.*2 clips of smic"):
         au.study(root=tmp_path)
+
+
+def test_features_that_are_damaged_or_of_another_model(tmp_path):
+    run = types.SimpleNamespace(path=tmp_path, clip=np.array(["a/1"]))
+    path = tmp_path / "features.npz"
+    np.savez(path, cosines=np.zeros((1, 2, 2)))
+    assert au.read_features(run) == {}
+    content = path.read_bytes()
+    for damaged in (b"", content[: len(content) // 2], content[:40] + b"?" + content[41:]):
+        path.write_bytes(damaged)
+        with pytest.raises(WorkdirError, match=r"features\.npz cannot be read"):
+            au.read_features(run)
