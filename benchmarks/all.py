@@ -28,8 +28,8 @@ NEEDS = {
     "frozen": STUDY,
     "study_time": (*STUDY, "torch"),
     "pipeline": (*STUDY, "grain"),
-    "preparation": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
-    "key_frame_views": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
+    "preparation": (*STUDY, "grain", "array_record", "pyarrow"),
+    "key_frame_views": (*STUDY, "grain", "array_record", "pyarrow"),
     "key_frames": STUDY,
     "scores": STUDY,
 }

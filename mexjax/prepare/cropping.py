@@ -20,6 +20,8 @@ import numpy as np
 
 from mexjax.data import records
 from mexjax.errors import DataError
+from mexjax.prepare.face_check import LIMIT, NOTE, Sight, gap
+from mexjax.prepare.face_geometry import square_of
 from mexjax.prepare.faces import Face, Finder, align, alignment, make_finder, to_crop
 from mexjax.prepare.images import is_video, read_frame, read_frames, video_frames
 from mexjax.prepare.sources import get_source
@@ -87,6 +89,8 @@ class Crop:
       landmark_source: how its face was found.
       notes: remarks for the manifest.
       inputs: fingerprint of what it was made from.
+      matrix: f64[2, 3], px of the original to px of the crop.
+      matrix_before: the same for the box that was off and is not used, or None.
     """
 
     id: str
@@ -96,6 +100,8 @@ class Crop:
     landmark_source: str
     notes: tuple[str, ...]
     inputs: str
+    matrix: np.ndarray
+    matrix_before: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +129,7 @@ class Located:
       faces: the face of each; None where there is none. The first is always there.
       matrix: f64[2, 3], px of the original to px of the crop.
       notes: remarks for the manifest.
+      matrix_before: the same for the box that was off, or None.
     """
 
     images: np.ndarray
@@ -130,13 +137,19 @@ class Located:
     faces: list[Face | None]
     matrix: np.ndarray
     notes: tuple[str, ...]
+    matrix_before: np.ndarray | None = None
 
 
 class Cropper:
-    """A preparer of clips; many threads may call it, and it may be sent to other processes."""
+    """A preparer of clips; many threads may call it, and it may be sent to other processes.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    Attributes:
+      settings: of the preparation.
+      sights: by id, the faces that are known already (see `mexjax.prepare.face_looks`).
+    """
+
+    def __init__(self, settings: Settings, sights: Mapping[str, Sight] | None = None) -> None:
+        self.settings, self.sights = settings, dict(sights or {})
         self._start()
 
     def _start(self) -> None:
@@ -144,10 +157,10 @@ class Cropper:
         self._first: Finder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings}
+        return {"settings": self.settings, "sights": self.sights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.settings = state["settings"]
+        self.settings, self.sights = state["settings"], state["sights"]
         self._start()
 
     def __call__(self, job: Job) -> Crop | Failure:
@@ -198,6 +211,8 @@ class Cropper:
             landmark_source=faces[0].source,
             notes=located.notes,
             inputs=fingerprint(job, frames),
+            matrix=located.matrix,
+            matrix_before=located.matrix_before,
         )
 
     def locate(self, job: Job, frames: Sequence[Frame]) -> Located:
@@ -208,18 +223,30 @@ class Cropper:
         """
         keys = key_frames(frames, int(job.row["apex"]))
         images = read_frames(keys, is_color=True)
-        find = self._finder()
-        faces: list[Face | None] = [find(images[0], (job.id, keys[0].number))]
-        notes = []
+        find = self.finder()
+        sight = self.sights.get(job.id)
+        if sight is not None and sight.face is None:
+            raise DataError(sight.problem)
+        first = find(images[0], (job.id, keys[0].number)) if sight is None else sight.face
+        assert first is not None
+        notes = [sight.note] if sight is not None and sight.note else []
+        faces: list[Face | None] = [first]
         for frame, image in zip(keys[1:], images[1:], strict=True):
             try:
-                faces.append(find(image, (job.id, frame.number)))
+                faces.append(_near(first, find(image, (job.id, frame.number))))
             except DataError as error:
                 faces.append(None)
                 notes.append(f"no landmarks at frame {frame.number}: {_one_line(error)}")
-        assert faces[0] is not None
-        matrix = alignment(faces[0], size_px=self.settings.size_px)
-        return Located(images, [frame.number for frame in keys], faces, matrix, tuple(notes))
+        size = self.settings.size_px
+        before = None if sight is None or sight.before is None else sight.before
+        return Located(
+            images,
+            [frame.number for frame in keys],
+            faces,
+            matrix=alignment(first, size_px=size),
+            notes=tuple(notes),
+            matrix_before=None if before is None else alignment(before, size_px=size),
+        )
 
     def first_finder(self) -> Finder:
         """Return the finder that the settings lead to; its `kind` says which way "auto" goes.
@@ -232,7 +259,8 @@ class Cropper:
                 self._first = self._make_finder()
             return self._first
 
-    def _finder(self) -> Finder:
+    def finder(self) -> Finder:
+        """Return the finder of this thread."""
         first = self.first_finder()
         if first.kind in _LOOKUPS:
             return first
@@ -280,6 +308,17 @@ def _read_one_by_one(frames: Sequence[Frame], is_color: bool) -> Iterator[tuple[
     numbers = [frame.number for frame in frames]
     images = video_frames(frames[0].path, numbers, is_color=is_color)
     yield from zip(frames, images, strict=True)
+
+
+def _near(first: Face, later: Face) -> Face:
+    """Return the face of a later frame, if its box can be that of the first.
+
+    Raises:
+      DataError: the detector gave a box somewhere else. Measured points are always believed.
+    """
+    if later.source == "cascade" and (off := gap(square_of(later), square_of(first))) > LIMIT:
+        raise DataError(f"{NOTE}off that of the first frame by {off:.0%}")
+    return later
 
 
 def _is_gray(image: np.ndarray) -> bool:

@@ -19,11 +19,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import pandas as pd
 
 from mexjax import signals
@@ -34,7 +33,10 @@ from mexjax.errors import DataError, WorkdirError
 from mexjax.files import atomic, is_folder
 from mexjax.prepare import shards
 from mexjax.prepare.contact_sheet import contact_sheet
+from mexjax.prepare.cores import one_opencv_thread, parallel
 from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
+from mexjax.prepare.face_check import scattered
+from mexjax.prepare.face_looks import DETECTORS, look_at_faces
 from mexjax.prepare.manifest_rows import (
     found_again,
     gives_same_sheet,
@@ -46,9 +48,6 @@ from mexjax.prepare.options import Found, Input, Options, Outcome
 from mexjax.prepare.shards import Shard
 from mexjax.prepare.sources import get_source
 from mexjax.prepare.summary import summary
-
-if TYPE_CHECKING:
-    import grain
 
 SUMMARY, SHEET = "summary.md", "contact_sheet.png"
 
@@ -126,6 +125,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         with shards.writing(options.out):
             (options.out / MANIFEST).unlink(missing_ok=True)
     num_kept = len(done)
+    differing = _look(work, missing, reading.jobs, options.num_workers, progress)
     for shard, description in _make(work, missing, parameters, options.num_workers, progress):
         done.append((shard, description))
     failed = [Failure(**item) for _, description in done for item in description["failed"]]
@@ -139,6 +139,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         failed=tuple(failed),
         num_kept=num_kept,
         redone=tuple(redone),
+        scattered=differing,
         num_frames=sum(clip["num_stored"] for _, new in done[num_kept:] for clip in new["clips"]),
         seconds=time.monotonic() - start,
     )
@@ -155,7 +156,8 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     )
     # Where no frame is there, the release was put away, and the sheet of before is the right one.
     if len(present) and not is_drawn:
-        sheet = contact_sheet(options.out, present, reading.jobs, work)
+        crops = {clip["id"]: clip for _, description in done for clip in description["clips"]}
+        sheet = contact_sheet(options.out, present, reading.jobs, work, crops=crops)
         with shards.writing(options.out), atomic(options.out / SHEET, "wb") as file:
             file.write(records.encode_frame(sheet).tobytes())
     with shards.writing(options.out):
@@ -172,7 +174,9 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
       DataError: a file that the way of finding faces needs is not there.
     """
     finder, settings = cropper.first_finder(), options.settings
-    return {
+    # Other ways have none, so that what they prepared before there was a name is still theirs.
+    detector = {"detector": finder.details["detector"]} if "detector" in finder.details else {}
+    return detector | {
         "schema_version": records.SCHEMA_VERSION,
         "datasets": [release.name for release in options.inputs],
         "size_px": settings.size_px,
@@ -183,53 +187,39 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
     }
 
 
-def parallel(
-    work: Callable[[Job], Crop | Failure], jobs: Sequence[Job], num_workers: int
-) -> grain.DatasetIterator[Crop | Failure]:
-    """Do `work` for every job on all cores, in the order of the jobs, a few ahead of the reader.
-
-    Args:
-      work: called by threads, or, with workers, by threads of other processes.
-      jobs: what to do.
-      num_workers: processes; 0: threads of this one.
+def _look(
+    work: Cropper,
+    missing: Sequence[Shard],
+    jobs: Sequence[Job],
+    num_workers: int,
+    progress: Progress | None,
+) -> dict[str, float]:
+    """Find the faces of all clips of the subjects that have a clip to be made, and compare them.
 
     Returns:
-      An iterator that `close` ends.
+      see `face_check.scattered`.
     """
-    # These bring JAX and Orbax; a finished folder need not wait a second for them.
-    import grain
-    from absl import flags
+    if not missing or work.first_finder().kind not in DETECTORS:
+        return {}
+    subjects = {job.row["subject"] for shard in missing for job in shard.jobs}
+    members = [job for job in jobs if job.row["subject"] in subjects]
+    say = getattr(progress, "say", None)
+    if say is not None:
+        say("finding faces")
 
-    from mexjax.machine import num_cores
+    def on_all_cores(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        if not items:
+            return
+        with closing(parallel(function, items, num_workers)) as results:
+            for count, result in enumerate(results, 1):
+                if progress is not None:
+                    progress(count, len(items), 0)
+                yield result
 
-    cores = num_cores()
-    threads = max(1, cores // max(1, num_workers))
-    # The buffer holds two clips a thread: a long clip at the front does not stop those behind it.
-    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    results = grain.MapDataset.source(list(jobs)).map(work).to_iter_dataset(read)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # grain reads its own; only absl programs parse them
-            flags.FLAGS.mark_as_parsed()
-        results = results.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1),
-            worker_init_fn=_start_worker,
-        )
-    return iter(results)
-
-
-def _start_worker(index: int, count: int) -> None:
-    cv2.setNumThreads(1)
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV from starting threads of its own, because the clips already use all cores."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+    with one_opencv_thread():
+        sights = look_at_faces(work, members, on_all_cores)
+    work.sights = {sight.id: sight for sight in sights}
+    return scattered(sights)
 
 
 def _make(

@@ -212,4 +212,6 @@ def _describe(crop: Crop) -> dict[str, Any]:
         "landmark_source": crop.landmark_source,
         "notes": list(crop.notes),
         "inputs": crop.inputs,
+        "matrix": crop.matrix.tolist(),
+        "matrix_before": None if crop.matrix_before is None else crop.matrix_before.tolist(),
     }
