@@ -29,6 +29,7 @@ NEEDS = {
     "study_time": (*STUDY, "torch"),
     "pipeline": (*STUDY, "grain"),
     "preparation": (*STUDY, "grain", "array_record", "pyarrow"),
+    "face_boxes": STUDY,
     "key_frame_views": (*STUDY, "grain", "array_record", "pyarrow"),
     "key_frames": STUDY,
     "scores": STUDY,
