@@ -43,7 +43,7 @@ class Dataset:
       train_clips: the clips that training sees, shaped as `clips`; None: the same.
       views: other arrays of each clip that the model takes, [N, ...], by name.
       left_out: the clips that the protocol does not use, see `loading.count_left_out`.
-      remarks: sentences about the classes that a reader of the report must know.
+      notices: sentences that a reader of results must know before the numbers.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Dataset:
     train_clips: np.ndarray | None = None
     views: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     left_out: dict[str, Any] = dataclasses.field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:

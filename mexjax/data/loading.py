@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,27 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
         train_clips=sets[1] if is_only_train else None,
         views={name: array[keep] for name, array in views.items()},
         left_out=left_out,
-        remarks=remarks,
+        notices=(*remarks, *_mean_faces(table, views, is_unit_task=is_unit_task)),
+    )
+
+
+def _mean_faces(
+    table: pd.DataFrame, views: Mapping[str, np.ndarray], *, is_unit_task: bool
+) -> tuple[str, ...]:
+    """Say how many clips give a model of action units the landmarks of an average face."""
+    from mexjax.data.manifest import MEAN_FACE  # the embedded datasets need no Parquet
+
+    names = table["landmark_source"]
+    counts = Counter(name for name in names if name in MEAN_FACE)
+    has_patches = "landmark_tokens" in views
+    if not counts or not (is_unit_task or has_patches):
+        return ()
+    ways = ", ".join(f"{count} by {name}" for name, count in counts.most_common())
+    what = "The patches of their units lie" if has_patches else "Their crops were cut"
+    return (
+        f"{counts.total()} of {len(names)} clips have no landmarks of their own ({ways}). {what}"
+        " where an average face in the box has its eyes and brows, which is coarse for action"
+        " units: prepare with --landmarks=FILE or --faces=mediapipe.",
     )
 
 

@@ -39,7 +39,7 @@ BASE: dict[str, pa.DataType] = {
     "au": _TEXT,  # as coded
     "aus": _LIST,  # numbers as text, ascending; doubtful and held units left out
     "aus_unsure": _LIST,
-    "landmark_source": _TEXT,  # "" before preparation
+    "landmark_source": _TEXT,  # the way faces were found; "" before preparation
     "notes": _TEXT,  # remarks, joined by "; "
 }
 READING: dict[str, pa.DataType] = {
@@ -52,6 +52,9 @@ PREPARED: dict[str, pa.DataType] = {
     "sha256": _TEXT,  # hash of the record
 }
 COLUMNS: dict[str, pa.DataType] = BASE | READING | PREPARED
+
+MEAN_FACE = ("boxes", "cascade", "precropped")
+"""Values of `landmark_source` whose landmarks are those of the mean face, laid into a box."""
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = BASE) -> pd.DataFrame:

@@ -6,12 +6,14 @@ some bring OpenCV and pandas, and the command's help must not wait for them.
 
 __all__ = [
     "cascade_faces",
-    "clip_threads",
     "command",
     "contact_sheet",
+    "cores",
     "cropping",
     "depth",
+    "face_check",
     "face_geometry",
+    "face_looks",
     "faces",
     "image_headers",
     "images",

@@ -21,6 +21,8 @@ import numpy as np
 from mexjax.data import records
 from mexjax.errors import DataError
 from mexjax.prepare.depth import PLAIN, Depth, clip_notes
+from mexjax.prepare.face_check import LIMIT, NOTE, Sight, gap
+from mexjax.prepare.face_geometry import square_of
 from mexjax.prepare.faces import Face, Finder, align, alignment, make_finder, to_crop
 from mexjax.prepare.images import (
     is_video,
@@ -102,6 +104,8 @@ class Crop:
       inputs: fingerprint of what it was made from.
       kinds: kinds of samples of its images, such as "8-bit".
       depth: range that scaled those of more than 8 bits.
+      matrix: f64[2, 3], px of the original to px of the crop.
+      matrix_before: the same for the box that was off and is not used, or None.
     """
 
     id: str
@@ -113,6 +117,8 @@ class Crop:
     inputs: str
     kinds: tuple[str, ...] = ()
     depth: Depth = _NO_DEPTH
+    matrix: np.ndarray
+    matrix_before: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +146,7 @@ class Located:
       faces: the face of each; None where there is none. The first is always there.
       matrix: f64[2, 3], px of the original to px of the crop.
       notes: remarks for the manifest.
+      matrix_before: the same for the box that was off, or None.
     """
 
     images: np.ndarray
@@ -147,6 +154,7 @@ class Located:
     faces: list[Face | None]
     matrix: np.ndarray
     notes: tuple[str, ...]
+    matrix_before: np.ndarray | None = None
 
 
 class Cropper:
@@ -156,10 +164,11 @@ class Cropper:
       settings: what decides the bytes of a record.
       depths: range of the samples of each `Job.release`; that of a clip of another one is read from
         the clip alone.
+      sights: by id, the faces that are known already (see `mexjax.prepare.face_looks`).
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, sights: Mapping[str, Sight] | None = None) -> None:
+        self.settings, self.sights = settings, dict(sights or {})
         self.depths: Mapping[tuple[str, str], Depth] = {}
         self._start()
 
@@ -168,10 +177,11 @@ class Cropper:
         self._first: Finder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings, "depths": self.depths}
+        return {"settings": self.settings, "depths": self.depths, "sights": self.sights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.settings, self.depths = state["settings"], state["depths"]
+        self.sights = state["sights"]
         self._start()
 
     def __call__(self, job: Job) -> Crop | Failure:
@@ -191,7 +201,7 @@ class Cropper:
           DataError: no frames, a damaged or differing frame, or no face in the first one.
         """
         frames = job.frames()
-        depth = self._depth(job, frames)
+        depth = self.depth_for(job, frames)
         located = self.locate(job, frames, depth)
         size = self.settings.size_px
         is_color = self.settings.color == "rgb" or (
@@ -226,9 +236,12 @@ class Cropper:
             inputs=fingerprint(job, frames),
             kinds=tuple(sorted(kinds)),
             depth=depth if kinds - PLAIN else Depth(),
+            matrix=located.matrix,
+            matrix_before=located.matrix_before,
         )
 
-    def _depth(self, job: Job, frames: Sequence[Frame]) -> Depth:
+    def depth_for(self, job: Job, frames: Sequence[Frame]) -> Depth:
+        """The range of samples of a clip's release, or, where that is unknown, of its frames."""
         depth = self.depths.get(job.release)
         return range_of_frames(frames) if depth is None else depth
 
@@ -244,20 +257,32 @@ class Cropper:
           DataError: frames that cannot be read, or no face in the first one.
         """
         keys = key_frames(frames, int(job.row["apex"]))
-        depth = self._depth(job, frames) if depth is None else depth
+        depth = self.depth_for(job, frames) if depth is None else depth
         images = read_frames(keys, is_color=True, depth=depth)
-        find = self._finder()
-        faces: list[Face | None] = [find(images[0], (job.id, keys[0].number))]
-        notes = []
+        find = self.finder()
+        sight = self.sights.get(job.id)
+        if sight is not None and sight.face is None:
+            raise DataError(sight.problem)
+        first = find(images[0], (job.id, keys[0].number)) if sight is None else sight.face
+        assert first is not None
+        notes = [sight.note] if sight is not None and sight.note else []
+        faces: list[Face | None] = [first]
         for frame, image in zip(keys[1:], images[1:], strict=True):
             try:
-                faces.append(find(image, (job.id, frame.number)))
+                faces.append(_near(first, find(image, (job.id, frame.number))))
             except DataError as error:
                 faces.append(None)
                 notes.append(f"no landmarks at frame {frame.number}: {_one_line(error)}")
-        assert faces[0] is not None
-        matrix = alignment(faces[0], size_px=self.settings.size_px)
-        return Located(images, [frame.number for frame in keys], faces, matrix, tuple(notes))
+        size = self.settings.size_px
+        before = None if sight is None or sight.before is None else sight.before
+        return Located(
+            images,
+            [frame.number for frame in keys],
+            faces,
+            matrix=alignment(first, size_px=size),
+            notes=tuple(notes),
+            matrix_before=None if before is None else alignment(before, size_px=size),
+        )
 
     def first_finder(self) -> Finder:
         """Return the finder that the settings lead to; its `kind` says which way "auto" goes.
@@ -270,7 +295,8 @@ class Cropper:
                 self._first = self._make_finder()
             return self._first
 
-    def _finder(self) -> Finder:
+    def finder(self) -> Finder:
+        """Return the finder of this thread."""
         first = self.first_finder()
         if first.kind in _LOOKUPS:
             return first
@@ -323,6 +349,17 @@ def _read_one_by_one(
     numbers = [frame.number for frame in frames]
     images = video_frames(frames[0].path, numbers, is_color=is_color)
     yield from zip(frames, images, strict=True)
+
+
+def _near(first: Face, later: Face) -> Face:
+    """Return the face of a later frame, if its box can be that of the first.
+
+    Raises:
+      DataError: the detector gave a box somewhere else. Measured points are always believed.
+    """
+    if later.source == "cascade" and (off := gap(square_of(later), square_of(first))) > LIMIT:
+        raise DataError(f"{NOTE}off that of the first frame by {off:.0%}")
+    return later
 
 
 def _is_gray(image: np.ndarray) -> bool:

@@ -81,6 +81,7 @@ class LandmarkTable:
         if missing:
             names = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
             raise DataError(f"{path} lacks the columns {names}. {_FORM}")
+        self._source = "boxes" if columns == BOX_COLUMNS else self.kind
         values = self._numbers(table, columns)
         frames = self._frames(pd.Series(table["frame"]))
         if columns == BOX_COLUMNS:
@@ -144,7 +145,7 @@ class LandmarkTable:
                 f"{self._path} has no row for frame {frame} of clip {clip}, only for {frames}. Add"
                 " it, or leave one row's frame empty to use it for the whole clip."
             )
-        return checked(Face(self._points[row].copy(), self.kind), image.shape, key)
+        return checked(Face(self._points[row].copy(), self._source), image.shape, key)
 
     def _of_bare(self, clip: str) -> dict[int | None, int] | None:
         """Return frame -> row for a clip that the file names without its dataset, or None."""

@@ -111,6 +111,7 @@ class Outcome:
       failed: the clips that were not.
       num_kept: number of shards that were finished before.
       redone: reasons why shards were made again, one line each.
+      scattered: subjects whose face boxes have no usual place, with their largest gap.
       num_frames: frames prepared by this call.
       seconds: time that it took.
     """
@@ -121,5 +122,6 @@ class Outcome:
     failed: tuple[Failure, ...]
     num_kept: int
     redone: tuple[str, ...]
+    scattered: Mapping[str, float]
     num_frames: int
     seconds: float

@@ -32,10 +32,12 @@ from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
 from mexjax.files import atomic, is_damaged, is_folder, sealed
 from mexjax.prepare import release_depth, shards
-from mexjax.prepare.clip_threads import one_opencv_thread, parallel
 from mexjax.prepare.contact_sheet import contact_sheet
+from mexjax.prepare.cores import one_opencv_thread, parallel
 from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
 from mexjax.prepare.depth import Depth
+from mexjax.prepare.face_check import scattered
+from mexjax.prepare.face_looks import DETECTORS, look_at_faces
 from mexjax.prepare.manifest_rows import (
     found_again,
     gives_same_sheet,
@@ -114,15 +116,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         options.out.mkdir(parents=True, exist_ok=True)
     shards.remove_leftovers(options.out, plan)
     shards.write_json(options.out / RECORD, sealed(_record(options, parameters)))
-    done, missing, redone = [], [], []
-    for shard in plan:
-        description, why = shards.finished(shard, parameters)
-        if description is None:
-            missing.append(shard)
-            if why:
-                redone.append(f"{shard.name} is made again: {why}.")
-        else:
-            done.append((shard, description))
+    done, missing, redone = _sorted(plan, parameters)
     work.depths = _depths(reading.jobs, done, is_read=bool(missing))
     redone += _take_outdated(done, missing, work.depths)
     missing.sort(key=plan.index)
@@ -134,6 +128,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         with shards.writing(options.out):
             (options.out / MANIFEST).unlink(missing_ok=True)
     num_kept = len(done)
+    differing = _look(work, missing, reading.jobs, options.num_workers, progress)
     for shard, description in _make(work, missing, parameters, options.num_workers, progress):
         done.append((shard, description))
     problems = (*reading.problems, *release_depth.remarks(done))
@@ -149,6 +144,7 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         failed=tuple(failed),
         num_kept=num_kept,
         redone=tuple(redone),
+        scattered=differing,
         num_frames=sum(clip["num_stored"] for _, new in done[num_kept:] for clip in new["clips"]),
         seconds=time.monotonic() - start,
     )
@@ -165,12 +161,30 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     )
     # Where no frame is there, the release was put away, and the sheet of before is the right one.
     if len(present) and not is_drawn:
-        sheet = contact_sheet(options.out, present, reading.jobs, work)
+        crops = {clip["id"]: clip for _, description in done for clip in description["clips"]}
+        sheet = contact_sheet(options.out, present, reading.jobs, work, crops=crops)
         with shards.writing(options.out), atomic(options.out / SHEET, "wb") as file:
             file.write(records.encode_frame(sheet).tobytes())
     with shards.writing(options.out):
         write_manifest(manifest, options.out / MANIFEST)  # last: with it the dataset is whole
     return outcome
+
+
+def _sorted(
+    plan: Sequence[Shard], parameters: dict[str, Any]
+) -> tuple[list[release_depth.Made], list[Shard], list[str]]:
+    """Sort shards into finished ones and others, with a line for each that is made again."""
+    done: list[release_depth.Made] = []
+    missing, redone = [], []
+    for shard in plan:
+        description, why = shards.finished(shard, parameters)
+        if description is None:
+            missing.append(shard)
+            if why:
+                redone.append(f"{shard.name} is made again: {why}.")
+        else:
+            done.append((shard, description))
+    return done, missing, redone
 
 
 def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
@@ -182,7 +196,9 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
       DataError: a file that the way of finding faces needs is not there.
     """
     finder, settings = cropper.first_finder(), options.settings
-    return {
+    # Other ways have none, so that what they prepared before there was a name is still theirs.
+    detector = {"detector": finder.details["detector"]} if "detector" in finder.details else {}
+    return detector | {
         "schema_version": records.SCHEMA_VERSION,
         "datasets": [release.name for release in options.inputs],
         "size_px": settings.size_px,
@@ -191,6 +207,41 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
         "faces_sha256": finder.details.get("sha256", ""),
         "clips_per_shard": options.clips_per_shard,
     }
+
+
+def _look(
+    work: Cropper,
+    missing: Sequence[Shard],
+    jobs: Sequence[Job],
+    num_workers: int,
+    progress: Progress | None,
+) -> dict[str, float]:
+    """Find the faces of all clips of the subjects that have a clip to be made, and compare them.
+
+    Returns:
+      see `face_check.scattered`.
+    """
+    if not missing or work.first_finder().kind not in DETECTORS:
+        return {}
+    subjects = {job.row["subject"] for shard in missing for job in shard.jobs}
+    members = [job for job in jobs if job.row["subject"] in subjects]
+    say = getattr(progress, "say", None)
+    if say is not None:
+        say("finding faces")
+
+    def on_all_cores(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        if not items:
+            return
+        with closing(parallel(function, items, num_workers)) as results:
+            for count, result in enumerate(results, 1):
+                if progress is not None:
+                    progress(count, len(items), 0)
+                yield result
+
+    with one_opencv_thread():
+        sights = look_at_faces(work, members, on_all_cores)
+    work.sights = {sight.id: sight for sight in sights}
+    return scattered(sights)
 
 
 def _make(

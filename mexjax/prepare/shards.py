@@ -226,4 +226,6 @@ def _describe(crop: Crop) -> dict[str, Any]:
         "kinds": list(crop.kinds),
         "bits": crop.depth.bits,
         "white": crop.depth.white,
+        "matrix": crop.matrix.tolist(),
+        "matrix_before": None if crop.matrix_before is None else crop.matrix_before.tolist(),
     }

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mexjax import terminal
 from mexjax.errors import one_line
+from mexjax.prepare.face_check import face_notes
 from mexjax.prepare.next_step import class_lines, training_command
 from mexjax.prepare.options import Options, Outcome
 from mexjax.prepare.sources.losses import loss_lines
@@ -85,6 +86,9 @@ def summary(options: Options, outcome: Outcome) -> str:
             "**Faces were found in different ways**, so crops differ between clips for reasons"
             " that are not in the data."
         )
+    remarks = face_lines(outcome)
+    if remarks:
+        lines += ["", "## Face boxes to look at", "", *_bullets(remarks), "", LOOK]
     lines += ["", "![Originals, crops and differences](contact_sheet.png)", ""]
     for title, values in (
         ("Emotions", emotion_counts(table)),
@@ -133,6 +137,12 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
             + ", ".join(f"{count} by {name}" for name, count in sources.items())
             + ". Do not compare these clips without thinking of it."
         )
+    remarks = face_lines(outcome)
+    if remarks:
+        lines.append(f"{plural(len(remarks), 'remark')} on face boxes. {LOOK}")
+        lines += [f"  {line}" for line in remarks[:MAX_REMARKS]]
+        if len(remarks) > MAX_REMARKS:
+            lines.append(f"  and {len(remarks) - MAX_REMARKS} more in {out}/summary.md")
     if outcome.failed:
         lines.append(f"NOT prepared: {plural(len(outcome.failed), 'clip')}.")
         lines += [f"  {one_line(f'{x.id}: {x.problem}')}" for x in outcome.failed[:MAX_FAILED]]
@@ -146,6 +156,33 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
     return lines
 
 
+def face_lines(outcome: Outcome) -> list[str]:
+    """Write a line for each clip or subject whose face boxes were off, and one for lost points."""
+    table = outcome.manifest
+    names = [
+        f"{subject}/{clip}" for subject, clip in zip(table["subject"], table["clip"], strict=True)
+    ]
+    lines = [
+        f"{name}: {note}"
+        for name, notes in zip(names, table["notes"], strict=True)
+        for note in face_notes(notes)
+    ]
+    lines += [
+        f"{subject}: face boxes differ by up to {gap:.0%} of their size between clips and have no"
+        " usual place, so none was corrected"
+        for subject, gap in outcome.scattered.items()
+    ]
+    lost = [name for name, notes in zip(names, table["notes"], strict=True) if NO_POINTS in notes]
+    if lost:
+        lines.append(
+            f"{plural(len(lost), 'clip')} without landmarks at the apex or at the end (see notes in"
+            f" the manifest): {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}"
+        )
+    return lines
+
+
+LOOK = "Their rows come first in contact_sheet.png; --landmarks=FILE gives a box of your own."
+NO_POINTS = "no landmarks at frame"
 MAX_FAILED = 50  # lines on the terminal
 MAX_REMARKS = 30
 REPAIR = (

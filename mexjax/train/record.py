@@ -135,7 +135,7 @@ def write_record(
                 "classes": list(dataset.class_names),
                 "seed": config.seed,
                 "num_params": int(rows[0]["num_params"]),
-                "notices": [*study.paper.notices(config), *dataset.remarks],
+                "notices": [*study.paper.notices(config), *dataset.notices],
                 "left_out": dataset.left_out,
                 "timing": {
                     "compile_s": compile_s,

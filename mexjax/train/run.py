@@ -104,6 +104,8 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
             with _watched(config) as watch:
                 study = make_study(config)  # clips, folds, network, order of samples
                 inputs = check_inputs(folder, study)
+                for notice in study.dataset.notices:
+                    log.warning("%s", notice)
                 folder.save_config(config)
                 records = read_rows(study.fold_ids, folder)
                 if records is None:

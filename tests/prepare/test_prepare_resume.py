@@ -62,9 +62,12 @@ def test_the_contact_sheet_is_drawn_once(casme2, prepared, tmp_path, monkeypatch
     shutil.copytree(prepared, out)
     drawn = []
     draw = pipeline.contact_sheet
-    monkeypatch.setattr(
-        pipeline, "contact_sheet", lambda *given: drawn.append(given) or draw(*given)
-    )
+
+    def counted(*given, **more):
+        drawn.append(given)
+        return draw(*given, **more)
+
+    monkeypatch.setattr(pipeline, "contact_sheet", counted)
     sheet = out / "contact_sheet.png"
     picture = sheet.read_bytes()
     assert run(*arguments("casme2", casme2, out)) == 0

@@ -142,7 +142,7 @@ def test_a_table_of_videos_trains_in_its_order(clips, tmp_path, capsys):
     assert study.dataset.class_names == tuple(words) and len(words) == 4
     assert study.module.num_classes == 4 and study.dataset.left_out["num_clips"] == 1
     assert study.dataset.left_out["clips"] == {"without an emotion": 1}
-    assert study.dataset.remarks[0].startswith("Class rare: its one clip")
+    assert study.dataset.notices[0].startswith("Class rare: its one clip")
     units = small_config(data__name="prepared", data__root=str(out), protocol__task="emotion")
     with units.unlocked():
         units.protocol.task, units.protocol.units = "au", "4,12"

@@ -1,4 +1,4 @@
-"""Work for many clips on all cores, in their order."""
+"""Work on clips on all cores, in order, by grain."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 
-from mexjax.prepare.cropping import Job
-
 if TYPE_CHECKING:
     import grain
 
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Output = TypeVar("_Output")
 
 
 def parallel(
-    work: Callable[[Job], Result], jobs: Sequence[Job], num_workers: int
-) -> grain.DatasetIterator[Result]:
+    work: Callable[[_Item], _Output], jobs: Sequence[_Item], num_workers: int
+) -> grain.DatasetIterator[_Output]:
     """Do `work` for every job on all cores, in the order of the jobs, a few ahead of the reader.
 
     Args:
       work: called by threads, or, with workers, by threads of other processes.
-      jobs: what to do.
+      jobs: what to do; results that are None are left out.
       num_workers: processes; 0: threads of this one.
 
     Returns:
