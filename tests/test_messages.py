@@ -30,7 +30,7 @@ KEY = re.compile(
 # These look like keys and are files of a run, or modules.
 FILES = re.compile(r"\.(json|npy|npz|pkl|py|md|csv|parquet|txt|safetensors)$")
 # Options of pip, of git and of mexjax.data.synthetic, and a key that a run's file may have.
-ELSEWHERE = {"--no-deps", "--always", "--dirty", "--abbrev", "--kind", "data.cache"}
+ELSEWHERE = {"--no-deps", "--always", "--dirty", "--abbrev", "--kind", "data.digest"}
 
 
 def texts_of(source: str) -> list[str]:

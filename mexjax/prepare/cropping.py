@@ -102,10 +102,10 @@ class Crop:
       landmark_source: how its face was found.
       notes: remarks for the manifest.
       inputs: fingerprint of what it was made from.
-      kinds: kinds of samples of its images, such as "8-bit".
-      depth: range that scaled those of more than 8 bits.
       matrix: f64[2, 3], px of the original to px of the crop.
       matrix_before: the same for the box that was off and is not used, or None.
+      kinds: kinds of samples of its images, such as "8-bit".
+      depth: range that scaled those of more than 8 bits.
     """
 
     id: str
@@ -115,10 +115,10 @@ class Crop:
     landmark_source: str
     notes: tuple[str, ...]
     inputs: str
-    kinds: tuple[str, ...] = ()
-    depth: Depth = _NO_DEPTH
     matrix: np.ndarray
     matrix_before: np.ndarray | None = None
+    kinds: tuple[str, ...] = ()
+    depth: Depth = _NO_DEPTH
 
 
 @dataclasses.dataclass(frozen=True)

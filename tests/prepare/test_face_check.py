@@ -11,6 +11,7 @@ import pytest
 from prepared_helpers import manifest_of, record_of, release, run
 
 from mexjax.data.records import load_clip
+from mexjax.files import SEAL, sealed
 from mexjax.prepare import face_check, faces
 from mexjax.prepare.face_check import Sight, Suspect, decide, gap, scattered, suspects, usual_square
 from mexjax.prepare.face_geometry import Face, checked, face_in_square, square_of
@@ -261,6 +262,7 @@ def test_boxes_of_another_detector_are_not_mixed(painted, tmp_path, capsys):
     path = out / "preparation.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     del record["parameters"]["detector"]  # as an older version left it
-    path.write_text(json.dumps(record), encoding="utf-8")
+    del record[SEAL]
+    path.write_text(json.dumps(sealed(record)), encoding="utf-8")
     assert prepare_painted(painted, out) == 2
     assert "detector is None there and 'blotches, 1' now" in capsys.readouterr().err
