@@ -28,8 +28,9 @@ NEEDS = {
     "frozen": STUDY,
     "study_time": (*STUDY, "torch"),
     "pipeline": (*STUDY, "grain"),
-    "preparation": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
-    "key_frame_views": (*STUDY, "grain", "array_record", "pyarrow", "skimage"),
+    "preparation": (*STUDY, "grain", "array_record", "pyarrow"),
+    "face_boxes": STUDY,
+    "key_frame_views": (*STUDY, "grain", "array_record", "pyarrow"),
     "key_frames": STUDY,
     "scores": STUDY,
 }

@@ -17,6 +17,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import face_tables
 import score_tables
 import speed_tables
 from results_files import ROOT, Result, read_results
@@ -36,6 +37,7 @@ TABLES: dict[str, Callable[[Sequence[Result], Path], str]] = {
     "study_time": speed_tables.study_tables,
     "frozen": speed_tables.frozen_tables,
     "preparation": speed_tables.preparation_tables,
+    "face_boxes": face_tables.face_box_tables,
     "key_frame_views": speed_tables.view_tables,
     "pipeline": speed_tables.pipeline_tables,
 }

@@ -9,16 +9,15 @@ import difflib
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from rich.console import Console
+from mexjax import signals, terminal
+from mexjax.errors import ConfigError, Interrupted, MexjaxError, one_line, quoted
+from mexjax.signals import INTERRUPTED, STOPPED
 
-from mexjax.errors import ConfigError, Interrupted, MexjaxError
-
-ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+ERROR, BROKEN_PIPE = 2, 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,58 +68,84 @@ class Parser(argparse.ArgumentParser):
 
 @dataclasses.dataclass
 class Outcome:
-    """The exit status of a command; 0 unless an error or the command sets another."""
+    """The end of a command.
+
+    Attributes:
+      status: the exit status; 0 unless an error or the command sets another.
+      is_output: True: the command was asked for nothing but what it prints, so losing that is an
+        error. The work of other commands counts without it.
+    """
 
     status: int = 0
+    is_output: bool = False
 
 
 @contextlib.contextmanager
-def errors_printed(
-    when_stopped: str = "Stopped at once; what was saved before is kept.",
-) -> Iterator[Outcome]:
+def errors_printed(when_stopped: str = STOPPED) -> Iterator[Outcome]:
     """Print an error of the block in one line, without a traceback, and set the exit status.
+
+    Standard output that is closed or full does not stop the block.
 
     Args:
       when_stopped: the line that is printed after Ctrl-C.
 
     Yields:
       The outcome. Its status is that of the block; 2 after an error that the user can mend; 130
-      after Ctrl-C; 128 plus the number of the signal after a run that was asked to stop; 141 if the
-      reader of a pipe has gone.
+      after Ctrl-C; 128 plus the number of the signal after a run that was asked to stop; 141 if
+      the reader of a pipe has gone and the command was asked for its output alone.
     """
     outcome = Outcome()
-    try:
-        yield outcome
-        sys.stdout.flush()  # a missing reader is noticed here, not at the end of the process
-    except SystemExit as stopped:  # --help and --version end this way
-        outcome.status = int(stopped.code or 0)
-    except Interrupted as stopped:
-        _print(str(stopped), "bold yellow")
-        outcome.status = 128 + signal.Signals[stopped.signal_name].value
-    except KeyboardInterrupt:
-        _print(when_stopped, "bold yellow")
-        outcome.status = INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        outcome.status = BROKEN_PIPE
-    except (MexjaxError, OSError) as error:
-        errors = Console(stderr=True, highlight=False)
-        errors.print("[bold red]Error:[/]", end=" ")
-        errors.print(message(error), markup=False, soft_wrap=True)
-        outcome.status = ERROR
+    with terminal.lenient_output() as output:
+        try:
+            with signals.work(when_stopped):
+                yield outcome
+        except SystemExit as stopped:  # --help and --version end this way
+            outcome.status = int(stopped.code or 0)
+            outcome.is_output = True
+        except Interrupted as stopped:
+            _print(str(stopped), "bold yellow")
+            outcome.status = 128 + signal.Signals[stopped.signal_name].value
+        except KeyboardInterrupt:
+            if signals.is_command():
+                signals.leave_at_once(line=when_stopped)
+            _print(when_stopped, "bold yellow")
+            outcome.status = INTERRUPTED
+        except BrokenPipeError:
+            outcome.status = BROKEN_PIPE
+        except (MexjaxError, OSError) as error:
+            errors = terminal.console(is_error=True)
+            errors.print(terminal.Text("Error:", style="bold red"), end=" ")
+            errors.print(terminal.plain(message(error)), soft_wrap=True)
+            outcome.status = ERROR
+        output.flush()  # a reader that has gone is noticed here, not at the end of the process
+        _tell_lost_output(output, outcome)
+
+
+def _tell_lost_output(output: terminal.Output, outcome: Outcome) -> None:
+    if output.fault is None:
+        return
+    status = BROKEN_PIPE
+    if not isinstance(output.fault, BrokenPipeError):
+        status = ERROR
+        why = output.fault.strerror or output.fault
+        rest = "" if outcome.is_output else " The work went on without it."
+        _print(f"Standard output cannot be written: {why}.{rest}", "bold yellow")
+    if outcome.is_output and not outcome.status:
+        outcome.status = status
 
 
 def path(text: str) -> Path:
-    """A path of the command line, in which `~` at the beginning is the user's home."""
+    """A path of the command line, in which `~` at the beginning is the user's home.
+
+    Raises:
+      ConfigError: no file can have this name.
+    """
+    if "\0" in text:
+        raise ConfigError(f"The name of a file cannot have a NUL in it, found {quoted(text)}.")
     return Path(os.path.expanduser(text))
 
 
-def run_command(
-    action: Callable[[], int],
-    *,
-    when_stopped: str = "Stopped at once; what was saved before is kept.",
-) -> int:
+def run_command(action: Callable[[], int], *, when_stopped: str = STOPPED) -> int:
     """The exit status of a command, whose errors are printed as by `errors_printed`.
 
     Args:
@@ -134,16 +159,21 @@ def run_command(
 
 def entry_point(command: Callable[[], int]) -> NoReturn:
     """Run a command as this process; its status is that of the process."""
+    signals.begin()
     logging.getLogger("absl").setLevel(logging.WARNING)  # orbax and grain log every step
-    sys.exit(command())
+    try:
+        status = command()
+    except KeyboardInterrupt:  # behind the work, where nothing is left to stop
+        signals.leave_at_once()
+    signals.leave(status)
 
 
 def message(error: Exception) -> str:
     """The text of an error in one line."""
     if isinstance(error, MexjaxError) or not isinstance(error, OSError):
-        return " ".join(str(error).split())
-    return f"{error.filename or 'A file'}: {error.strerror or error}."
+        return one_line(str(error))
+    return one_line(f"{error.filename or 'A file'}: {error.strerror or error}.")
 
 
 def _print(text: str, style: str) -> None:
-    Console(stderr=True, highlight=False).print(text, style=style, markup=False, soft_wrap=True)
+    terminal.console(is_error=True).print(terminal.plain(text, style), soft_wrap=True)

@@ -7,11 +7,25 @@ the message alone; from Python they are ordinary exceptions.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+QUOTED = 100  # characters of a value that a message quotes
+_WORD, _SENTENCES = 240, 1500  # most characters without a blank, and of a message
+_NUM_NAMES = 40  # names of a lookup that a message lists
+_LONG_WORD = re.compile(rf"\S{{{_WORD + 1},}}")
+# A quotation begins and ends at the edge of a word, other than the apostrophe of "subject's".
+_LONG_QUOTATION = re.compile(rf"(?<!\w)'[^']{{{2 * QUOTED},}}'(?!\w)")
 
 
 class MexjaxError(Exception):
-    """The base of all errors that come from the user's input, not from a defect."""
+    """The base of all errors that come from the user's input, not from a defect.
+
+    Its text is one line without control characters, in which long quotations are shortened.
+    """
+
+    def __init__(self, text: str = "", *more: object) -> None:
+        super().__init__(one_line(str(text)), *more)
 
 
 class ConfigError(MexjaxError, ValueError):
@@ -51,8 +65,49 @@ class Interrupted(MexjaxError, RuntimeError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The text for a name that is not in a lookup: the nearest name and the whole list."""
+    """The text for a name that is not in a lookup: the nearest name and the list of all."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:QUOTED], names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}."
+    more = f" and {len(names) - _NUM_NAMES} more" if len(names) > _NUM_NAMES else ""
+    known_names = ", ".join(names[:_NUM_NAMES]) + more
+    return f"Unknown {kind} {quoted(name)}.{hint} Known: {known_names}."
+
+
+def quoted(value: object, most: int = QUOTED) -> str:
+    """A value that a user gave, as a message quotes it: in one line and not longer than a line."""
+    return shortened(printable(repr(value)), most)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters; what lies in the middle goes first."""
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 3
+    return f"{text[: most - 3 - end]}...{text[len(text) - end :]}"
+
+
+def printable(text: str) -> str:
+    """A text whose control characters, and bytes that are no UTF-8, are escapes as in Python.
+
+    Ends of lines and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(mark if _is_shown(mark) else ascii(mark)[1:-1] for mark in text)
+
+
+def one_line(text: str) -> str:
+    """A message in one line that any terminal shows, with long words and quotations shortened."""
+    text = printable(" ".join(text.split()))
+    text = _LONG_WORD.sub(lambda match: shortened(match[0], 2 * QUOTED), text)
+    text = _LONG_QUOTATION.sub(lambda match: shortened(match[0], 2 * QUOTED), text)
+    return shortened(text, _SENTENCES)
+
+
+def _is_shown(mark: str) -> bool:
+    # Marks that turn the direction of a line could make a message say something else.
+    is_turning = "\u202a" <= mark <= "\u202e" or "\u2066" <= mark <= "\u2069"
+    return mark in "\n\t" or not (
+        mark < " " or "\x7f" <= mark <= "\x9f" or is_turning or "\ud800" <= mark <= "\udfff"
+    )

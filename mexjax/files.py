@@ -13,6 +13,7 @@ from typing import IO, Any
 from mexjax.errors import WorkdirError
 
 TEMPORARIES = ".*.tmp"  # pattern of the names that `temporary` gives
+_TEXT: Mapping[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace"}
 SEAL = "sha256"  # entry of a JSON file that holds the digest of the others
 
 
@@ -48,7 +49,8 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with (
             replacing(path) as place,
-            open(place, mode, encoding=None if "b" in mode else "utf-8") as file,
+            # Names of files may have bytes that are no UTF-8; they are written as escapes.
+            open(place, mode, **({} if "b" in mode else _TEXT)) as file,
         ):
             yield file
             file.flush()
@@ -60,9 +62,40 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         ) from error
 
 
+def is_utf8(name: str) -> bool:
+    """True unless a name from the disk has bytes that are no UTF-8, which Python keeps apart."""
+    return not any("\ud800" <= mark <= "\udfff" for mark in name)
+
+
+def is_folder(path: Path) -> bool:
+    """True if there is such a folder; False also for a name that no file can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """True if there is such a file; False also for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def digest(content: bytes | str) -> str:
     """The SHA-256 of some bytes, or of a text in UTF-8, as 64 hexadecimal digits."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, which is read in pieces: half a second for a gigabyte.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical(value: Any) -> str:
@@ -70,12 +103,22 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a JSON file with an entry `sha256` that tells later damage."""
-    values = {name: value for name, value in content.items() if name != SEAL}
-    return values | {SEAL: digest(canonical(values))}
+def sealed(content: Mapping[str, Any], entry: str = SEAL) -> dict[str, Any]:
+    """The content of a JSON file with an entry, by custom `sha256`, that tells later damage."""
+    values = {name: value for name, value in content.items() if name != entry}
+    return values | {entry: digest(canonical(values))}
 
 
-def is_damaged(content: Mapping[str, Any]) -> bool:
+def is_damaged(content: Mapping[str, Any], entry: str = SEAL) -> bool:
     """True if the entry `sha256` of a JSON file is not that of its other entries."""
-    return SEAL in content and sealed(content)[SEAL] != content[SEAL]
+    return entry in content and sealed(content, entry)[entry] != content[entry]
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """The content of a sealed JSON file; None if it is missing, damaged or has no seal."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    is_whole = isinstance(content, dict) and SEAL in content and not is_damaged(content)
+    return content if is_whole else None

@@ -7,6 +7,11 @@ python -m mexjax.main --config=configs/fdp.py          the same in a checkout
 
 from __future__ import annotations
 
+from mexjax import signals
+
+if __name__ == "__main__":
+    signals.begin()  # before the imports, which take a while
+
 import dataclasses
 import importlib
 import os
@@ -17,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mexjax import cli
+from mexjax import cli, terminal
 from mexjax.config import KEYS, list_cards
 from mexjax.errors import ConfigError, unknown_name
 
@@ -48,6 +53,7 @@ was stopped goes on when the same command is given again.
 """
 PREFIX = "--config."
 WIDTH = 100  # characters of a line of --list
+_MOST_BYTES = 200  # of a folder's name; file systems take 255
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,11 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return importlib.import_module(_MODULES[name]).main(arguments)
     with cli.errors_printed() as outcome:
         order = _read(arguments)
+        outcome.is_output = order is None
         if order is not None:
+            from mexjax.report.text import print_results
+            from mexjax.report.write import ReportError
             from mexjax.train.run import run
 
             config, folder = _prepare(order)
-            _show(run(config, folder, overwrite=order.is_overwritten))
+            try:
+                _show(run(config, folder, overwrite=order.is_overwritten))
+            except ReportError as error:
+                print_results(error.results)
+                raise
     return outcome.status
 
 
@@ -169,6 +182,10 @@ class Order:
             if value != card.get(key) and not key.startswith(INDIFFERENT)
         }
         parts = [Path(name).stem, variant or str(config.model.preset)]
+        if config.protocol.class_map:
+            from mexjax.protocol.class_file import read_class_map
+
+            changes["protocol.class_map"] = read_class_map(Path(config.protocol.class_map))
         if changes.keys() & {"data.name", "data.datasets"} or config.data.name == "prepared":
             changes.pop("data.name", None)
             changes.pop("data.datasets", None)
@@ -179,7 +196,10 @@ class Order:
             parts.append(f"seed{changes.pop('seed')}")
         if changes:
             parts.append(digest(canonical(changes))[:6])
-        return "runs/" + re.sub(r"[^\w.+-]", "-", "_".join(parts))
+        name = re.sub(r"[^\w.+-]", "-", "_".join(parts))
+        if len(name.encode()) > _MOST_BYTES:
+            name = f"{name[:40]}_{digest(name)[:12]}"
+        return f"runs/{name}"
 
 
 def _dataset(config: ConfigDict) -> str:
@@ -238,39 +258,41 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
       The configuration and the folder of the run.
     """
     # The imports are here because --help must not wait for them.
-    from rich.console import Console
-
     from mexjax import machine
     from mexjax.config import check_values, load_config
+    from mexjax.config.values import as_pairs
     from mexjax.cpu.heap import run_in_calling_thread
+    from mexjax.data.class_choice import describe_classes, settle_classes
 
     config = load_config(order.card, order.overrides)
     check_values(config)
+    settle_classes(config, as_pairs(order.overrides))
     folder = order.folder(config)
     if config.cpu_heap:
         run_in_calling_thread()
     machine.use_compilation_cache()
     devices = machine.devices()
-    Console().print(
-        f"[bold]mexjax[/]  {config.model.name} ({config.model.preset}) on {config.data.name},"
+    title = terminal.plain("mexjax", "bold")
+    about = (
+        f"  {config.model.name} ({config.model.preset}) on {config.data.name},"
         f" {config.protocol.name}, seed {config.seed},"
-        f" {len(devices)} x {devices[0].device_kind}, folder {folder}",
-        highlight=False,
+        f" {len(devices)} x {devices[0].device_kind}, folder {folder}"
     )
+    terminal.console().print(title + terminal.plain(about), soft_wrap=True)
+    if classes := describe_classes(config):
+        terminal.console().print(terminal.plain(classes), soft_wrap=True)
     return config, folder
 
 
 def _show(done: RunResult) -> None:
     """Print the results of a run and where its files are."""
-    from rich.console import Console
-
     from mexjax.report.text import print_results
 
-    console = Console()
+    console = terminal.console()
     if done.was_finished:
         console.print("This run was finished before; its report is rebuilt from its predictions.")
     print_results(done.results)
-    console.print(f"Report, figures and predictions: {done.workdir}/report.md", highlight=False)
+    terminal.say(console, f"Report, figures and predictions: {done.workdir}/report.md")
 
 
 def _list() -> None:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
 
 from rich.console import Console
@@ -25,6 +25,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from mexjax import terminal
+from mexjax.errors import printable
 
 LINE_EVERY_S = 10.0
 
@@ -47,7 +50,7 @@ class ProgressBar:
         console: Console | None = None,
         is_kept: bool = True,
     ) -> None:
-        self._console = console or Console(highlight=False)
+        self._console = console or terminal.console()
         self._total, self._done = total, 0
         self._begin = self._last_line = time.monotonic()
         self._is_line = is_shown and not self._console.is_terminal
@@ -55,10 +58,10 @@ class ProgressBar:
         if is_shown and not self._is_line:
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TaskProgressColumn(),
-                TextColumn("{task.fields[detail]}"),
+                TextColumn("{task.fields[detail]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("gone,"),
                 TimeRemainingColumn(compact=True),
@@ -79,7 +82,7 @@ class ProgressBar:
         """Print the present task at once."""
         if self._bar:
             self._bar.start()
-            self._bar.update(self._task, description=text)
+            self._bar.update(self._task, description=printable(text))
         elif self._is_line:
             self._print(text)
 
@@ -99,8 +102,8 @@ class ProgressBar:
                 self._task,
                 completed=done,
                 total=self._total,
-                description=description,
-                detail=detail,
+                description=printable(description),
+                detail=printable(detail),
             )
         elif self._is_line and time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
@@ -115,7 +118,7 @@ class ProgressBar:
             self._print("  ".join(filter(None, texts)))
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(terminal.plain(text), soft_wrap=True)
 
 
 class ClipProgress(ProgressBar):
@@ -237,13 +240,13 @@ def without_alarms() -> Iterator[None]:
     """
     sys.stderr.flush()
     try:
-        terminal = os.dup(2)
+        before = os.dup(2)
     except OSError:  # a process without standard error
         yield
         return
     reading, writing = os.pipe()
     os.set_inheritable(writing, False)
-    thread = threading.Thread(target=_forward, args=(reading, terminal), daemon=True)
+    thread = threading.Thread(target=_forward, args=(reading, before), daemon=True)
     thread.start()
     os.dup2(writing, 2)
     os.close(writing)
@@ -251,21 +254,23 @@ def without_alarms() -> Iterator[None]:
         yield
     finally:
         sys.stderr.flush()
-        os.dup2(terminal, 2)  # the last writer of the pipe is gone, so the thread ends
+        os.dup2(before, 2)  # the last writer of the pipe is gone, so the thread ends
         thread.join(timeout=5)
 
 
-def _forward(reading: int, terminal: int) -> None:
-    """Pass all lines but alarms on to the terminal."""
-    with os.fdopen(reading, "rb", buffering=0) as pipe, os.fdopen(terminal, "wb", 0) as out:
+def _forward(reading: int, writing: int) -> None:
+    """Pass all lines but alarms on to the terminal; read on if it can take none."""
+    with os.fdopen(reading, "rb", buffering=0) as pipe, os.fdopen(writing, "wb", 0) as out:
         lines, rest = AlarmFilter(), b""
         while chunk := pipe.read(65536):
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
                 if lines.keeps(line):
-                    out.write(line + b"\n")
+                    with suppress(OSError):
+                        out.write(line + b"\n")
         if rest and lines.keeps(rest):
-            out.write(rest)
+            with suppress(OSError):
+                out.write(rest)
 
 
 class AlarmFilter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import configuration
@@ -151,6 +152,50 @@ def test_a_file_that_is_no_card_ends_in_one_message(text, message, tmp_path):
     card.write_text(text)
     with pytest.raises(ConfigError, match=message):
         mexjax.load_config(card)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"x = 1\ny = '\xe9'\n", r"no text in UTF-8 \(line 2\)"),
+        (b"\x00\x01", "null bytes"),
+        (b"# coding: nothing\n", "unknown encoding"),
+        (b"import sys\nsys.exit(3)\n", r"fails: SystemExit: 3 \(line 2\)"),
+        (b"\nif True:\n\tx = 1\n        y = 2\n", "line 4"),
+        (b"x = 1\n\nraise ValueError('a\\nb' + 9999 * 'c')\n", r"ValueError: a bc+\.\.\. \(line 3"),
+        (b"def get_config(variant):\n    return get_config(variant)\n", r"Recursion.*\(line 2\)"),
+        (b"get_config = 3\n", "defines no get_config"),
+        (b"", "defines no get_config"),
+    ],
+)
+def test_a_damaged_card_ends_in_one_line_with_its_place(content, message, tmp_path):
+    card = tmp_path / "other.py"
+    card.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        mexjax.load_config(card)
+    assert "\n" not in str(error.value)
+    assert str(card) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_a_card_that_is_a_folder_is_named_as_one(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    with pytest.raises(ConfigError, match=r"is a folder; expected a recipe card.*mine\.py"):
+        mexjax.load_config(tmp_path)
+
+
+def test_a_name_of_a_card_that_is_too_long_is_cut():
+    with pytest.raises(ConfigError, match="File name too long") as error:
+        mexjax.load_config("w" * 5000)
+    assert len(str(error.value)) < 200
+
+
+def test_a_card_that_was_just_changed_is_read_anew(tmp_path):
+    card = tmp_path / "mine.py"
+    for steps in (3, 4):
+        card.write_text(OWN_CARD.replace("batch_size = 5", f"batch_size = {steps}"))
+        os.utime(card, (1, 1))
+        assert mexjax.load_config(card).train.batch_size == steps
 
 
 def test_configuration_is_locked():

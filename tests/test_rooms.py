@@ -44,7 +44,7 @@ def test_a_room_has_the_names_that_it_lists(room: str):
 LIGHT = {
     "mexjax.report.write, mexjax.report.compare, mexjax.report.command": ["jax", "cv2", "sklearn"],
     "mexjax.protocol.splits, mexjax.protocol.metrics, mexjax.protocol.scoring": ["jax", "cv2"],
-    "mexjax.prepare.pipeline, mexjax.prepare.command": ["jax", "flax", "orbax", "grain", "skimage"],
+    "mexjax.prepare.pipeline, mexjax.prepare.command": ["jax", "flax", "orbax", "grain"],
     "mexjax.models, mexjax.nn, mexjax.ops, mexjax.train, mexjax.config": ["jax", "flax", "cv2"],
     "mexjax.prepare, mexjax.data, mexjax.report, mexjax.studies": ["numpy", "pandas", "matplotlib"],
 }

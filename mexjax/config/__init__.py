@@ -18,6 +18,7 @@ from mexjax.config.values import (
     check_values,
     expand_paths,
     flat,
+    remember_card,
     set_key,
     to_json,
 )
@@ -67,8 +68,17 @@ def load_config(
     card = copy.deepcopy(flat(config))
     for key, value in pairs.items():
         set_key(config, key, value)
+    if "protocol.classes" not in pairs and flat(config).get("protocol.class_map"):
+        _follow_class_map(config)
     if not config.model.name:
         raise ConfigError(f"{name} is not a recipe card: it names no model (model.name).")
-    check_changes(config, card)
     expand_paths(config)
+    remember_card(config, card)
+    check_changes(config, card)
     return config.lock()
+
+
+def _follow_class_map(config: ml_collections.ConfigDict) -> None:
+    """Let the file say how many classes there are, where nothing else does."""
+    if config.protocol.classes == KEYS["protocol.classes"].default:
+        set_key(config, "protocol.classes", "own")

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib.util
+import io
 import os
 import re
+import tokenize
 import traceback
+import types
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from mexjax.errors import ConfigError, MexjaxError, unknown_name
 
+_LONGEST = 200  # characters of a card's own error in a message
+_LONGEST_NAME = 80
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -62,12 +67,23 @@ def find_card(name: str) -> Path:
       ConfigError: neither; the message lists the cards of the package.
     """
     path = Path(os.path.expanduser(name))
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+        raise ConfigError(f"Cannot read the recipe card {short}: {error.strerror}.") from error
+    if is_file:
         return path
     if len(path.parts) == 1 or (len(path.parts) == 2 and path.parts[0] == "configs"):
         inside = cards_folder() / f"{path.name.removesuffix('.py')}.py"
         if inside.is_file() and not inside.stem.startswith("_"):
             return inside
+    if is_folder:
+        cards = sorted(inside.name for inside in path.glob("[!_]*.py"))[:3]
+        raise ConfigError(
+            f"{name} is a folder; expected a recipe card, which is a Python file"
+            + (f", such as {', '.join(cards)} in it." if cards else ".")
+        )
     text = unknown_name("recipe card", path.name.removesuffix(".py"), list_cards())
     raise ConfigError(
         f"{text} There is no file {name!r} either (looked from {Path.cwd()}). Give the name of a"
@@ -79,23 +95,35 @@ def run_card(file: Path, variant: str) -> ConfigDict:
     """Run a card for one variant; the empty one is its default.
 
     Raises:
-      ConfigError: a file that is no Python file, has no `get_config`, fails, or gives no
+      ConfigError: a file that is no Python text, has no `get_config`, fails, or gives no
         ConfigDict; and what the card itself refuses.
     """
-    spec = importlib.util.spec_from_file_location(f"_mexjax_card_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{file} is not a Python file; a recipe card is one.")
-    module = importlib.util.module_from_spec(spec)
+    loader = SourceFileLoader(f"_mexjax_card_{file.stem}", str(file))
+    module = types.ModuleType(loader.name)
+    module.__file__ = str(file)
     try:
-        spec.loader.exec_module(module)
+        source = file.read_bytes()
+        source.decode(tokenize.detect_encoding(io.BytesIO(source).readline)[0])
+        # Bytecode is not kept: Python takes it for that of a file changed within the same second.
+        exec(loader.source_to_code(source, str(file)), module.__dict__)
         if not callable(getattr(module, "get_config", None)):
             raise ConfigError(f"{file} defines no get_config(variant), so it is not a recipe card.")
         config = module.get_config(variant)
     except MexjaxError:
         raise
-    except Exception as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            f"The recipe card {file} fails: {type(error).__name__}: {error}{_place(file, error)}."
+            f"The recipe card {file} is no text in {error.encoding.upper()} (line {line}): expected"
+            " a Python file."
+        ) from error
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())
+        text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+        kind = type(error).__name__
+        raise ConfigError(
+            f"The recipe card {file} fails: {kind}{': ' if text else ''}{text}"
+            f"{_place(file, error)}."
         ) from error
     if not isinstance(config, ConfigDict) or "model" not in config:
         raise ConfigError(
@@ -105,9 +133,9 @@ def run_card(file: Path, variant: str) -> ConfigDict:
     return config
 
 
-def _place(file: Path, error: Exception) -> str:
+def _place(file: Path, error: BaseException) -> str:
     """The line of the card that an error comes from, as text."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.lineno:
         return ""  # its text has the line
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == file]

@@ -23,6 +23,12 @@ DATA_KEYS: dict[str, Key] = {
         "Folder that `mexjax prepare` wrote; embedded datasets need none.",
         is_path=True,
     ),
+    "data.cache": Key(
+        "",
+        "Folder for the views of prepared clips (arrays that are computed once); empty: the"
+        " prepared folder, or `~/.cache/mexjax/views` where that cannot be written.",
+        is_path=True,
+    ),
     "data.datasets": Key(
         (),
         "Only these datasets of a prepared folder, for example `casme2,samm`; empty: all.",

@@ -67,6 +67,7 @@ class Key:
       below: a bound above all numbers that are allowed, itself excluded.
       acts: conditions without which the key has no effect; a change is then refused.
       is_path: True: the value is a path, in which `~` is the user's home.
+      takes_words: True: a number is taken, and so are words, whose list is text with commas.
     """
 
     default: Any
@@ -79,6 +80,7 @@ class Key:
     below: float | None = None
     acts: tuple[When, ...] = ()
     is_path: bool = False
+    takes_words: bool = False
 
     @property
     def range(self) -> Range:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from mexjax.config.conditions import When
 from mexjax.config.data_keys import DATA_KEYS, MOST_PX
@@ -62,9 +62,21 @@ KEYS: dict[str, Key] = {
     ),
     "protocol.classes": Key(
         5,
-        "Number of emotion classes; mexjax/protocol/classes.py maps emotions to them.",
+        "The emotion classes: a number of them, to which mexjax/protocol/classes.py maps the"
+        " emotions of a dataset; such a map by name, like `casme2_5`, for any dataset; `own`, every"
+        " emotion word of the table in its order; or words in an order of your own, like"
+        " `surprise,happiness,others`.",
         least=2,
         most=1000,
+        takes_words=True,
+    ),
+    "protocol.class_map": Key(
+        "",
+        "File of lines `word,class` that merges emotion words into classes, in the order of the"
+        " file; nothing behind the comma leaves a word out. protocol.classes is then `own`, or"
+        " names some of the classes in another order.",
+        acts=(When("protocol.task", ("emotion",)),),
+        is_path=True,
     ),
     "protocol.units": Key(
         "cd6me",
@@ -290,5 +302,7 @@ def defaults() -> ConfigDict:
             if parent not in node:
                 node[parent] = ConfigDict()
             node = node[parent]
-        node[leaf] = copy.deepcopy(key.default)
+        default = copy.deepcopy(key.default)
+        # A reference of no type lets a card, too, set a word where the default is a number.
+        node[leaf] = FieldReference(default, field_type=object) if key.takes_words else default
     return config

@@ -6,6 +6,7 @@ import ast
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from mexjax.config.key import Key, Range
 from mexjax.config.keys import KEYS, MOST_CLIPS
 from mexjax.errors import ConfigError, unknown_name
 
+_CARD = "_values_of_card"
 SYNTHETIC = "data.synthetic."  # keys of the embedded dataset begin with it
 
 
@@ -51,7 +53,8 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
             f"Unknown configuration key {key!r}.{hint}{others} docs/configuration.md explains"
             " every key."
         )
-    new = _as_type(key, value, values[key])
+    has_words = key in KEYS and KEYS[key].takes_words
+    new = _number_or_words(key, value) if has_words else _as_type(key, value, values[key])
     node = config
     *parents, leaf = key.split(".")
     for parent in parents:
@@ -91,6 +94,7 @@ def check_values(config: ConfigDict) -> None:
     from mexjax.ops import conv
 
     values = flat(config)
+    check_changes(config, getattr(config, _CARD, {}))
     for name, key in KEYS.items():
         if isinstance(key.default, ConfigDict):
             continue
@@ -122,6 +126,20 @@ def expand_paths(config: ConfigDict) -> None:
             set_key(config, name, os.path.expanduser(value))
 
 
+def remember_card(config: ConfigDict, card: dict[str, Any]) -> None:
+    """Let `check_values` know the card, so that it sees what is changed in Python later.
+
+    Args:
+      config: a configuration; a copy of it does not remember.
+      card: the values of the card alone, by dotted key; `~` in its paths is expanded here.
+    """
+    for name, value in card.items():
+        if name in KEYS and KEYS[name].is_path:
+            card[name] = os.path.expanduser(value)
+    # An attribute of the object: every other name would be a key.
+    object.__setattr__(config, _CARD, card)
+
+
 def check_changes(config: ConfigDict, card: Mapping[str, Any]) -> None:
     """Refuse keys that differ from the card and have no effect in this configuration.
 
@@ -144,7 +162,7 @@ def check_changes(config: ConfigDict, card: Mapping[str, Any]) -> None:
 def _check_value(name: str, key: Key, value: Any) -> None:
     if key.choices and value not in key.choices:
         raise ConfigError(unknown_name(name, str(value), key.choices))
-    if key.range.is_bounded:
+    if key.range.is_bounded and not (key.takes_words and isinstance(value, str)):
         key.range.check(name, value)
 
 
@@ -210,6 +228,18 @@ def _as_type(key: str, value: Any, old: Any) -> Any:
         kinds = {type(item) for item in old}
         if kinds == {int} and any(not isinstance(item, int) for item in value):
             raise error
+    return value
+
+
+def _number_or_words(key: str, value: Any) -> int | str:
+    """A whole number, or words: text, with commas where there are several."""
+    if isinstance(value, tuple | list) and all(isinstance(item, str) for item in value):
+        value = ",".join(value)
+    if isinstance(value, str):
+        value = value.strip()
+        return int(value) if re.fullmatch("[+-]?[0-9]{1,9}", value) else value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{key} takes a whole number or words, found {value!r}.")
     return value
 
 

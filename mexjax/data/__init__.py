@@ -6,6 +6,7 @@ The modules are imported one by one: preparing clips needs some of them, and tho
 __all__ = [
     "apex_spotting",
     "captions",
+    "class_choice",
     "clip_frames",
     "dataset",
     "embedded",

@@ -43,6 +43,7 @@ class Dataset:
       train_clips: the clips that training sees, shaped as `clips`; None: the same.
       views: other arrays of each clip that the model takes, [N, ...], by name.
       left_out: the clips that the protocol does not use, see `loading.count_left_out`.
+      notices: sentences that a reader of results must know before the numbers.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Dataset:
     train_clips: np.ndarray | None = None
     views: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     left_out: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:

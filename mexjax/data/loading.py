@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.machine import num_cores
 from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
-from mexjax.protocol.splits import label_table
+from mexjax.protocol.action_units import numbers_of
+from mexjax.protocol.labelling import NO_EMOTION, check_classes, remarks_on
+from mexjax.protocol.splits import ProtocolConfig, label_table
 
 CONTROLS = ("none", "static", "shuffled_labels")
 SPLITS = ("train", "all")
@@ -76,10 +78,17 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
     if not keep.any():
         raise DataError(
             f"{data.name} has no clip of the classes {', '.join(class_names)}; its emotions"
-            f" are {', '.join(sorted(set(table['emotion'])))}. Set protocol.classes to fit."
+            f" are {', '.join(sorted(set(table['emotion'])))}. Set protocol.classes to fit;"
+            " own makes every emotion word a class."
         )
     sets = [clips, source(config, choice, takes)[1]] if is_only_train else [clips]
     left_out = count_left_out(table, keep, config.protocol.task)
+    remarks: tuple[str, ...] = ()
+    if is_unit_task:
+        left_out = with_units(left_out, table.loc[keep], config.protocol)
+    else:
+        choice = {"classes": config.protocol.classes, "protocol": config.protocol.name}
+        remarks = remarks_on(table, labels, class_names, **choice)
     table, labels = table.take(np.flatnonzero(keep)).reset_index(drop=True), labels[keep]
     sets = [_as_configured(clips[keep], data) for clips in sets]
     if takes.has_flow:
@@ -95,6 +104,27 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
         train_clips=sets[1] if is_only_train else None,
         views={name: array[keep] for name, array in views.items()},
         left_out=left_out,
+        notices=(*remarks, *_mean_faces(table, views, is_unit_task=is_unit_task)),
+    )
+
+
+def _mean_faces(
+    table: pd.DataFrame, views: Mapping[str, np.ndarray], *, is_unit_task: bool
+) -> tuple[str, ...]:
+    """Say how many clips give a model of action units the landmarks of an average face."""
+    from mexjax.data.manifest import MEAN_FACE  # the embedded datasets need no Parquet
+
+    names = table.get("landmark_source", pd.Series(dtype=str))
+    counts = Counter(name for name in names if name in MEAN_FACE)
+    has_patches = "landmark_tokens" in views
+    if not counts or not (is_unit_task or has_patches):
+        return ()
+    ways = ", ".join(f"{count} by {name}" for name, count in counts.most_common())
+    what = "The patches of their units lie" if has_patches else "Their crops were cut"
+    return (
+        f"{counts.total()} of {len(names)} clips have no landmarks of their own ({ways}). {what}"
+        " where an average face in the box has its eyes and brows, which is coarse for action"
+        " units: prepare with --landmarks=FILE or --faces=mediapipe.",
     )
 
 
@@ -113,7 +143,7 @@ def count_left_out(table: pd.DataFrame, keep: np.ndarray, task: str) -> dict[str
     if keep.all():
         return {}
     column = "dataset" if task == "au" else "emotion"
-    names = Counter(table.loc[~keep, column].tolist())
+    names = Counter(str(name) or NO_EMOTION for name in table.loc[~keep, column])
     return {
         "num_clips": int((~keep).sum()),
         "num_clips_in_all": len(keep),
@@ -121,12 +151,42 @@ def count_left_out(table: pd.DataFrame, keep: np.ndarray, task: str) -> dict[str
     }
 
 
+def with_units(
+    left_out: dict[str, Any], table: pd.DataFrame, protocol: ProtocolConfig
+) -> dict[str, Any]:
+    """Add to `left_out` the coded units of clips in use that are no labels of the protocol.
+
+    Args:
+      left_out: see `count_left_out`.
+      table: the clips that are used; columns aus and, for doubtful units, aus_unsure.
+      protocol: `config.protocol`.
+
+    Returns:
+      the same, with `units`: name of the unit, doubtful ones with "?" -> number of clips, if there
+      is any.
+    """
+    names = {str(unit) for unit in numbers_of(protocol.units)}
+    counts = Counter(str(au) for aus in table["aus"] for au in aus if str(au) not in names)
+    if "aus_unsure" in table.columns:
+        counts += Counter(
+            f"{au}?"
+            for aus in table["aus_unsure"]
+            for au in aus
+            if str(au) not in names or not protocol.is_unsure_present
+        )
+    if not counts:
+        return left_out
+    units = sorted(counts.items(), key=lambda item: (-item[1], int(item[0].strip("?"))))
+    clips = left_out or {"num_clips": 0, "num_clips_in_all": len(table), "clips": {}}
+    return clips | {"units": {f"AU{au}": count for au, count in units}}
+
+
 def _check(config: ConfigDict, takes: Takes) -> None:
     """Refuse values of `config.data` that do not exist or that do not go together."""
     data = config.data
     if data.name not in SOURCES:
         raise ConfigError(unknown_name("dataset", data.name, SOURCES))
-    for key in ("root", "datasets"):
+    for key in ("root", "datasets", "cache"):
         if data[key] and data.name != "prepared":
             raise ConfigError(
                 f"data.{key}={data[key]!r} is for prepared datasets; data.name={data.name} takes"
@@ -138,6 +198,8 @@ def _check(config: ConfigDict, takes: Takes) -> None:
     ):
         if value not in choices:
             raise ConfigError(f"{key}={value!r}: {takes.model} takes {' or '.join(choices)}.")
+    if config.protocol.task == "emotion":
+        check_classes(config.protocol.classes, config.protocol.class_map)
     if data.control not in CONTROLS:
         raise ConfigError(unknown_name("data.control", data.control, CONTROLS))
     choice, splits = data.key_frames.choice, data.key_frames.splits

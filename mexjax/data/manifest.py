@@ -1,11 +1,15 @@
 """The manifest: one Parquet table of clips, one row each, the same for every dataset.
 
 `BASE` holds the columns of every table of clips, `READING` those that a reader of a dataset adds,
-`PREPARED` those that preparation adds. Other columns are kept as they are.
+`PREPARED` those that preparation adds. Other columns are kept as they are. The file tells its own
+damage: its pages have checksums, and its metadata the SHA-256 of all values.
 """
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mexjax.errors import DataError, WorkdirError
-from mexjax.files import atomic
+from mexjax.files import SEAL, atomic, digest
 
+log = logging.getLogger(__name__)
+
+_ANEW = "Prepare the dataset again: the same command goes on from the frames that are there."
 _TEXT, _INT, _LIST = pa.string(), pa.int64(), pa.list_(pa.string())
 
 BASE: dict[str, pa.DataType] = {
@@ -32,7 +39,7 @@ BASE: dict[str, pa.DataType] = {
     "au": _TEXT,  # as coded
     "aus": _LIST,  # numbers as text, ascending; doubtful and held units left out
     "aus_unsure": _LIST,
-    "landmark_source": _TEXT,  # "" before preparation
+    "landmark_source": _TEXT,  # the way faces were found; "" before preparation
     "notes": _TEXT,  # remarks, joined by "; "
 }
 READING: dict[str, pa.DataType] = {
@@ -45,6 +52,9 @@ PREPARED: dict[str, pa.DataType] = {
     "sha256": _TEXT,  # hash of the record
 }
 COLUMNS: dict[str, pa.DataType] = BASE | READING | PREPARED
+
+MEAN_FACE = ("boxes", "cascade", "precropped")
+"""Values of `landmark_source` whose landmarks are those of the mean face, laid into a box."""
 
 
 def make_table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = BASE) -> pd.DataFrame:
@@ -66,7 +76,7 @@ def make_table(rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = BASE)
                 raise DataError(f"Expected a list in column {name!r}, found {row.get(name)!r}.")
     try:
         table = pa.Table.from_pylist(rows, schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise DataError(f"These rows do not fit the manifest's columns: {error}.") from error
     _refuse_nulls(table, "The table of clips")
     return _to_pandas(table)
@@ -87,14 +97,15 @@ def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
     _refuse_missing(table.columns, BASE, "The table of clips")
     try:
         arrow = _cast(pa.Table.from_pandas(table, preserve_index=False))
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
         raise DataError(
             f"The table of clips does not fit the manifest's columns: {error}."
         ) from error
     _refuse_nulls(arrow, "The table of clips")
+    arrow = arrow.replace_schema_metadata({SEAL: _digest(arrow)})
     try:
         with atomic(path, "wb") as file:
-            pq.write_table(arrow, file)
+            pq.write_table(arrow, file, write_page_checksum=True)
     except OSError as error:
         cause = error.__cause__ or error
         raise WorkdirError(
@@ -102,15 +113,20 @@ def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
         ) from error
 
 
-def read_manifest(path: str | Path, *, required: Iterable[str] = BASE) -> pd.DataFrame:
+def read_manifest(
+    path: str | Path, *, required: Iterable[str] = BASE, is_remarked: bool = True
+) -> pd.DataFrame:
     """Read a manifest; lists of units come back as Python lists.
 
     Args:
       path: a file written by `write_manifest`.
       required: columns that must be there.
+      is_remarked: True: a file that cannot tell its damage, because an older version of this
+        program or another one wrote it, gives a line on the terminal.
 
     Raises:
-      DataError: the file is missing, is not Parquet, lacks columns or has values of another type.
+      DataError: the file is missing, is not Parquet, is damaged, lacks columns or has values of
+        another type.
     """
     path = Path(path)
     if not path.is_file():
@@ -119,11 +135,13 @@ def read_manifest(path: str | Path, *, required: Iterable[str] = BASE) -> pd.Dat
         )
     try:
         with path.open("rb") as file:
-            table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is not a readable Parquet file: {error}. Prepare the dataset again."
-        ) from error
+            table = pq.read_table(file, page_checksum_verification=True)
+        seal = (table.schema.metadata or {}).get(SEAL.encode())
+        is_damaged = seal is not None and seal.decode("ascii", "replace") != _digest(table)
+    # Damage in a name or a text is no UTF-8, and one in a type no value of Python.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise DataError(f"{path} is not a readable Parquet file: {reason}. {_ANEW}") from error
     _refuse_missing(table.column_names, required, str(path))
     try:
         table = _cast(table)
@@ -132,7 +150,25 @@ def read_manifest(path: str | Path, *, required: Iterable[str] = BASE) -> pd.Dat
             f"{path} has a column of another type: {error}. Prepare the dataset again."
         ) from error
     _refuse_nulls(table, str(path))
+    if is_damaged:
+        raise DataError(
+            f"{path} is damaged or was changed: its values are not those that its SHA-256 is of."
+            f" {_ANEW}"
+        )
+    if seal is None and is_remarked:
+        _remark(path)
     return _to_pandas(table)
+
+
+def _digest(table: pa.Table) -> str:
+    """The SHA-256 of the names and values of all columns."""
+    return digest(json.dumps(table.to_pydict(), default=str))
+
+
+@functools.cache
+def _remark(path: Path) -> None:
+    """Say once that damage of a file would not be noticed."""
+    log.warning("%s has no digest, so damage would not be noticed. Preparing again adds one.", path)
 
 
 def _cast(table: pa.Table) -> pa.Table:

@@ -22,7 +22,8 @@ def load_prepared(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.Dat
 
     The view `uniform` has `num_frames` frames from onset to offset, `key_frames` has onset, apex
     and offset, and `flow_image` one image of the motion between onset and apex. It is computed once
-    and kept below the prepared folder, so that the next run with the same parameters maps a file.
+    and kept below the prepared folder or in `data.cache`, so that the next run with the same
+    parameters maps a file.
 
     Raises:
       ConfigError: no root, or `data.datasets` names one that is not in it.
@@ -76,14 +77,15 @@ def read_table(config: ConfigDict) -> pd.DataFrame:
 def prepared_view(
     config: ConfigDict, table: pd.DataFrame, name: str, params: dict[str, Any]
 ) -> np.ndarray:
-    """One view of every clip of a table, computed once and kept below the prepared folder."""
+    """One view of every clip of a table, computed once and kept on disk."""
     from mexjax.data import views
 
     is_pair = name in ("flow_image", "landmark_tokens")
     if is_pair and config.data.control == "static":
         table = table.assign(apex=table["onset"])
     with ClipProgress("sampling clips", is_shown=config.has_progress, is_kept=False) as progress:
-        return views.compute_view(Path(config.data.root), table, name, params, progress=progress)
+        root, cache = Path(config.data.root), config.data.cache
+        return views.compute_view(root, table, name, params, cache=cache, progress=progress)
 
 
 def prepared_views(

@@ -206,7 +206,7 @@ def _positions(path: Path, beside: Path, mtime_ns: int, size: int) -> dict[str, 
     """Id of each clip of a shard -> its position; the last two arguments tell versions apart."""
     try:
         ids = [clip["id"] for clip in json.loads(beside.read_text(encoding="utf-8"))["clips"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{beside} does not describe a shard ({error}). {_ADVICE}") from error
     return {name: position for position, name in enumerate(ids)}
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +40,7 @@ from mexjax.data.view_frames import (
     with_channels,
 )
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.files import file_digest
 from mexjax.machine import num_cores
 from mexjax.ops import flow as optical
 
@@ -231,19 +231,23 @@ def compute_view(
     name: str,
     params: Mapping[str, Any] | None = None,
     *,
+    cache: str | Path = "",
     progress: view_cache.Progress | None = None,
     num_workers: int | None = None,
 ) -> np.ndarray:
     """A view of every clip of a prepared dataset, computed once and then read from disk.
 
     It is kept in `root/views/<name>-<hash>/`. The hash covers the parameters, the view's version
-    and the clips (their bytes and key frames), so nothing outdated is ever read.
+    and the clips (their bytes and key frames), so nothing outdated is ever read, and a digest tells
+    damage.
 
     Args:
       root: folder of the prepared dataset.
       manifest: N rows of the manifest.
       name: a key of `VIEWS`.
       params: parameters of the view; the others have their defaults.
+      cache: folder that holds views in place of `root`; empty: `root`, or a folder of the user
+        where `root` cannot be written.
       progress: called with (clips done, clips in all).
       num_workers: threads; None: one a core. The result does not depend on it.
 
@@ -270,6 +274,7 @@ def compute_view(
         name,
         about,
         lambda row: compute(records.load_clip(root, row)),
+        cache=cache,
         progress=progress,
         num_workers=num_workers or num_cores(),
     )
@@ -278,6 +283,6 @@ def compute_view(
 def _sha256(path: Path) -> str:
     """SHA-256 of a file of weights, so that changed weights give a new cache entry."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise ConfigError(f"Cannot read the weights {path}: {error.strerror or error}.") from None

@@ -48,7 +48,7 @@ def network_from_torch(
     module = _module(name)
     if name == "clip" and isinstance(state, str | Path):
         # The files that lie beside a checkpoint of CLIP say which activation it was trained with.
-        kwargs = module.read_beside(Path(state)) | kwargs
+        kwargs = module.read_beside(Path(state).expanduser()) | kwargs
     return module.from_torch(read_state(state), **kwargs)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.interop import common
+from mexjax.interop.unwrap import listed, shorten
 from mexjax.nn.clip import SIZES, Clip, ClipSize, TowerSize
 from mexjax.nn.vit import ACTIVATIONS
 
@@ -144,10 +145,10 @@ def find_naming(state: Mapping[str, Any]) -> str:
     for naming, name in _PATCH.items():
         if name in state:
             return naming
-    first = ", ".join(sorted(state)[:3])
+    first = listed([shorten(name) for name in sorted(state)])
     raise DataError(
         f"No CLIP with a vision transformer: expected {_PATCH['openai']} (OpenAI, open_clip) or"
-        f" {_PATCH['huggingface']} (Hugging Face) among the {len(state)} tensors; found {first} ..."
+        f" {_PATCH['huggingface']} (Hugging Face) among the {len(state)} tensors; found {first}."
     )
 
 
@@ -170,11 +171,17 @@ def find_size(
     """
     number = NAMINGS.index(naming)
 
-    def shape(name: str) -> common.Shape:
+    def shape(name: str, num_axes: int = 2) -> common.Shape:
         theirs = _ALONE[name][number]
         if theirs not in state:
             raise DataError(f"The CLIP weights lack {theirs}, which tells the network's size.")
-        return state[theirs].shape
+        lengths = state[theirs].shape
+        if len(lengths) != num_axes or not all(lengths):
+            raise DataError(
+                f"{theirs} of the CLIP weights has the shape {lengths}; expected {num_axes}"
+                " axes, as a vision transformer has."
+            )
+        return lengths
 
     def tower(kind: str, width: int, num_heads: int) -> TowerSize:
         prefix = re.escape(_BLOCKS[naming, kind])
@@ -184,7 +191,7 @@ def find_size(
         mlp_width = state[hidden].shape[0] if hidden in state else 4 * width
         return TowerSize(width, depth, num_heads, mlp_width)
 
-    width, _, px, _ = shape("image/embed/kernel")
+    width, _, px, _ = shape("image/embed/kernel", 4)
     vocabulary, text_width = shape("text/embed/tokens")
     projection = shape("image/projection/kernel")
     size = ClipSize(
@@ -276,8 +283,9 @@ def from_torch(
 
     Raises:
       ConfigError: an unknown activation.
-      DataError: no CLIP, or names or shapes that do not fit; all of them are listed.
+      DataError: no CLIP, or names or shapes that do not fit; the first of them are named.
     """
+    state = common.without_prefix(state, list(_PATCH.values()), "CLIP")
     naming = find_naming(state)
     size = find_size(state, naming, image_heads=image_heads, text_heads=text_heads)
     if not activation and not all(name in state for name in _OPENAI_SCALARS):

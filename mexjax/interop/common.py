@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -12,15 +10,28 @@ from typing import Any, cast
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mexjax.errors import ConfigError, DataError
+from mexjax.errors import DataError
+from mexjax.interop.files import read_file
+from mexjax.interop.unwrap import State, find_weights, listed, shorten, size_of, without_prefix
 
-State = dict[str, np.ndarray]
+__all__ = [
+    "COUNTER",
+    "Entry",
+    "Shape",
+    "State",
+    "check_state",
+    "flat_shapes",
+    "permuted",
+    "plain_entry",
+    "read_state",
+    "size_of",
+    "to_state",
+    "to_variables",
+    "without_prefix",
+]
+
 Shape = tuple[int, ...]
 
-# Training scripts wrap a state dict in these keys; data-parallel training puts the prefix before
-# names.
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_PREFIX = "module."
 COUNTER = "num_batches_tracked"
 
 
@@ -84,114 +95,75 @@ def read_state(source: Mapping[str, Any] | str | Path) -> State:
 
     Args:
       source: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
-        `.npz`, `.pt`, `.pth` or `.bin` file. Nothing in a file is executed: object arrays and
-        pickled classes are refused. TorchScript archives are read by PyTorch's own loader. A dict
-        around the weights ("state_dict", "model", ...) is opened, and "module." before every
-        name is dropped.
+        `.npz`, `.pt`, `.pth`, `.bin` or `.ckpt` file, or of the index of such files. The content
+        tells the kind. Nothing in a file is executed: object arrays and pickled classes are
+        refused. TorchScript archives are read by PyTorch's own loader. A dict around the weights
+        ("state_dict", "model", ...) is opened, what is no array is left out, and the components
+        "module" and "_orig_mod" of names are dropped. bfloat16 and float8 become float32.
 
     Raises:
       DataError: no such file, another kind of file, or a file that holds no state dict.
-      ConfigError: a `.pt` file, and PyTorch is not installed.
+      ConfigError: a file of PyTorch, and PyTorch is not installed.
     """
-    state = _read_file(Path(source)) if isinstance(source, str | Path) else source
-    for wrapper in _WRAPPERS:
-        inner = state.get(wrapper)
-        if isinstance(inner, Mapping):
-            state = inner
-    if state and all(name.startswith(_PREFIX) for name in state):
-        state = {name.removeprefix(_PREFIX): value for name, value in state.items()}
-    return {name: _as_numpy(name, value) for name, value in state.items()}
-
-
-def _read_file(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise DataError(f"No weights at {path} (looked from {Path.cwd()}).")
-    if path.suffix == ".safetensors":
-        import safetensors
-        import safetensors.numpy
-
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        content = read_file(path)
         try:
-            return safetensors.numpy.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise DataError(f"{path} is not a safetensors file: {error}") from error
-    if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} is not an .npz of plain arrays: {error}") from error
-    if path.suffix in (".pt", ".pth", ".bin", ".tar"):
-        return _read_pickled(path)
-    raise DataError(
-        f"Cannot read weights from {path}: expected .safetensors, .npz, .pt, .pth or .bin; "
-        f"found {path.suffix or 'no suffix'}."
-    )
-
-
-def _read_pickled(path: Path) -> Mapping[str, Any]:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]  (an extra)
-    except ImportError as error:
-        raise ConfigError(
-            f"Reading {path} needs PyTorch: pip install torch, or convert the file to "
-            ".safetensors where PyTorch is."
-        ) from error
-    try:
-        if _is_torch_script(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # the files stay what they are
-                return torch.jit.load(path, map_location="cpu").state_dict()
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises several kinds for a file it refuses
-        raise DataError(f"{path} holds more than tensors, or is damaged: {error}") from error
-    if not isinstance(state, Mapping):
-        raise DataError(f"{path} holds a {type(state).__name__}; expected a state dict.")
-    return state
-
-
-def _is_torch_script(path: Path) -> bool:
-    """True if an archive holds a program beside its tensors, as OpenAI's CLIP files do."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
-
-
-def _as_numpy(name: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        if value.is_floating_point():
-            value = value.float()  # numpy has no bfloat16
-        value = value.numpy()
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"{name} of the state dict is no array: {type(value).__name__}.")
-    return array
+            return find_weights(content)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+    if not isinstance(source, Mapping):
+        raise DataError(
+            f"Expected a state dict or a path, found {type(source).__name__}"
+            + ("; give its state_dict()." if hasattr(source, "state_dict") else ".")
+        )
+    return find_weights(source)
 
 
 def check_state(state: State, expected: Mapping[str, Shape], what: str) -> None:
-    """Compare names and shapes; batch counters may be absent or surplus.
+    """Compare names, shapes and types; batch counters and other scalars may be surplus.
 
     Raises:
-      DataError: everything missing, surplus or of another shape, in one message.
+      DataError: the first names that are missing, surplus, of another shape, no fractions or not
+        finite, and the number of the others, in one line.
     """
     absent = sorted(set(expected) - set(state))
-    surplus = sorted(n for n in set(state) - set(expected) if not n.endswith("." + COUNTER))
+    surplus = sorted(n for n in set(state) - set(expected) if state[n].ndim)
     wrong = [
-        f"{name} (expected {shape}, found {state[name].shape})"
+        f"{shorten(name)} (expected {shape}, found {state[name].shape})"
         for name, shape in expected.items()
         if name in state and state[name].shape != shape
     ]
+    if len(absent) == len(expected) and surplus:
+        raise DataError(
+            f"The weights are not of {what}: it has {len(expected)} arrays like {absent[0]}, and"
+            f" the {len(surplus)} found have other names, like {shorten(surplus[0])}."
+        )
     problems = [
-        f"{len(names)} {kind}: {', '.join(names)}"
-        for kind, names in (("missing", absent), ("surplus", surplus), ("of wrong shape", wrong))
+        f"{len(names)} {kind}: {listed([shorten(name, length=160) for name in names], count=count)}"
+        for kind, names, count in (
+            ("of wrong shape", wrong, 1),
+            ("missing", absent, 2),
+            ("surplus", surplus, 2),
+        )
         if names
     ]
     if problems:
         raise DataError(
             f"The weights do not fit {what}. {'; '.join(problems)}. Give the preset or "
             "configuration that the weights were trained with."
+        )
+    coded = [name for name in expected if state[name].dtype.kind != "f"]
+    if coded:
+        raise DataError(
+            f"{len(coded)} of the {len(expected)} weights are no fractions, the first {coded[0]} of"
+            f" type {state[coded[0]].dtype}: quantised weights are not read. Save them as float32."
+        )
+    broken = [name for name in expected if not np.isfinite(state[name]).all()]
+    if broken:
+        raise DataError(
+            f"{len(broken)} of the {len(expected)} weights of {what} hold numbers that are not"
+            f" finite, the first {broken[0]}: the training diverged, or the file is damaged."
         )
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from mexjax.errors import DataError
 from mexjax.interop import common
+from mexjax.interop.unwrap import listed, shorten
 from mexjax.nn.magnet import LAYOUTS, MagNet
 
 # Module here -> module there; the name of blocks is the part before their number.
@@ -49,6 +50,8 @@ _POSTECH = {
     "decoder_1": "decoder.res_decoder.conv1",
     "decoder_2": "decoder.res_decoder.conv2",
 }
+# One name of each port, which tells it below any prefix.
+_ANCHORS = ("encoder.cba_1.conv2d.weight", "encoder.res_encoder.conv1.weight")
 
 
 def _module_name(path: tuple[str, ...], layout: str) -> str:
@@ -92,16 +95,17 @@ def from_torch(state: common.State) -> tuple[MagNet, dict[str, Any]]:
     Raises:
       DataError: names of neither port, or names or shapes that do not fit.
     """
+    state = common.without_prefix(state, _ANCHORS, "MagNet")
     first = {"zhengpeng": r"encoder\.cba_1\.", "postech": r"encoder\.res_encoder\."}
     for layout, pattern in first.items():
         if any(re.match(pattern, name) for name in state):
             module = MagNet(layout)
             entries = make_entries(variable_shapes(module), layout)
             return module, common.to_variables(entries, state, f"MagNet, layout {layout!r}")
-    names = ", ".join(sorted(state)[:3])
+    names = listed([shorten(name) for name in sorted(state)])
     raise DataError(
         f"No MagNet of a known port ({', '.join(LAYOUTS)}): expected names like"
-        f" encoder.cba_1.conv2d.weight or encoder.res_encoder.conv1.weight; found {names} ..."
+        f" encoder.cba_1.conv2d.weight or encoder.res_encoder.conv1.weight; found {names}."
     )
 
 

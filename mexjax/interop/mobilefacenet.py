@@ -50,6 +50,13 @@ _RENAMES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 LAYOUTS = tuple(_RENAMES)
+# The first convolution and the last layer of each layout.
+_ENDS = {
+    "insightface_pytorch": ("conv1.conv.weight", "linear.weight"),
+    "arcface_torch": ("layers.0.layers.0.weight", "features.layers.2.weight"),
+}
+# One name of each layout that ends no other name of it, so that it tells a prefix.
+_ANCHORS = ("conv1.conv.weight", "features.layers.2.weight")
 
 
 def make_entries(
@@ -89,19 +96,17 @@ def from_torch(
 
     Raises:
       ConfigError: an unknown layout.
-      DataError: names or shapes that do not fit; all of them are listed.
+      DataError: names or shapes that do not fit; the first of them are named.
     """
+    state = common.without_prefix(state, _ANCHORS, "MobileFaceNet")
     if layout == "auto":
         is_wide = any(name.startswith("layers.") for name in state)
         layout = "arcface_torch" if is_wide else "insightface_pytorch"
     if layout not in LAYOUTS:
         raise ConfigError(unknown_name("layout of MobileFaceNet weights", layout, LAYOUTS))
-    first, linear = {
-        "insightface_pytorch": ("conv1.conv.weight", "linear.weight"),
-        "arcface_torch": ("layers.0.layers.0.weight", "features.layers.2.weight"),
-    }[layout]
-    width = max(state[first].shape[0] // GROUPS, 1) if first in state else 1
-    length = state[linear].shape[0] if linear in state else 512
+    first, linear = _ENDS[layout]
+    width = max(common.size_of(state, first, 0, GROUPS) // GROUPS, 1)
+    length = common.size_of(state, linear, 0, 512)
     module = MobileFaceNet(emb_dim=length, width=width, eps=eps)
     entries = make_entries(variable_shapes(module), layout)
     return module, common.to_variables(entries, state, f"MobileFaceNet, layout {layout!r}")

@@ -57,7 +57,7 @@ def from_torch(
     Args:
       name: of the model, as in `list_models`; or `clip`, `magnet`, `mobilefacenet`.
       state: a mapping of numpy arrays or PyTorch tensors, or the path of a `.safetensors`,
-        `.npz`, `.pt`, `.pth` or `.bin` file (see `mexjax.interop.common.read_state`).
+        `.npz`, `.pt`, `.pth`, `.bin` or `.ckpt` file (see `mexjax.interop.common.read_state`).
       **kwargs: for the model's own file, for example `preset="official"` or, for tsfmicro,
         `fusion="early"`.
 
@@ -66,7 +66,7 @@ def from_torch(
 
     Raises:
       ConfigError: no such model.
-      DataError: weights that cannot be read, or that do not fit: every name is listed.
+      DataError: weights that cannot be read, or that do not fit; the first names are told.
     """
     from mexjax import interop
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from mexjax import cli
+from mexjax import cli, terminal
 from mexjax.errors import ConfigError
 from mexjax.progress import ClipProgress
 
@@ -39,6 +39,8 @@ Look first, at no cost:
   mexjax prepare --dataset=casme2 --root=CASME2 --check
 Then prepare (the same command goes on if it was interrupted), here two datasets into one:
   mexjax prepare --dataset=casme2,samm --root=CASME2 --root=SAMM --out=prepared/both
+Clips of your own, in folders by person and emotion:
+  mexjax prepare --dataset=folder --root=clips --layout=subject/emotion/clip --out=prepared/mine
 Without any release, the embedded faces in the files and folders of one:
   mexjax prepare --dataset=synthetic --layout=casme2 --out=release
 Formats, folders and tables are explained in docs/datasets.md. python -m mexjax.prepare is the same.
@@ -93,7 +95,13 @@ def parser() -> cli.Parser:
     add("--workers", type=int, default=0, help="processes; 0: threads, which start at once")
     add("--check", action="store_true", help="only look at the releases and count")
     add("--dry-run", action="store_true", help="prepare one clip of each in memory, write nothing")
-    add("--layout", help="with --dataset=synthetic: the release whose files to imitate")
+    add(
+        "--layout",
+        metavar="LAYOUT",
+        help="with --dataset=folder: the meaning of the names on the way to a clip, for example"
+        " emotion/clip, subject/emotion/clip or emotion/subject_clip (else it is guessed, and"
+        " said); with --dataset=synthetic: the release whose files to imitate",
+    )
     return options
 
 
@@ -107,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       0; 1 if clips could not be prepared; 2 after an error, whose message was printed.
     """
     return cli.run_command(
-        lambda: _run(parser().read(argv), Console(highlight=False)),
+        lambda: _run(parser().read(argv), terminal.console()),
         when_stopped="Stopped. Finished shards are kept; the same command goes on.",
     )
 
@@ -116,8 +124,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     names = [_canonical(name) for text in arguments.dataset for name in text.split(",")]
     if "synthetic" in names:
         return _write_synthetic(names, arguments, console)
-    if arguments.layout:
-        raise ConfigError("--layout goes with --dataset=synthetic.")
+    if arguments.layout and "folder" not in names:
+        raise ConfigError("--layout goes with --dataset=synthetic and --dataset=folder.")
     # These are imported here because --help must not wait for them.
     from mexjax.prepare.cropping import Settings
     from mexjax.prepare.inspection import check, dry_run
@@ -125,7 +133,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
     inputs = _inputs(names, arguments)
     if arguments.check:
-        return check(inputs, console)
+        raise SystemExit(check(inputs, console))  # its output is all that was asked for
     if arguments.out is None:
         raise ConfigError("Where to? Give --out=FOLDER (or --check, which writes nothing).")
     settings = Settings(
@@ -170,7 +178,8 @@ def _inputs(names: Sequence[str], arguments: argparse.Namespace) -> tuple[Input,
             " the root), or none."
         )
     files = [cli.path(text) if text else None for text in spreadsheets] or [None] * len(names)
-    return tuple(Input(*item) for item in zip(names, roots, files, strict=True))
+    layouts = [arguments.layout or "" if name == "folder" else "" for name in names]
+    return tuple(Input(*item) for item in zip(names, roots, files, layouts, strict=True))
 
 
 def _prepare(options: Options, console: Console) -> int:
@@ -180,9 +189,9 @@ def _prepare(options: Options, console: Console) -> int:
         progress.say("reading the releases")
         outcome = pipeline.prepare(options, progress=progress)
     for line in outcome.redone:
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.say(console, line)
     for line in summary.closing_lines(options, outcome):
-        console.print(line, markup=False, soft_wrap=True)
+        terminal.say(console, line)
     return 1 if outcome.failed else 0
 
 
@@ -199,9 +208,10 @@ def _write_synthetic(names: Sequence[str], arguments: argparse.Namespace, consol
     words += [f"--root={layout.root}", f"--spreadsheet={layout.spreadsheet}"]
     words.append(f"--landmarks={layout.landmarks}")
     console.print(
-        f"{len(layout.expected)} rendered clips lie in {layout.root} as {arguments.layout} would."
-        f" Prepare them with\n  {shlex.join(words)} --out=FOLDER",
-        markup=False,
+        terminal.plain(
+            f"{len(layout.expected)} rendered clips lie in {layout.root} as {arguments.layout}"
+            f" would. Prepare them with\n  {shlex.join(words)} --out=FOLDER"
+        ),
         soft_wrap=True,
     )
     return 0

@@ -20,8 +20,17 @@ import numpy as np
 
 from mexjax.data import records
 from mexjax.errors import DataError
+from mexjax.prepare.depth import PLAIN, Depth, clip_notes
+from mexjax.prepare.face_check import LIMIT, NOTE, Sight, gap
+from mexjax.prepare.face_geometry import square_of
 from mexjax.prepare.faces import Face, Finder, align, alignment, make_finder, to_crop
-from mexjax.prepare.images import is_video, read_frame, read_frames, video_frames
+from mexjax.prepare.images import (
+    is_video,
+    range_of_frames,
+    read_frame,
+    read_frames,
+    video_frames,
+)
 from mexjax.prepare.sources import get_source
 from mexjax.prepare.sources.base import Frame
 
@@ -29,6 +38,7 @@ COLORS = ("auto", "gray", "rgb")
 # These ways of finding a face only look something up, so one finder serves all threads. A detector
 # keeps state between calls, so every thread has its own.
 _LOOKUPS = ("landmarks", "precropped")
+_NO_DEPTH = Depth()
 # These columns of the manifest decide what is stored of a clip.
 _STORED = ("onset", "apex", "offset", "frame_folder")
 
@@ -66,6 +76,11 @@ class Job:
         """The id of the clip, `subject/clip`."""
         return records.clip_id(self.row)
 
+    @property
+    def release(self) -> tuple[str, str]:
+        """The source and root: clips that share them are of one release."""
+        return self.source, str(self.root)
+
     def frames(self) -> list[Frame]:
         """List the frames that exist, in time order.
 
@@ -87,6 +102,10 @@ class Crop:
       landmark_source: how its face was found.
       notes: remarks for the manifest.
       inputs: fingerprint of what it was made from.
+      matrix: f64[2, 3], px of the original to px of the crop.
+      matrix_before: the same for the box that was off and is not used, or None.
+      kinds: kinds of samples of its images, such as "8-bit".
+      depth: range that scaled those of more than 8 bits.
     """
 
     id: str
@@ -96,6 +115,10 @@ class Crop:
     landmark_source: str
     notes: tuple[str, ...]
     inputs: str
+    matrix: np.ndarray
+    matrix_before: np.ndarray | None = None
+    kinds: tuple[str, ...] = ()
+    depth: Depth = _NO_DEPTH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +146,7 @@ class Located:
       faces: the face of each; None where there is none. The first is always there.
       matrix: f64[2, 3], px of the original to px of the crop.
       notes: remarks for the manifest.
+      matrix_before: the same for the box that was off, or None.
     """
 
     images: np.ndarray
@@ -130,13 +154,22 @@ class Located:
     faces: list[Face | None]
     matrix: np.ndarray
     notes: tuple[str, ...]
+    matrix_before: np.ndarray | None = None
 
 
 class Cropper:
-    """A preparer of clips; many threads may call it, and it may be sent to other processes."""
+    """A preparer of clips; many threads may call it, and it may be sent to other processes.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    Attributes:
+      settings: what decides the bytes of a record.
+      depths: range of the samples of each `Job.release`; that of a clip of another one is read from
+        the clip alone.
+      sights: by id, the faces that are known already (see `mexjax.prepare.face_looks`).
+    """
+
+    def __init__(self, settings: Settings, sights: Mapping[str, Sight] | None = None) -> None:
+        self.settings, self.sights = settings, dict(sights or {})
+        self.depths: Mapping[tuple[str, str], Depth] = {}
         self._start()
 
     def _start(self) -> None:
@@ -144,10 +177,11 @@ class Cropper:
         self._first: Finder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"settings": self.settings}
+        return {"settings": self.settings, "depths": self.depths, "sights": self.sights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.settings = state["settings"]
+        self.settings, self.depths = state["settings"], state["depths"]
+        self.sights = state["sights"]
         self._start()
 
     def __call__(self, job: Job) -> Crop | Failure:
@@ -167,13 +201,15 @@ class Cropper:
           DataError: no frames, a damaged or differing frame, or no face in the first one.
         """
         frames = job.frames()
-        located = self.locate(job, frames)
+        depth = self.depth_for(job, frames)
+        located = self.locate(job, frames, depth)
         size = self.settings.size_px
         is_color = self.settings.color == "rgb" or (
             self.settings.color == "auto" and not _is_gray(located.images[0])
         )
         pngs = []
-        for frame, image in _read_one_by_one(frames, is_color):
+        kinds: set[str] = set()
+        for frame, image in _read_one_by_one(frames, is_color, depth, kinds):
             if image.shape[:2] != located.images.shape[1:3]:
                 raise DataError(
                     f"{frame.path} is {image.shape[1]}x{image.shape[0]} px and the first frame of"
@@ -196,30 +232,57 @@ class Cropper:
             sha256=hashlib.sha256(record).hexdigest(),
             num_stored=len(frames),
             landmark_source=faces[0].source,
-            notes=located.notes,
+            notes=(*located.notes, *clip_notes(kinds, depth)),
             inputs=fingerprint(job, frames),
+            kinds=tuple(sorted(kinds)),
+            depth=depth if kinds - PLAIN else Depth(),
+            matrix=located.matrix,
+            matrix_before=located.matrix_before,
         )
 
-    def locate(self, job: Job, frames: Sequence[Frame]) -> Located:
+    def depth_for(self, job: Job, frames: Sequence[Frame]) -> Depth:
+        """The range of samples of a clip's release, or, where that is unknown, of its frames."""
+        depth = self.depths.get(job.release)
+        return range_of_frames(frames) if depth is None else depth
+
+    def locate(self, job: Job, frames: Sequence[Frame], depth: Depth | None = None) -> Located:
         """Find the face in the first frame, and again near the apex and at the end.
+
+        Args:
+          job: the clip.
+          frames: its frames.
+          depth: range of their samples, where it was read already.
 
         Raises:
           DataError: frames that cannot be read, or no face in the first one.
         """
         keys = key_frames(frames, int(job.row["apex"]))
-        images = read_frames(keys, is_color=True)
-        find = self._finder()
-        faces: list[Face | None] = [find(images[0], (job.id, keys[0].number))]
-        notes = []
+        depth = self.depth_for(job, frames) if depth is None else depth
+        images = read_frames(keys, is_color=True, depth=depth)
+        find = self.finder()
+        sight = self.sights.get(job.id)
+        if sight is not None and sight.face is None:
+            raise DataError(sight.problem)
+        first = find(images[0], (job.id, keys[0].number)) if sight is None else sight.face
+        assert first is not None
+        notes = [sight.note] if sight is not None and sight.note else []
+        faces: list[Face | None] = [first]
         for frame, image in zip(keys[1:], images[1:], strict=True):
             try:
-                faces.append(find(image, (job.id, frame.number)))
+                faces.append(_near(first, find(image, (job.id, frame.number))))
             except DataError as error:
                 faces.append(None)
                 notes.append(f"no landmarks at frame {frame.number}: {_one_line(error)}")
-        assert faces[0] is not None
-        matrix = alignment(faces[0], size_px=self.settings.size_px)
-        return Located(images, [frame.number for frame in keys], faces, matrix, tuple(notes))
+        size = self.settings.size_px
+        before = None if sight is None or sight.before is None else sight.before
+        return Located(
+            images,
+            [frame.number for frame in keys],
+            faces,
+            matrix=alignment(first, size_px=size),
+            notes=tuple(notes),
+            matrix_before=None if before is None else alignment(before, size_px=size),
+        )
 
     def first_finder(self) -> Finder:
         """Return the finder that the settings lead to; its `kind` says which way "auto" goes.
@@ -232,7 +295,8 @@ class Cropper:
                 self._first = self._make_finder()
             return self._first
 
-    def _finder(self) -> Finder:
+    def finder(self) -> Finder:
+        """Return the finder of this thread."""
         first = self.first_finder()
         if first.kind in _LOOKUPS:
             return first
@@ -271,15 +335,31 @@ def fingerprint(job: Job, frames: Sequence[Frame] | None = None) -> str:
     return hashlib.sha256(json.dumps([job.id, parts, entries]).encode()).hexdigest()
 
 
-def _read_one_by_one(frames: Sequence[Frame], is_color: bool) -> Iterator[tuple[Frame, np.ndarray]]:
+def _read_one_by_one(
+    frames: Sequence[Frame], is_color: bool, depth: Depth, kinds: set[str]
+) -> Iterator[tuple[Frame, np.ndarray]]:
     """Yield each frame with its pixels, u8[H, W, C]; a video is read in one pass."""
     if not is_video(frames[0].path):
         for frame in frames:
-            yield frame, read_frame(frame.path, frame.number, is_color=is_color)
+            yield (
+                frame,
+                read_frame(frame.path, frame.number, is_color=is_color, depth=depth, kinds=kinds),
+            )
         return
     numbers = [frame.number for frame in frames]
     images = video_frames(frames[0].path, numbers, is_color=is_color)
     yield from zip(frames, images, strict=True)
+
+
+def _near(first: Face, later: Face) -> Face:
+    """Return the face of a later frame, if its box can be that of the first.
+
+    Raises:
+      DataError: the detector gave a box somewhere else. Measured points are always believed.
+    """
+    if later.source == "cascade" and (off := gap(square_of(later), square_of(first))) > LIMIT:
+        raise DataError(f"{NOTE}off that of the first frame by {off:.0%}")
+    return later
 
 
 def _is_gray(image: np.ndarray) -> bool:

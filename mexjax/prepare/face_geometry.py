@@ -40,12 +40,16 @@ class Face:
 
     Attributes:
       landmarks: f64[68, 2], px of the original frame.
-      source: the way they were found, one of `SOURCES`. With "precropped" and "cascade" the mean
-        face was laid into a box: it is right to some percent of the face, and blind to expression.
+      source: the way they were found: one of `SOURCES`, or "boxes" where a user's table has boxes.
+        With the sources of `mexjax.data.manifest.MEAN_FACE` the mean face was laid into a box: it
+        is right to some percent of the face, and blind to expression.
+      certainty: 3 for measured points; for a box 2 if both eyes were seen in it, and 1 more if
+        several cascades gave it.
     """
 
     landmarks: np.ndarray
     source: str
+    certainty: int = 3
 
 
 def place_template(eyes_mid: Sequence[float], distance: float) -> np.ndarray:
@@ -57,6 +61,21 @@ def template_in_crop(width: float, height: float) -> np.ndarray:
     """Return the mean face, stretched to the sides of an image that is the crop: f64[68, 2]."""
     unit = (TEMPLATE - (0.0, CROP_DOWN)) / CROP_SIDE + 0.5
     return unit * (width, height) - 0.5
+
+
+def square_of(face: Face) -> np.ndarray:
+    """Return centre and side of the crop's square, f64[3] (x, y, side), px of the frame."""
+    left, right = np.asarray(face.landmarks, float)[_OUTER_EYES]
+    across = right - left
+    down = np.array([-across[1], across[0]])
+    return np.array([*((left + right) / 2 + CROP_DOWN * down), CROP_SIDE * np.hypot(*across)])
+
+
+def face_in_square(square: np.ndarray, source: str) -> Face:
+    """Lay the mean face, upright, so that its crop has this centre and side (x, y, side)."""
+    distance = square[2] / CROP_SIDE
+    eyes = (square[0], square[1] - CROP_DOWN * distance)
+    return Face(place_template(eyes, distance), source, certainty=0)
 
 
 def checked(face: Face, shape: Sequence[int], key: FrameKey) -> Face:

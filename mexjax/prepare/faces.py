@@ -2,7 +2,7 @@
 
     landmarks   a CSV file of the user's (`mexjax.prepare.landmark_table`)
     mediapipe   MediaPipe's FaceLandmarker, if its model file is there (`.mediapipe_faces`)
-    cascade     a cascade that scikit-image ships: a box and the mean face (`.cascade_faces`)
+    cascade     cascades that OpenCV ships: a box, its eyes and the mean face (`.cascade_faces`)
     precropped  no search: the frame is the face, and the mean face is laid into it
     auto        landmarks if a file is given, else mediapipe if there is a model, else cascade
 
@@ -47,6 +47,7 @@ __all__ = [
     "MIRROR_68",
     "SOURCES",
     "TEMPLATE",
+    "Detector",
     "Face",
     "Finder",
     "FrameKey",
@@ -86,6 +87,14 @@ class Finder(Protocol):
           DataError: no face, several of which none is clearly the largest, or one that does not
             lie in the image.
         """
+        ...
+
+
+class Detector(Finder, Protocol):
+    """A finder that searches the image."""
+
+    def every_face(self, image: np.ndarray) -> list[Face]:
+        """Return all that may be a face in u8[H, W, 3], the likeliest first."""
         ...
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from mexjax.prepare.face_geometry import (
     checked,
     place_template,
 )
+from mexjax.prepare.sources.texts import decode, find_separator
 from mexjax.protocol.names import tidy
 
 POINT_COLUMNS = [f"{axis}{i}" for i in range(68) for axis in "xy"]
@@ -25,6 +28,14 @@ _FORM = (
     "Expected a CSV file with the columns clip, frame, x0, y0, ... x67, y67 (iBUG points counted"
     " from 0, pixels of the frame) or clip, frame, x, y, w, h (the square to cut out)."
 )
+
+
+def _count_columns(rows: Sequence[Sequence[object]]) -> int:
+    """Score rows by the number of known columns that one of them names."""
+    known = {"clip", "frame", *POINT_COLUMNS, *BOX_COLUMNS}
+    return max(
+        (len(known & {str(cell).strip().lower() for cell in row}) for row in rows), default=0
+    )
 
 
 class LandmarkTable:
@@ -49,11 +60,19 @@ class LandmarkTable:
           DataError: it cannot be read, lacks columns, or has rows that are not numbers or double.
         """
         try:
-            table = pd.read_csv(path, dtype={"clip": str})
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            data = path.read_bytes()
+            text, self._remarks = decode(data, path)
+            text, separator = find_separator(text, _count_columns)
+            decimal = "." if separator == "," else ","  # a point is read below, too
+            table = pd.read_csv(
+                io.StringIO(text), sep=separator, decimal=decimal, dtype={"clip": str}
+            )
+            digest = hashlib.sha256(data).hexdigest()
+        except DataError as error:
+            raise DataError(f"{error} {_FORM}") from error
         except OSError as error:
             raise DataError(f"Cannot read {path}: {error.strerror}. {_FORM}") from error
-        except ValueError as error:  # the parser, the encoding or an empty file
+        except (ValueError, LookupError) as error:  # the parser, or an empty file
             raise DataError(f"{path} is not a table ({error}). {_FORM}") from error
         self._path, self.details = path, {"landmarks": str(path), "sha256": digest}
         table.columns = [str(name).strip().lower() for name in table.columns]
@@ -62,6 +81,7 @@ class LandmarkTable:
         if missing:
             names = ", ".join(missing[:6]) + (", ..." if len(missing) > 6 else "")
             raise DataError(f"{path} lacks the columns {names}. {_FORM}")
+        self._source = "boxes" if columns == BOX_COLUMNS else self.kind
         values = self._numbers(table, columns)
         frames = self._frames(pd.Series(table["frame"]))
         if columns == BOX_COLUMNS:
@@ -116,6 +136,7 @@ class LandmarkTable:
             raise DataError(
                 f"{self._path} has no row for clip {clip}; it begins with {clips or 'nothing'}."
                 " Write clip as subject/clip, spelled as in the manifest."
+                f"{''.join(f' {line}' for line in self._remarks)}"
             )
         row = of_clip.get(frame, of_clip.get(None))
         if row is None:
@@ -124,7 +145,7 @@ class LandmarkTable:
                 f"{self._path} has no row for frame {frame} of clip {clip}, only for {frames}. Add"
                 " it, or leave one row's frame empty to use it for the whole clip."
             )
-        return checked(Face(self._points[row].copy(), self.kind), image.shape, key)
+        return checked(Face(self._points[row].copy(), self._source), image.shape, key)
 
     def _of_bare(self, clip: str) -> dict[int | None, int] | None:
         """Return frame -> row for a clip that the file names without its dataset, or None."""

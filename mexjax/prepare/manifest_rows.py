@@ -12,6 +12,8 @@ from mexjax.data import records
 from mexjax.data.manifest import READING
 from mexjax.prepare.shards import Shard
 
+_MAX_EXAMPLES = 8
+
 
 def make_manifest(
     table: pd.DataFrame, done: Sequence[tuple[Shard, dict[str, Any]]]
@@ -52,6 +54,28 @@ def remember(table: pd.DataFrame, before: pd.DataFrame | None) -> pd.DataFrame:
             for column in READING:
                 table.loc[i, column] = row[column]
     return table
+
+
+def lines_of_removed(before: pd.DataFrame | None, table: pd.DataFrame) -> list[str]:
+    """Say which clips were prepared before and are not in the release any more; one line or none.
+
+    Args:
+      before: the manifest of the preparation before, if there was one.
+      table: all clips of the release as it is now.
+    """
+    if before is None:
+        return []
+    names = {records.clip_id(row) for row in table.to_dict("records")}
+    gone = [
+        name for row in before.to_dict("records") if (name := records.clip_id(row)) not in names
+    ]
+    if not gone:
+        return []
+    more = ", ..." if len(gone) > _MAX_EXAMPLES else ""
+    return [
+        f"Left out: {len(gone)} clips that were prepared before and are not in the release any"
+        f" more: {', '.join(gone[:_MAX_EXAMPLES])}{more}."
+    ]
 
 
 def gives_same_sheet(before: pd.DataFrame | None, table: pd.DataFrame) -> bool:

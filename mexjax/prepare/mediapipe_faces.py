@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mexjax.errors import DataError
+from mexjax.plotting import import_matplotlib
 from mexjax.prepare.face_geometry import Face, FrameKey, checked, only_face
 
 MODEL_VARIABLE = "MEXJAX_LANDMARKER"
@@ -107,6 +108,7 @@ class MediaPipeFinder:
             raise DataError(f"Cannot read {model}: {error.strerror}. {model_advice()}") from error
         self.details = {"model": str(model), "sha256": hashlib.sha256(content).hexdigest()}
         self._lock = threading.Lock()
+        import_matplotlib()  # MediaPipe imports pyplot
         # It is imported here because that takes a second and only this finder needs it.
         import mediapipe
         from mediapipe.tasks.python import vision
@@ -132,12 +134,19 @@ class MediaPipeFinder:
         Raises:
           DataError: no face, several, or one that reaches outside.
         """
+        points = choose(self._detect(image), image.shape, key)
+        return checked(Face(to_68(points), self.kind), image.shape, key)
+
+    def every_face(self, image: np.ndarray) -> list[Face]:
+        """Return all faces in u8[H, W, 3]."""
+        meshes = _in_pixels(self._detect(image), image.shape)
+        return [Face(to_68(mesh), self.kind) for mesh in meshes]
+
+    def _detect(self, image: np.ndarray) -> Sequence[Sequence[Any]]:
         data = np.ascontiguousarray(image)
         packed = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=data)
         with self._lock:
-            result = self._landmarker.detect(packed)
-        points = choose(result.face_landmarks, image.shape, key)
-        return checked(Face(to_68(points), self.kind), image.shape, key)
+            return self._landmarker.detect(packed).face_landmarks
 
 
 def choose(faces: Sequence[Sequence[Any]], shape: Sequence[int], key: FrameKey) -> np.ndarray:
@@ -154,8 +163,12 @@ def choose(faces: Sequence[Sequence[Any]], shape: Sequence[int], key: FrameKey) 
     Raises:
       DataError: no face, or none that is clearly the largest.
     """
-    height, width = shape[:2]
-    meshes = [np.array([(point.x, point.y) for point in face]) for face in faces]
-    meshes = [mesh * (width, height) - 0.5 for mesh in meshes]
+    meshes = _in_pixels(faces, shape)
     areas = [float(np.prod(np.ptp(mesh, axis=0))) for mesh in meshes]
     return meshes[only_face(areas, key)]
+
+
+def _in_pixels(faces: Sequence[Sequence[Any]], shape: Sequence[int]) -> list[np.ndarray]:
+    height, width = shape[:2]
+    meshes = [np.array([(point.x, point.y) for point in face]) for face in faces]
+    return [mesh * (width, height) - 0.5 for mesh in meshes]

@@ -12,6 +12,7 @@ import pandas as pd
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.prepare.cropping import COLORS, Failure, Job, Settings
 from mexjax.prepare.faces import KINDS
+from mexjax.protocol.names import writable
 
 MIN_SIZE_PX, MAX_SIZE_PX = 16, 2048
 
@@ -24,11 +25,13 @@ class Input:
       name: name of its reader, `mexjax.prepare.sources`.
       root: folder with its frames.
       spreadsheet: its annotation; None: looked for under `root`.
+      layout: meaning of the names of folders, for a user's own ones; "": guessed.
     """
 
     name: str
     root: Path
     spreadsheet: Path | None = None
+    layout: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,11 @@ class Options:
         for path in (settings.landmarks, settings.landmarker_model):
             if path is not None and not path.is_file():
                 raise DataError(f"There is no file {path} (looked from {Path.cwd()}).")
+        if writable(str(self.out.absolute())) != str(self.out.absolute()):
+            raise ConfigError(
+                f"--out={writable(str(self.out.absolute()))} has bytes in its name that are no"
+                " UTF-8, which the library of the shards cannot open. Choose another folder."
+            )
         for release in self.inputs:
             if self.out.resolve().is_relative_to(release.root.resolve()):
                 raise ConfigError(
@@ -103,6 +111,7 @@ class Outcome:
       failed: the clips that were not.
       num_kept: number of shards that were finished before.
       redone: reasons why shards were made again, one line each.
+      scattered: subjects whose face boxes have no usual place, with their largest gap.
       num_frames: frames prepared by this call.
       seconds: time that it took.
     """
@@ -113,5 +122,6 @@ class Outcome:
     failed: tuple[Failure, ...]
     num_kept: int
     redone: tuple[str, ...]
+    scattered: Mapping[str, float]
     num_frames: int
     seconds: float

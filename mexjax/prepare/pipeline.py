@@ -19,24 +19,29 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cv2
 import pandas as pd
 
+from mexjax import signals
 from mexjax.data import records
 from mexjax.data.manifest import COLUMNS, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
-from mexjax.files import atomic
-from mexjax.prepare import shards
+from mexjax.files import atomic, is_damaged, is_folder, sealed
+from mexjax.prepare import release_depth, shards
 from mexjax.prepare.contact_sheet import contact_sheet
+from mexjax.prepare.cores import one_opencv_thread, parallel
 from mexjax.prepare.cropping import Crop, Cropper, Failure, Job
+from mexjax.prepare.depth import Depth
+from mexjax.prepare.face_check import scattered
+from mexjax.prepare.face_looks import DETECTORS, look_at_faces
 from mexjax.prepare.manifest_rows import (
     found_again,
     gives_same_sheet,
+    lines_of_removed,
     make_manifest,
     remember,
 )
@@ -44,9 +49,6 @@ from mexjax.prepare.options import Found, Input, Options, Outcome
 from mexjax.prepare.shards import Shard
 from mexjax.prepare.sources import get_source
 from mexjax.prepare.summary import summary
-
-if TYPE_CHECKING:
-    import grain
 
 SUMMARY, SHEET = "summary.md", "contact_sheet.png"
 
@@ -60,10 +62,11 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
       DataError: an unknown reader, a root or spreadsheet that is not there or cannot be read, the
         same clip twice, or no clip at all.
     """
-    tables, jobs, problems = [], [], []
+    tables, jobs = [], []
+    problems: list[str] = []
     for release in inputs:
-        source = get_source(release.name)
-        if not release.root.is_dir():
+        source = get_source(release.name, release.layout)
+        if not is_folder(release.root):
             raise DataError(
                 f"The root of {release.name} is not a folder: {release.root} (looked from"
                 f" {Path.cwd()}). Give the folder of the release with --root."
@@ -76,7 +79,7 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
     if not ids:
         raise DataError(
             f"No clip was found in {', '.join(str(release.root) for release in inputs)}."
-            " Check --dataset, --root and --spreadsheet."
+            f" Check --dataset, --root and --spreadsheet.{_first(problems)}"
         )
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
@@ -85,6 +88,12 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
             " and let clips of one subject have different names."
         )
     return Found(pd.concat(tables, ignore_index=True), tuple(jobs), tuple(problems))
+
+
+def _first(problems: Sequence[str]) -> str:
+    """Return the first of several remarks, for a message that nothing is left."""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f" The first remark{more}: {problems[0]}" if problems else ""
 
 
 def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
@@ -106,25 +115,24 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     with shards.writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
     shards.remove_leftovers(options.out, plan)
-    shards.write_json(options.out / RECORD, _record(options, parameters))
-    done, missing, redone = [], [], []
-    for shard in plan:
-        description, why = shards.finished(shard, parameters)
-        if description is None:
-            missing.append(shard)
-            if why:
-                redone.append(f"{shard.name} is made again: {why}.")
-        else:
-            done.append((shard, description))
+    shards.write_json(options.out / RECORD, sealed(_record(options, parameters)))
+    done, missing, redone = _sorted(plan, parameters)
+    work.depths = _depths(reading.jobs, done, is_read=bool(missing))
+    redone += _take_outdated(done, missing, work.depths)
+    missing.sort(key=plan.index)
     before = None
     with suppress(DataError):  # one that is absent or damaged is written anew
-        before = read_manifest(options.out / MANIFEST, required=COLUMNS)
+        before = read_manifest(options.out / MANIFEST, required=COLUMNS, is_remarked=False)
+    redone += lines_of_removed(before, reading.table)
     if missing:  # the manifest of before describes a whole that is not there any more
         with shards.writing(options.out):
             (options.out / MANIFEST).unlink(missing_ok=True)
     num_kept = len(done)
+    differing = _look(work, missing, reading.jobs, options.num_workers, progress)
     for shard, description in _make(work, missing, parameters, options.num_workers, progress):
         done.append((shard, description))
+    problems = (*reading.problems, *release_depth.remarks(done))
+    reading = dataclasses.replace(reading, problems=problems)
     failed = [Failure(**item) for _, description in done for item in description["failed"]]
     manifest = make_manifest(reading.table, done)
     is_there = found_again(manifest)
@@ -136,10 +144,11 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
         failed=tuple(failed),
         num_kept=num_kept,
         redone=tuple(redone),
+        scattered=differing,
         num_frames=sum(clip["num_stored"] for _, new in done[num_kept:] for clip in new["clips"]),
         seconds=time.monotonic() - start,
     )
-    shards.write_json(options.out / RECORD, _record(options, parameters, outcome))
+    shards.write_json(options.out / RECORD, sealed(_record(options, parameters, outcome)))
     if not len(manifest):
         raise DataError(
             f"None of the {len(failed)} clips could be prepared. The first, {failed[0].id}:"
@@ -152,12 +161,30 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     )
     # Where no frame is there, the release was put away, and the sheet of before is the right one.
     if len(present) and not is_drawn:
-        sheet = contact_sheet(options.out, present, reading.jobs, work)
+        crops = {clip["id"]: clip for _, description in done for clip in description["clips"]}
+        sheet = contact_sheet(options.out, present, reading.jobs, work, crops=crops)
         with shards.writing(options.out), atomic(options.out / SHEET, "wb") as file:
             file.write(records.encode_frame(sheet).tobytes())
     with shards.writing(options.out):
         write_manifest(manifest, options.out / MANIFEST)  # last: with it the dataset is whole
     return outcome
+
+
+def _sorted(
+    plan: Sequence[Shard], parameters: dict[str, Any]
+) -> tuple[list[release_depth.Made], list[Shard], list[str]]:
+    """Sort shards into finished ones and others, with a line for each that is made again."""
+    done: list[release_depth.Made] = []
+    missing, redone = [], []
+    for shard in plan:
+        description, why = shards.finished(shard, parameters)
+        if description is None:
+            missing.append(shard)
+            if why:
+                redone.append(f"{shard.name} is made again: {why}.")
+        else:
+            done.append((shard, description))
+    return done, missing, redone
 
 
 def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
@@ -169,7 +196,9 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
       DataError: a file that the way of finding faces needs is not there.
     """
     finder, settings = cropper.first_finder(), options.settings
-    return {
+    # Other ways have none, so that what they prepared before there was a name is still theirs.
+    detector = {"detector": finder.details["detector"]} if "detector" in finder.details else {}
+    return detector | {
         "schema_version": records.SCHEMA_VERSION,
         "datasets": [release.name for release in options.inputs],
         "size_px": settings.size_px,
@@ -180,53 +209,39 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
     }
 
 
-def parallel(
-    work: Callable[[Job], Crop | Failure], jobs: Sequence[Job], num_workers: int
-) -> grain.DatasetIterator[Crop | Failure]:
-    """Do `work` for every job on all cores, in the order of the jobs, a few ahead of the reader.
-
-    Args:
-      work: called by threads, or, with workers, by threads of other processes.
-      jobs: what to do.
-      num_workers: processes; 0: threads of this one.
+def _look(
+    work: Cropper,
+    missing: Sequence[Shard],
+    jobs: Sequence[Job],
+    num_workers: int,
+    progress: Progress | None,
+) -> dict[str, float]:
+    """Find the faces of all clips of the subjects that have a clip to be made, and compare them.
 
     Returns:
-      An iterator that `close` ends.
+      see `face_check.scattered`.
     """
-    # These bring JAX and Orbax; a finished folder need not wait a second for them.
-    import grain
-    from absl import flags
+    if not missing or work.first_finder().kind not in DETECTORS:
+        return {}
+    subjects = {job.row["subject"] for shard in missing for job in shard.jobs}
+    members = [job for job in jobs if job.row["subject"] in subjects]
+    say = getattr(progress, "say", None)
+    if say is not None:
+        say("finding faces")
 
-    from mexjax.machine import num_cores
+    def on_all_cores(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        if not items:
+            return
+        with closing(parallel(function, items, num_workers)) as results:
+            for count, result in enumerate(results, 1):
+                if progress is not None:
+                    progress(count, len(items), 0)
+                yield result
 
-    cores = num_cores()
-    threads = max(1, cores // max(1, num_workers))
-    # The buffer holds two clips a thread: a long clip at the front does not stop those behind it.
-    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    results = grain.MapDataset.source(list(jobs)).map(work).to_iter_dataset(read)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():  # grain reads its own; only absl programs parse them
-            flags.FLAGS.mark_as_parsed()
-        results = results.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=1),
-            worker_init_fn=_start_worker,
-        )
-    return iter(results)
-
-
-def _start_worker(index: int, count: int) -> None:
-    cv2.setNumThreads(1)
-
-
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV from starting threads of its own, because the clips already use all cores."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+    with one_opencv_thread():
+        sights = look_at_faces(work, members, on_all_cores)
+    work.sights = {sight.id: sight for sight in sights}
+    return scattered(sights)
 
 
 def _make(
@@ -252,32 +267,75 @@ def _make(
             yield item
 
     with one_opencv_thread(), closing(parallel(work, jobs, num_workers)) as results:
-        for shard in missing:
-            items = counted(itertools.islice(results, len(shard.jobs)))
-            yield shard, shards.write_shard(shard, items, parameters)
+        clips: Iterator[Crop | Failure] = results
+        try:
+            if num_workers:
+                with signals.kept_from_children():  # the first clip starts the workers
+                    clips = itertools.chain(list(itertools.islice(results, 1)), results)
+            for shard in missing:
+                items = counted(itertools.islice(clips, len(shard.jobs)))
+                yield shard, shards.write_shard(shard, items, parameters)
+        except KeyboardInterrupt:
+            if num_workers and signals.is_command():
+                signals.leave_at_once()  # to close the iterator takes as long as a worker's clip
+            raise
+
+
+def _depths(
+    jobs: Sequence[Job], done: Sequence[release_depth.Made], *, is_read: bool
+) -> dict[tuple[str, str], Depth]:
+    """Return the range of samples of every release, read anew or as finished shards have it."""
+    if not is_read:
+        return release_depth.recorded_depths(done)
+    with one_opencv_thread(), closing(parallel(release_depth.range_of_clip, jobs, 0)) as ranges:
+        return release_depth.depths_of(jobs, ranges, done)
+
+
+def _take_outdated(
+    done: list[release_depth.Made],
+    missing: list[Shard],
+    depths: Mapping[tuple[str, str], Depth],
+) -> list[str]:
+    """Move shards that were made with another range of samples from `done` to `missing`."""
+    old = [made for made in done if release_depth.outdated(made, depths)]
+    for made in old:
+        done.remove(made)
+        missing.append(made[0])
+    return [f"{shard.name} is made again: the release uses another range." for shard, _ in old]
 
 
 def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:
     saved = out / RECORD
     if not any((out / shards.FOLDER).glob("*.arrayrecord")):
         return  # nothing was made yet
-    try:
-        before = json.loads(saved.read_text(encoding="utf-8"))["parameters"]
-        differing = [
-            f"{key} is {before.get(key)!r} there and {parameters[key]!r} now"
-            for key in sorted(parameters)
-            if before.get(key) != parameters[key]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    before = _saved_parameters(out)
+    if before is None:
         raise WorkdirError(
-            f"{out} holds shards, and {saved} does not say how they were made ({error}). Choose"
-            " another --out, or delete the folder."
-        ) from error
+            f"{out} holds shards, and {saved} does not say how they were made: it is missing or"
+            " damaged, and so are their descriptions. Choose another --out, or delete the folder."
+        )
+    differing = [
+        f"{key} is {before.get(key)!r} there and {parameters[key]!r} now"
+        for key in sorted(parameters)
+        if before.get(key) != parameters[key]
+    ]
     if differing:
         raise WorkdirError(
             f"{out} was prepared with other parameters: {'; '.join(differing)}. Choose another"
             f" folder, for example --out={out}_2, or delete this one."
         )
+
+
+def _saved_parameters(out: Path) -> dict[str, Any] | None:
+    """The parameters that a folder was prepared with; where its record is damaged, of a shard."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        if isinstance(content, dict) and not is_damaged(content):
+            parameters = content.get("parameters")
+            if isinstance(parameters, dict):
+                return parameters
+    descriptions = map(shards.description, sorted((out / shards.FOLDER).glob("*.json")))
+    return next((each["parameters"] for each in descriptions if each is not None), None)
 
 
 def _record(
@@ -292,6 +350,7 @@ def _record(
                 "dataset": release.name,
                 "root": str(release.root),
                 "spreadsheet": str(release.spreadsheet or ""),
+                **({"layout": release.layout} if release.layout else {}),
             }
             for release in options.inputs
         ],

@@ -20,12 +20,13 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from mexjax.data import records
 from mexjax.errors import WorkdirError
-from mexjax.files import TEMPORARIES, atomic, temporary
+from mexjax.files import TEMPORARIES, atomic, file_digest, is_damaged, sealed, temporary
 from mexjax.prepare.cropping import Crop, Failure, Job, fingerprint
 
 # A group holds one clip, so that it is read alone. PNG does not get smaller by compression.
 WRITER_OPTIONS = "group_size:1,uncompressed"
 FOLDER = "frames"
+SEAL = "description_sha256"  # digest of the other entries of a description; `sha256` is the file's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +91,9 @@ def write_shard(
             _check_written(place, clips)
             with open(place, "rb") as file:
                 os.fsync(file.fileno())
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            description = {
+            about = {
                 "schema_version": records.SCHEMA_VERSION,
-                "sha256": digest,
+                "sha256": file_digest(place),
                 "num_bytes": place.stat().st_size,
                 "parameters": dict(parameters),
                 "clips": clips,
@@ -101,10 +101,10 @@ def write_shard(
             }
             if not clips:
                 shard.path.unlink(missing_ok=True)
-                return description
+                return about
             os.replace(place, shard.path)
-    write_json(records.index_path(shard.path), description)
-    return description
+    write_json(records.index_path(shard.path), sealed(about, SEAL))
+    return about
 
 
 def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
@@ -118,24 +118,33 @@ def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any
     beside = records.index_path(shard.path)
     if not shard.path.is_file() or not beside.is_file():
         return None, ""
+    about = description(beside)
     try:
-        description = json.loads(beside.read_text(encoding="utf-8"))
-        with open(shard.path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != description["sha256"]:
+        if about is None or file_digest(shard.path) != about["sha256"]:
             return None, "it is damaged"
-        if description["parameters"] != dict(parameters):
+        if about["parameters"] != dict(parameters):
             return None, "it was made with other parameters"
-        clips = [*description["clips"], *description["failed"]]
+        clips = [*about["clips"], *about["failed"]]
         inputs = {clip["id"]: clip["inputs"] for clip in clips}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError):
         return None, "it is damaged"
     if sorted(inputs) != sorted(job.id for job in shard.jobs):
         return None, "its list of clips has changed"
     for job in shard.jobs:
         if fingerprint(job) not in ("", inputs[job.id]):
             return None, f"the frames or the annotation of {job.id} have changed"
-    return description, ""
+    return about, ""
+
+
+def description(beside: Path) -> dict[str, Any] | None:
+    """The description of a shard; None if it is missing or damaged."""
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    # One of an older version has no digest; its entries must at least be there.
+    is_whole = isinstance(content, dict) and not is_damaged(content, SEAL)
+    return content if is_whole and isinstance(content.get("parameters"), dict) else None
 
 
 def remove_leftovers(out: Path, shards: Sequence[Shard]) -> None:
@@ -183,6 +192,8 @@ def writing(out: Path) -> Iterator[None]:
         while isinstance(cause, WorkdirError) and isinstance(cause.__cause__, OSError):
             cause = cause.__cause__
         why = getattr(cause, "strerror", None) or str(cause).partition(";")[0]
+        if isinstance(cause, IsADirectoryError):
+            why += f" ({cause.filename2 or cause.filename})"
         raise WorkdirError(
             f"Cannot write to {out}: {why}. Free space, or choose another --out; the same"
             " command goes on from the shards that are finished."
@@ -212,4 +223,9 @@ def _describe(crop: Crop) -> dict[str, Any]:
         "landmark_source": crop.landmark_source,
         "notes": list(crop.notes),
         "inputs": crop.inputs,
+        "kinds": list(crop.kinds),
+        "bits": crop.depth.bits,
+        "white": crop.depth.white,
+        "matrix": crop.matrix.tolist(),
+        "matrix_before": None if crop.matrix_before is None else crop.matrix_before.tolist(),
     }

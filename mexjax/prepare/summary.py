@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from mexjax.errors import DataError
+from mexjax import terminal
+from mexjax.errors import one_line
+from mexjax.prepare.face_check import face_notes
+from mexjax.prepare.next_step import class_lines, training_command
 from mexjax.prepare.options import Options, Outcome
-from mexjax.protocol.classes import label_clips
+from mexjax.prepare.sources.losses import loss_lines
 
-CARD = "configs/fdp.py"
-CARD_CLASSES = 5  # the default of protocol.classes
 _MAX_LINES = 200  # remarks in summary.md; the whole list is in preparation.json
 
 
@@ -64,34 +64,6 @@ def unit_counts(table: pd.DataFrame) -> dict[str, int]:
     return dict(sorted(numbers.items(), key=lambda item: int(item[0])))
 
 
-def class_count(table: pd.DataFrame) -> int | None:
-    """Choose the number of classes to train with.
-
-    It is that of the recipe card if the datasets have a map to so many, else the first of 3, 4 and
-    7 that they have; None if there is none.
-    """
-    for classes in (CARD_CLASSES, 3, 4, 7):
-        try:
-            labels, _ = label_clips(table, classes)
-        except DataError:
-            continue
-        if (labels >= 0).any():
-            return classes
-    return None
-
-
-def training_command(out: str, table: pd.DataFrame) -> str:
-    """Write the command that trains on the prepared dataset; "" if its emotions have no map."""
-    classes = class_count(table)
-    if classes is None:
-        return ""
-    words = ["python", "-m", "mexjax.main", f"--config={CARD}"]
-    words += ["--config.data.name=prepared", f"--config.data.root={out}"]
-    if classes != CARD_CLASSES:
-        words.append(f"--config.protocol.classes={classes}")
-    return shlex.join(words)
-
-
 def summary(options: Options, outcome: Outcome) -> str:
     """Write the text of `summary.md`."""
     table = outcome.manifest
@@ -114,6 +86,9 @@ def summary(options: Options, outcome: Outcome) -> str:
             "**Faces were found in different ways**, so crops differ between clips for reasons"
             " that are not in the data."
         )
+    remarks = face_lines(outcome)
+    if remarks:
+        lines += ["", "## Face boxes to look at", "", *_bullets(remarks), "", LOOK]
     lines += ["", "![Originals, crops and differences](contact_sheet.png)", ""]
     for title, values in (
         ("Emotions", emotion_counts(table)),
@@ -122,14 +97,18 @@ def summary(options: Options, outcome: Outcome) -> str:
         if values:
             frame = pd.DataFrame({title.lower(): list(values), "clips": list(values.values())})
             lines += [f"## {title}", "", *markdown(frame), ""]
-    failed = [f"- `{item.id}`: {item.problem}" for item in outcome.failed]
+    failed = [
+        f"- {terminal.markdown(item.id)}: {terminal.markdown(item.problem)}"
+        for item in outcome.failed
+    ]
     if failed:
         lines += ["## Not prepared", "", *failed, "", REPAIR, ""]
     if outcome.found.problems:
         lines += ["## Remarks of the readers", "", *_bullets(outcome.found.problems), ""]
-    command = training_command(str(options.out), table)
-    lines += ["## Training", ""]
-    lines += ["```", command, "```"] if command else [NO_CLASSES]
+    remarks = class_lines(table)
+    lines += ["## Training", "", *(f"{line}\n" for line in remarks)]
+    command, why = training_command(str(options.out), table)
+    lines += ["```", command, "```"] if command else [why]
     lines += ["", "## Parameters", ""]
     lines += [f"- {key}: `{value}`" for key, value in outcome.parameters.items() if value != ""]
     return "\n".join(lines) + "\n"
@@ -143,11 +122,12 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
         f" {_num_frames(table)} frames, in {out} ({outcome.seconds:.1f} s; frames made now:"
         f" {outcome.num_frames}, shards finished before: {outcome.num_kept})."
     ]
+    lines += loss_lines(outcome.found.problems)
     if outcome.found.problems:
         lines.append(
             f"{plural(len(outcome.found.problems), 'remark')} of the readers, in {out}/summary.md:"
         )
-        lines += [f"  {line}" for line in outcome.found.problems[:MAX_REMARKS]]
+        lines += [f"  {one_line(line)}" for line in outcome.found.problems[:MAX_REMARKS]]
         if len(outcome.found.problems) > MAX_REMARKS:
             lines.append(f"  and {len(outcome.found.problems) - MAX_REMARKS} more")
     sources = Counter(table["landmark_source"])
@@ -157,27 +137,57 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
             + ", ".join(f"{count} by {name}" for name, count in sources.items())
             + ". Do not compare these clips without thinking of it."
         )
+    remarks = face_lines(outcome)
+    if remarks:
+        lines.append(f"{plural(len(remarks), 'remark')} on face boxes. {LOOK}")
+        lines += [f"  {line}" for line in remarks[:MAX_REMARKS]]
+        if len(remarks) > MAX_REMARKS:
+            lines.append(f"  and {len(remarks) - MAX_REMARKS} more in {out}/summary.md")
     if outcome.failed:
         lines.append(f"NOT prepared: {plural(len(outcome.failed), 'clip')}.")
-        lines += [f"  {item.id}: {item.problem}" for item in outcome.failed[:MAX_FAILED]]
+        lines += [f"  {one_line(f'{x.id}: {x.problem}')}" for x in outcome.failed[:MAX_FAILED]]
         if len(outcome.failed) > MAX_FAILED:
             lines.append(f"  and {len(outcome.failed) - MAX_FAILED} more in {out}/summary.md")
         lines.append(REPAIR)
     lines.append(f"Look at {out}/contact_sheet.png and {out}/summary.md.")
-    command = training_command(str(out), table)
-    lines += ["Train with", f"  {command}"] if command else [NO_CLASSES]
+    lines += class_lines(table)
+    command, why = training_command(str(out), table)
+    lines += ["Train with", f"  {command}"] if command else [why]
     return lines
 
 
+def face_lines(outcome: Outcome) -> list[str]:
+    """Write a line for each clip or subject whose face boxes were off, and one for lost points."""
+    table = outcome.manifest
+    names = [
+        f"{subject}/{clip}" for subject, clip in zip(table["subject"], table["clip"], strict=True)
+    ]
+    lines = [
+        f"{name}: {note}"
+        for name, notes in zip(names, table["notes"], strict=True)
+        for note in face_notes(notes)
+    ]
+    lines += [
+        f"{subject}: face boxes differ by up to {gap:.0%} of their size between clips and have no"
+        " usual place, so none was corrected"
+        for subject, gap in outcome.scattered.items()
+    ]
+    lost = [name for name, notes in zip(names, table["notes"], strict=True) if NO_POINTS in notes]
+    if lost:
+        lines.append(
+            f"{plural(len(lost), 'clip')} without landmarks at the apex or at the end (see notes in"
+            f" the manifest): {', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}"
+        )
+    return lines
+
+
+LOOK = "Their rows come first in contact_sheet.png; --landmarks=FILE gives a box of your own."
+NO_POINTS = "no landmarks at frame"
 MAX_FAILED = 50  # lines on the terminal
 MAX_REMARKS = 30
 REPAIR = (
     "Copy damaged files again, or delete single damaged frames (a clip is prepared from the frames"
     " that are left), and run the same command: only the shards with these clips are made again."
-)
-NO_CLASSES = (
-    "The emotions of this dataset have no map to classes (mexjax/protocol/classes.py), so nothing"
-    " can be trained on them yet. Give the clips emotions and a dataset name that have one."
 )
 
 
@@ -188,12 +198,12 @@ def markdown(table: pd.DataFrame) -> list[str]:
     return [
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        *(f"| {' | '.join(map(terminal.markdown, row))} |" for row in rows),
     ]
 
 
 def _bullets(lines: Sequence[str]) -> list[str]:
-    bullets = [f"- {line}" for line in lines[:_MAX_LINES]]
+    bullets = [f"- {terminal.markdown(line)}" for line in lines[:_MAX_LINES]]
     if len(lines) > _MAX_LINES:
         bullets.append(f"- and {len(lines) - _MAX_LINES} more, in preparation.json")
     return bullets

@@ -6,6 +6,7 @@ The room reads no pixels and imports no JAX.
 from mexjax.protocol.action_units import AU_SETS, is_coded, label_aus, numbers_of, parse_aus
 from mexjax.protocol.classes import label_clips
 from mexjax.protocol.fold_list import Fold, ProtocolError
+from mexjax.protocol.labelling import label_emotions
 from mexjax.protocol.names import fold, tidy
 from mexjax.protocol.scoring import TASKS, scoring_of
 from mexjax.protocol.splits import PROTOCOLS, label_table, make_folds
@@ -20,6 +21,7 @@ __all__ = [
     "is_coded",
     "label_aus",
     "label_clips",
+    "label_emotions",
     "label_table",
     "make_folds",
     "numbers_of",

@@ -97,7 +97,7 @@ def _as_text(cell: object) -> str:
     return "" if text == "/" else text
 
 
-def is_coded(table: pd.DataFrame) -> np.ndarray:
+def is_coded(table: pd.DataFrame, *, unsure_is_present: bool = False) -> np.ndarray:
     """Tell for which clips somebody coded action units: bool[N].
 
     A clip without a unit counts where its cell says so; where the cell is empty, or could not be
@@ -105,15 +105,20 @@ def is_coded(table: pd.DataFrame) -> np.ndarray:
     text of the coder, are coded throughout.
 
     Args:
-      table: columns dataset and au.
+      table: columns dataset and au, and aus_unsure where it has units.
+      unsure_is_present: whether doubtful units count. A cell of alternatives that a rule of the
+        CD6ME benchmark has made doubtful units of is then coded.
     """
     if "au" not in table.columns:
         return np.ones(len(table), bool)
     names, cells = table["dataset"].tolist(), table["au"].tolist()
+    has_unsure = [False] * len(table)
+    if unsure_is_present and "aus_unsure" in table.columns:
+        has_unsure = [len(units) > 0 for units in table["aus_unsure"]]
     return np.array(
         [
-            str(name).startswith("synthetic") or _says_units(cell)
-            for name, cell in zip(names, cells, strict=True)
+            str(name).startswith("synthetic") or is_settled or _says_units(cell)
+            for name, cell, is_settled in zip(names, cells, has_unsure, strict=True)
         ],
         bool,
     )

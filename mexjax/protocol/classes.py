@@ -47,6 +47,9 @@ DATASET_SYNONYMS = {
     "smic_hs": "smic",
 }
 
+# Names of a user's own clips in tables: `csv` and `folder` of `mexjax prepare`.
+OWN_DATASETS = ("csv", "folder")
+
 _NEGATIVE = ("negative", "disgust", "anger", "contempt", "fear", "sadness", "repression")
 _THREE = {"negative": _NEGATIVE, "positive": ("positive", "happiness"), "surprise": ("surprise",)}
 _FOUR = {**_THREE, "others": ("others",)}
@@ -144,6 +147,16 @@ CLASS_MAPS: dict[tuple[str, int], ClassMap] = {
     ("fourd", 3): _make(_THREE, ("others",)),
     ("fourd", 4): _make(_FOUR),
     ("fourd", 5): _make(_words("positive", "negative", "surprise", "repression", "others")),
+    **{
+        (name, count): each
+        for name in OWN_DATASETS
+        for count, each in (
+            (3, _make(_THREE, ("others", "tense"))),
+            (4, _make({**_THREE, "others": ("others", "tense")})),
+            (5, _make(_CASME2_FIVE, ("anger", "contempt", "fear", "sadness", "tense"))),
+            (7, _make(_SEVEN, ("repression", "contempt", "tense"))),
+        )
+    },
 }
 
 # CASME II has 2 clips of fear and 7 of sadness; MEGC 2019 leaves them out although the same words

@@ -13,14 +13,30 @@ import unicodedata
 # These are drawn as nothing, or as an empty place, though they are letters or marks by category.
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f]")
 _BLANKS = re.compile("[\\s\u2800\u3164\uffa0]+")
+_LONE = re.compile("[\ud800-\udfff]")
 _HYPHENS = str.maketrans("\u2010\u2011", "--")
+
+
+def writable(text: str) -> str:
+    """Return a text that can be written: bytes of a name that are no UTF-8 become such as %E9.
+
+    Python reads such a byte of a file name as a lone surrogate, which no file and no terminal
+    takes.
+    """
+    return _LONE.sub(_as_byte, text)
+
+
+def _as_byte(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"%{code - 0xDC00:02X}" if 0xDC80 <= code <= 0xDCFF else "\ufffd"
 
 
 def tidy(text: str) -> str:
     """Return a name as it looks: NFKC, without format characters, blanks single, none at the ends.
 
-    Letters keep their case.
+    Letters keep their case; `writable` tells of bytes that are no letters.
     """
+    text = writable(text)
     text = unicodedata.normalize("NFKC", _BLANKS.sub(" ", text))
     text = "".join(mark for mark in _UNSEEN.sub("", text) if unicodedata.category(mark) != "Cf")
     text = unicodedata.normalize("NFKC", text.translate(_HYPHENS))

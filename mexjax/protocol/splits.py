@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ import pandas as pd
 
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.protocol.action_units import is_coded, label_aus, numbers_of
-from mexjax.protocol.classes import DROPPED, label_clips
+from mexjax.protocol.classes import DROPPED, OWN_DATASETS
 from mexjax.protocol.fold_list import (
     Fold,
     ProtocolError,
@@ -26,6 +26,7 @@ from mexjax.protocol.fold_list import (
     clip_ids,
     folds_to_json,
 )
+from mexjax.protocol.labelling import Classes, label_emotions
 from mexjax.protocol.scoring import TASKS
 
 __all__ = [
@@ -46,7 +47,8 @@ class ProtocolConfig(Protocol):
 
     name: str
     task: str
-    classes: int
+    classes: Classes
+    class_map: str
     units: str
     is_unsure_present: bool
     num_splits: int
@@ -70,7 +72,7 @@ def label_table(
       and A names; a clip that shows none of the units is used as well.
 
     Raises:
-      ConfigError: an unknown task.
+      ConfigError: an unknown task, or classes that cannot be understood.
       DataError: emotions or units that cannot be read.
     """
     if protocol.task not in TASKS:
@@ -78,10 +80,12 @@ def label_table(
     if protocol.task == "au":
         units = numbers_of(protocol.units)
         labels = label_aus(table, units, unsure_is_present=protocol.is_unsure_present)
-        labels = np.where(is_coded(table)[:, None], labels, DROPPED)
+        coded = is_coded(table, unsure_is_present=protocol.is_unsure_present)
+        labels = np.where(coded[:, None], labels, DROPPED)
         return labels.astype(np.int32), tuple(f"AU{unit}" for unit in units)
     variant = "megc" if protocol.name == "composite" else "standard"
-    return label_clips(table, protocol.classes, variant=variant)
+    class_map = getattr(protocol, "class_map", "")  # older configurations have none
+    return label_emotions(table, protocol.classes, class_map=class_map, variant=variant)
 
 
 def make_folds(
@@ -148,6 +152,11 @@ def kfold_by_subject(
     """Make `num_splits` folds of whole subjects, assigned at random with the seed."""
     of_row = table["subject"].to_numpy(str)[rows]
     subjects = _sorted(of_row)
+    if len(subjects) < 2:
+        raise ProtocolError(
+            "The protocol kfold_by_subject needs at least two subjects with usable clips, found"
+            f" {subjects}.{_one_subject(subjects)}"
+        )
     if not 2 <= protocol.num_splits <= len(subjects):
         raise ProtocolError(
             f"protocol.num_splits={protocol.num_splits} cannot be made of {len(subjects)}"
@@ -171,7 +180,7 @@ def composite(
         raise ProtocolError(
             "The composite protocol joins two or more datasets with protocol.classes=3; found"
             f" {', '.join(datasets)} with {protocol.classes} classes. Use protocol.name=loso for"
-            " one dataset."
+            " one dataset or other classes."
         )
     return leave_one_subject_out(table, rows, protocol, seed)
 
@@ -207,8 +216,19 @@ def _leave_one_out(groups: np.ndarray, rows: np.ndarray, what: str) -> list[Spli
     if len(names) < 2:
         raise ProtocolError(
             f"Leaving one out needs at least two {what} with usable clips, found {names}."
+            f"{_one_subject(names) if what == 'subjects' else ''}"
         )
     return [(name, rows[of_row != name], rows[of_row == name]) for name in names]
+
+
+def _one_subject(names: Sequence[str]) -> str:
+    """Advice for own clips that seem to be of one person."""
+    if not names or names[0].partition("/")[0] not in OWN_DATASETS:
+        return ""
+    return (
+        " All clips count as one person's. Say who is who when they are prepared: by folders, as"
+        " --layout=subject/emotion/clip, or by a table with the columns clip and subject."
+    )
 
 
 def _inner_validation(

@@ -1,7 +1,11 @@
 """`python -m mexjax.report`."""
 
-from mexjax import cli
-from mexjax.report.command import main
+from mexjax import signals
 
 if __name__ == "__main__":
+    signals.begin()  # before the imports, which take a while
+
+    from mexjax import cli
+    from mexjax.report.command import main
+
     cli.entry_point(main)

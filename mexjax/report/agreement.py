@@ -9,10 +9,12 @@ from typing import Any
 
 from mexjax.config import flat
 from mexjax.errors import DataError
-from mexjax.files import SEAL, canonical, digest, is_damaged
+from mexjax.files import SEAL, canonical, digest, file_digest, is_damaged
 
-# Keys that change the display and storage of a run, or the place of its data, not its numbers.
+# Keys that change the display and storage of a run, or the place of its data, not its numbers. The
+# content of the class map is in data.json.
 INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.", "data.root", "data.cache")
+INDIFFERENT += ("protocol.class_map",)
 # Files whose digest run.json has; that of config.json is of the keys that numbers depend on.
 DIGESTED = ("config.json", "folds.json", "predictions.npz", "sheet.npz", "features.npz")
 # Entries of run.json, and the keys of config.json that say the same.
@@ -25,9 +27,10 @@ _SAME = {
     "protocol": "protocol.name",
     "seed": "seed",
 }
-_ANEW = (
-    "Put the file back from a copy, or delete run.json there and start the same command again: it"
-    " writes the record anew from groups/, and trains what is not there."
+# The advice where a file of a run is damaged.
+ANEW = (
+    "Put the file back from a copy, or start the same command again: it writes the record anew from"
+    " groups/. Without these, delete run.json there first, and it trains again."
 )
 
 
@@ -56,16 +59,16 @@ def check_agreement(
         if name in info and key in values and info[name] != values[key]:
             raise DataError(
                 f"{source} says {name} {info[name]!r}, but config.json beside it says {key}"
-                f" {values[key]!r}. The files are from different runs or were changed. {_ANEW}"
+                f" {values[key]!r}. The files are from different runs or were changed. {ANEW}"
             )
     for name in ("protocol", "classes"):
         if name in info and name in folds and info[name] != folds[name]:
             raise DataError(
                 f"{source} says {name} {info[name]!r}, but folds.json beside it says"
-                f" {folds[name]!r}. The files are from different runs or were changed. {_ANEW}"
+                f" {folds[name]!r}. The files are from different runs or were changed. {ANEW}"
             )
     if is_damaged(info) or ("digests" in info and SEAL not in info):
-        raise DataError(f"{source} is damaged or was changed: its digest does not fit. {_ANEW}")
+        raise DataError(f"{source} is damaged or was changed: its digest does not fit. {ANEW}")
     digests = info.get("digests", {})
     if not isinstance(digests, Mapping):
         raise DataError(f"{source}: expected an object 'digests', found {digests!r}.")
@@ -74,13 +77,13 @@ def check_agreement(
         if name in digests and value not in (None, digests[name]):
             raise DataError(
                 f"{folder / name} is damaged or was changed after training: its SHA-256 is not the"
-                f" one that run.json has. {_ANEW}"
+                f" one that run.json has. {ANEW}"
             )
 
 
 def _file_digest(path: Path) -> str | None:
     """The SHA-256 of a file, or None if it cannot be read; its reader then says why."""
     try:
-        return digest(path.read_bytes())
+        return file_digest(path)
     except OSError:
         return None

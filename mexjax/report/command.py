@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from mexjax import cli
+from mexjax import cli, terminal
 
 EXAMPLES = """
 The report of one run, from its saved predictions; nothing is trained:
@@ -41,12 +39,21 @@ def _run(workdirs: Sequence[Path]) -> int:
     # They are imported here, because --help must not wait for them.
     from mexjax.report.compare import compare, print_comparison
     from mexjax.report.text import print_results
-    from mexjax.report.write import write_report
+    from mexjax.report.write import ReportError, write_report
 
-    console = Console()
+    console, problems = terminal.console(), []
     for workdir in workdirs:
-        print_results(write_report(workdir), console=console)
-        console.print(f"Written: {workdir / 'report.md'}\n", highlight=False, markup=False)
+        try:
+            results, end = write_report(workdir), f"Written: {workdir / 'report.md'}\n"
+        except ReportError as error:
+            results, end = error.results, ""
+            problems.append(error)
+        print_results(results, console=console)
+        terminal.say(console, end)
     if len(workdirs) > 1:
         print_comparison(compare(workdirs), console=console)
+    for problem in problems[1:]:
+        terminal.say(terminal.console(is_error=True), cli.message(problem))
+    if problems:
+        raise problems[0]
     return 0

@@ -12,17 +12,22 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from mexjax import terminal
 from mexjax.config import flat
 from mexjax.errors import DataError
+from mexjax.files import canonical, digest, read_sealed
 from mexjax.protocol.scoring import scoring_of
 from mexjax.report import stats
+from mexjax.report.agreement import INDIFFERENT
 from mexjax.report.files import Run, read_run
 from mexjax.report.results import subject_confusions, to_json_value
 from mexjax.report.tables import percent, rich_table
+from mexjax.terminal import plain
 
 # Runs of one configuration may differ in these keys: the seed, and keys that change no number.
-_INDIFFERENT = ("seed", "has_progress", "cpu_heap", "checkpoint.", "report.", "folds.strategy")
-_INDIFFERENT += ("folds.per_chunk", "eval.batch_size", "train.steps_per_call")
+_INDIFFERENT = (*INDIFFERENT, "seed", "folds.strategy", "folds.per_chunk", "eval.batch_size")
+_INDIFFERENT += ("train.steps_per_call",)
+_DATA = "data.digest"  # stands among the keys for the data of a run
 
 
 @dataclasses.dataclass
@@ -54,7 +59,7 @@ def compare(workdirs: Sequence[str | Path]) -> dict[str, Any]:
     Raises:
       DataError, WorkdirError: see `read_run`; or one folder given twice.
     """
-    paths = [Path(workdir).resolve() for workdir in workdirs]
+    paths = [Path(workdir).expanduser().resolve() for workdir in workdirs]
     if len(set(paths)) < len(paths):
         raise DataError("A run folder was given twice; a run cannot be compared with itself.")
     runs = [read_run(workdir) for workdir in workdirs]
@@ -77,7 +82,7 @@ def compare(workdirs: Sequence[str | Path]) -> dict[str, Any]:
 
 def print_comparison(comparison: dict[str, Any], *, console: Console | None = None) -> None:
     """Print what `compare` returned."""
-    console = console or Console()
+    console = console or terminal.console()
     scoring = scoring_of(comparison["task"])
     head = ["configuration", "seeds", "folders"]
     head += [f"{scoring.names[name]} (%)" for name in scoring.summary]
@@ -90,12 +95,12 @@ def print_comparison(comparison: dict[str, Any], *, console: Console | None = No
             cells.append(percent(value["mean"]) + spread)
         seeds = ", ".join(map(str, group["seeds"]))
         rows.append([group["name"], seeds, "\n".join(group["workdirs"]), *cells])
-    console.print("[bold]Last evaluation, mean ± standard deviation over seeds[/]")
+    console.print(plain("Last evaluation, mean ± standard deviation over seeds", "bold"))
     console.print(rich_table(head, rows))
     for group in comparison["groups"]:
         if group["differs_in"]:
             keys = ", ".join(f"{key}={value}" for key, value in group["differs_in"].items())
-            console.print(f"{group['name']}: {keys}", markup=False, highlight=False)
+            console.print(plain(f"{group['name']}: {keys}"))
     for pair in comparison["pairs"]:
         _print_pair(pair, scoring.names, console)
 
@@ -103,7 +108,7 @@ def print_comparison(comparison: dict[str, Any], *, console: Console | None = No
 def _print_pair(pair: dict[str, Any], labels: Mapping[str, str], console: Console) -> None:
     names = f"{pair['one']} minus {pair['two']}"
     if "reason" in pair:
-        console.print(f"No paired test of {names}: {pair['reason']}", markup=False)
+        console.print(plain(f"No paired test of {names}: {pair['reason']}"))
         return
     rows = []
     for name, value in pair["metrics"].items():
@@ -112,16 +117,16 @@ def _print_pair(pair: dict[str, Any], labels: Mapping[str, str], console: Consol
         p_value = value["p_permutation"]
         cells = [f"{100 * value['difference']:+.1f}", interval]
         rows.append([labels[name], *cells, "-" if p_value is None else f"{p_value:.3g}"])
-    console.print(f"{names}, {pair['num_clips']} clips:", style="bold", markup=False)
+    console.print(plain(f"{names}, {pair['num_clips']} clips:", "bold"))
     head = ["metric", "difference (points)", "95% interval", "p (permutation over subjects)"]
     console.print(rich_table(head, rows))
     test = pair["mcnemar"]
     if test:
         console.print(
-            f"McNemar over clips (too optimistic, clips of a person are related): only one"
-            f" {test['only_a']}, only two {test['only_b']}, p = {test['p']:.3g}",
-            markup=False,
-            highlight=False,
+            plain(
+                "McNemar over clips (too optimistic, clips of a person are related): only one"
+                f" {test['only_a']}, only two {test['only_b']}, p = {test['p']:.3g}"
+            )
         )
     console.print("p values are not corrected for the number of comparisons.", style="dim")
 
@@ -134,9 +139,22 @@ def _group(runs: Sequence[Run]) -> list[Group]:
             for name, value in flat(ConfigDict(run.config)).items()
             if not name.startswith(_INDIFFERENT)
         }
+        if config.get("data.name") == "prepared":
+            config[_DATA] = _data_digest(run)
         key = json.dumps([run.info["model"], config], sort_keys=True, default=str)
         groups.setdefault(key, Group(key, config, [])).runs.append(run)
     return list(groups.values())
+
+
+def _data_digest(run: Run) -> str:
+    """A short digest of the table of prepared data that a run is of.
+
+    The place of the data is in its stead where `data.json` is missing or damaged.
+    """
+    content = read_sealed(run.path / "data.json")
+    if content is None or not content.get("table"):
+        return f"unknown, from {run.config['data'].get('root', '')}"
+    return digest(canonical(content["table"]))[:16]
 
 
 def _describe(group: Group, groups: Sequence[Group]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ on the test subjects ("oracle") are always hollow or dashed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mexjax.files import atomic
-from mexjax.report.agg import Axes, Figure, FigureCanvasAgg, MaxNLocator
+from mexjax.report.agg import Axes, Figure, FigureCanvasAgg, MaxNLocator, Text, matplotlib
 from mexjax.report.tables import short_names
 
 BLUE, ORANGE, INK, MUTED, PALE = "#2868a8", "#c8621b", "#22262b", "#6b7280", "#e5e7eb"
@@ -23,11 +24,27 @@ CLASS_METRICS = {"acc": "accuracy", "uf1": "UF1"}
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
-    """Write a PNG that appears whole and, for the same figure, with the same bytes."""
+    """Write a PNG that appears whole and, for the same figure, with the same bytes.
+
+    Texts are drawn as they are: a `$` in a name begins no formula.
+    """
     FigureCanvasAgg(figure)
-    with atomic(path, "wb") as file:
+    for artist in figure.findobj(Text):
+        artist.set_parse_math(False)
+    with (
+        atomic(path, "wb") as file,
+        warnings.catch_warnings(),
+        matplotlib.rc_context({"text.parse_math": False}),
+    ):
+        # Letters that the font lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         # The file holds neither a date nor a version.
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def legend_label(name: str) -> str:
+    """A name as the label of an artist; matplotlib leaves out those that begin with `_`."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def confusion_figure(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:

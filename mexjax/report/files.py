@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from mexjax.errors import DataError, WorkdirError
+from mexjax.files import is_folder
 from mexjax.protocol.fold_list import SIDES, checked_folds
 from mexjax.protocol.scoring import TASKS
-from mexjax.report.agreement import check_agreement
+from mexjax.report.agreement import ANEW, check_agreement
 
 # Entries of predictions.npz: kind of dtype ("i" takes any integer) and number of axes.
 _ARRAYS = {
@@ -108,8 +109,8 @@ def read_run(workdir: str | Path) -> Run:
       WorkdirError: a file is missing or unreadable.
       DataError: a file is not of the documented form, or two files contradict each other.
     """
-    path = Path(workdir)
-    if not path.is_dir():
+    path = Path(workdir).expanduser()
+    if not is_folder(path):
         raise WorkdirError(f"No run folder at {path} (looked from {Path.cwd()}).")
     config, info = _read_json(path / "config.json"), _read_json(path / "run.json")
     for name in _RUN_TEXTS:
@@ -127,7 +128,7 @@ def read_run(workdir: str | Path) -> Run:
     fold_list = checked_folds(_read_json(path / "folds.json"), source=str(path / "folds.json"))
     check_agreement(path, config, info, fold_list)
     source = path / "predictions.npz"
-    arrays = _read_arrays(source, _ARRAYS | {"label": ("i", 2 if task == "au" else 1)})
+    arrays = read_arrays(source, _ARRAYS | {"label": ("i", 2 if task == "au" else 1)})
     curves = {
         name.removeprefix("curve_"): value
         for name, value in arrays.items()
@@ -144,7 +145,7 @@ def read_run(workdir: str | Path) -> Run:
         folds=fold_list["folds"],
         curves=curves,
         validation_score=validation,
-        sheet=_read_arrays(sheet, _SHEET) if sheet.is_file() else None,
+        sheet=read_arrays(sheet, _SHEET) if sheet.is_file() else None,
         features=_read_features(features),
         **{name: arrays[name] for name in _ARRAYS},
     )
@@ -166,16 +167,27 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path} is missing, so {path.parent} is not the folder of a finished run."
             " Start the run again to finish it, or give another folder."
         ) from None
-    except (OSError, ValueError) as error:
-        raise WorkdirError(f"{path} cannot be read as JSON: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).rstrip(".")[:200]
+        raise WorkdirError(f"{path} cannot be read as JSON: {reason}. {ANEW}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}.")
     return content
 
 
-def _read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file of a run.
+
+    Args:
+      path: the file.
+      entries: arrays that must be there: kind of dtype and number of axes of each.
+
+    Raises:
+      WorkdirError: the file is missing or damaged.
+      DataError: an array is missing or of another form.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise WorkdirError(
@@ -184,8 +196,8 @@ def _read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, n
         ) from None
     except _DAMAGE as error:
         raise WorkdirError(
-            f"{path} cannot be read as an .npz file of plain arrays: {error}."
-            " It is damaged or was written by another program; run again with --overwrite."
+            f"{path} cannot be read as an .npz file of plain arrays: {str(error)[:200]}."
+            f" It is damaged or was written by another program. {ANEW}"
         ) from error
     for name, (kind, axes) in entries.items():
         if name not in arrays:
@@ -206,9 +218,9 @@ def _read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, n
 
 def _read_features(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of features.npz, or None where the report makes nothing of them."""
-    if not path.is_file() or "emotion_scores" not in _read_arrays(path, {}):
+    if not path.is_file() or "emotion_scores" not in read_arrays(path, {}):
         return None
-    return _read_arrays(path, _FEATURES)
+    return read_arrays(path, _FEATURES)
 
 
 def _check_shapes(run: Run, source: Path) -> None:

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from mexjax.protocol.scoring import scoring_of
-
-WIDE = 200  # characters
+from mexjax.terminal import markdown, plain
 
 Results = Mapping[str, Any]
 ORACLE_HEAD = "oracle (best epoch on the test subject; not comparable)"
@@ -138,16 +135,10 @@ def rich_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, dim: str =
         # The column is so narrow that the long oracle heading wraps and pushes no column out.
         width = 24 if text == ORACLE_HEAD else None
         justify = "left" if i == 0 else "right"
-        table.add_column(text, justify=justify, style=style, max_width=width, no_wrap=i == 0)
+        table.add_column(plain(text), justify=justify, style=style, max_width=width, no_wrap=i == 0)
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(plain, row))
     return table
-
-
-def table_console() -> Console:
-    """A console for wide tables: in a file or a pipe no column is cut to fit 80 characters."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDE)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -163,4 +154,4 @@ def _interval(interval: Sequence[float | None] | None) -> str:
 
 
 def _cells(values: Sequence[str]) -> str:
-    return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
+    return "| " + " | ".join(map(markdown, values)) + " |"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from mexjax import terminal
 from mexjax.report.tables import (
     ORACLE_HEAD,
     Results,
@@ -20,6 +21,7 @@ from mexjax.report.tables import (
     unit_rows,
 )
 from mexjax.report.zero_shot import zero_shot_rows
+from mexjax.terminal import markdown, plain
 
 CONTROLS = {
     "static": "CONTROL RUN: every frame is the onset frame, so there is no motion to see."
@@ -61,13 +63,19 @@ def notices(results: Results) -> list[str]:
 
 
 def left_out_line(results: Results) -> str:
-    """The clips that the protocol does not use, counted; empty if it uses all."""
+    """The clips and units that the protocol does not use, counted; empty if it uses all."""
     left_out = results.get("left_out")
     if not left_out:
         return ""
-    counts = ", ".join(f"{count} {name}" for name, count in left_out["clips"].items())
+    clips, units = (
+        ", ".join(f"{count} {name}" for name, count in left_out.get(kind, {}).items())
+        for kind in ("clips", "units")
+    )
     why = ", their action units were not coded" if is_units(results) else ""
-    return f"{left_out['num_clips_in_all']} clips, {left_out['num_clips']} left out{why}: {counts}"
+    number = f"{left_out['num_clips_in_all']} clips, {left_out['num_clips']} left out"
+    parts = [f"{number}{why}: {clips}"] if left_out["num_clips"] else []
+    parts += [f"action units that are coded and no label of the protocol: {units}"] if units else []
+    return "; ".join(parts)
 
 
 def time_line(results: Results) -> str:
@@ -87,17 +95,18 @@ def time_line(results: Results) -> str:
 
 def print_results(results: Results, *, console: Console | None = None) -> None:
     """Print the tables of one run: the honest numbers first, the oracle beside them."""
-    console = console or Console()
-    console.print(f"[bold]{heading(results)}[/]", highlight=False)
+    console = console or terminal.console()
+    console.print(plain(heading(results), "bold"))
     console.print(
-        f"{results['num_clips']} held-out clips of {results['num_subjects']} subjects,"
-        f" {results['num_folds']} folds, pooled and scored once",
-        highlight=False,
+        plain(
+            f"{results['num_clips']} held-out clips of {results['num_subjects']} subjects,"
+            f" {results['num_folds']} folds, pooled and scored once"
+        )
     )
     if left_out_line(results) and not is_units(results):
-        console.print(left_out_line(results), highlight=False, markup=False)
+        console.print(plain(left_out_line(results)))
     for notice in notices(results):
-        console.print(f"[bold yellow]{notice}[/]", highlight=False)
+        console.print(plain(notice, "bold yellow"))
     head, rows = metric_rows(results)
     console.print(rich_table(head, rows, dim=ORACLE_HEAD))
     if "datasets" in results:
@@ -109,7 +118,7 @@ def print_results(results: Results, *, console: Console | None = None) -> None:
     else:
         console.print(rich_table(*subject_rows(results), dim="oracle"))
     if time_line(results):
-        console.print(f"Time: {time_line(results)}", highlight=False)
+        console.print(plain(f"Time: {time_line(results)}"))
 
 
 def report_markdown(results: Results, figures: Mapping[str, str]) -> str:
@@ -119,8 +128,8 @@ def report_markdown(results: Results, figures: Mapping[str, str]) -> str:
       results: content of results.json.
       figures: caption -> path relative to report.md.
     """
-    parts = [f"# {heading(results)}"]
-    parts += [f"> **{notice}**" for notice in notices(results)]
+    parts = [f"# {markdown(heading(results))}"]
+    parts += [f"> **{markdown(notice)}**" for notice in notices(results)]
     parts.append(_what_was_run(results))
     parts += ["## Results", markdown_table(*metric_rows(results)), _how_to_read(results)]
     if "datasets" in results:
@@ -129,7 +138,7 @@ def report_markdown(results: Results, figures: Mapping[str, str]) -> str:
         parts += ["### By action unit (last evaluation)", markdown_table(*unit_rows(results))]
         if "zero_shot" in results:
             emotions = results["zero_shot"]
-            names = ", ".join(emotions["classes"])
+            names = ", ".join(map(markdown, emotions["classes"]))
             about = f"{emotions['num_clips']} clips of {names}: {emotions['note']}."
             parts += ["### Emotions, without emotion labels", about]
             parts += [markdown_table(*zero_shot_rows(emotions))]
@@ -138,7 +147,8 @@ def report_markdown(results: Results, figures: Mapping[str, str]) -> str:
         parts += ["### By subject", markdown_table(*subject_rows(results)), _ABOUT_SUBJECTS]
     if figures:
         parts.append("## Figures")
-        parts += [f"![{caption}]({path})\n\n*{caption}*" for caption, path in figures.items()]
+        captions = {markdown(caption): path for caption, path in figures.items()}
+        parts += [f"![{caption}]({path})\n\n*{caption}*" for caption, path in captions.items()]
     parts += ["## Time and machine", _machine(results), "## Before you cite these numbers"]
     parts.append(_caveats(results))
     return "\n\n".join(parts) + "\n"
@@ -153,14 +163,15 @@ _ABOUT_SUBJECTS = (
 def _what_was_run(results: Results) -> str:
     size = f"{results['num_params']:,} parameters. " if results["num_params"] else ""
     kind = "Action units" if is_units(results) else "Classes"
-    left_out = f" The dataset has {left_out_line(results)}." if left_out_line(results) else ""
+    left_out = left_out_line(results)
+    left_out = f" The dataset has {markdown(left_out)}." if left_out else ""
     return (
         f"Protocol `{results['protocol']}`: {results['num_folds']} folds,"
         f" {results['num_subjects']} subjects, {results['num_clips']} held-out clips, each"
         f" predicted by a model that never saw its subject.{left_out} {kind}:"
-        f" {', '.join(results['classes'])}. {size}All held-out predictions were pooled and scored"
-        " once. `config.json` beside this file holds every setting, `predictions.csv` every"
-        " prediction."
+        f" {', '.join(map(markdown, results['classes']))}. {size}All held-out predictions were"
+        " pooled and scored once. `config.json` beside this file holds every setting,"
+        " `predictions.csv` every prediction."
     )
 
 
@@ -203,7 +214,7 @@ def _machine(results: Results) -> str:
     lines = [f"- {time_line(results)}"] if time_line(results) else []
     for name, value in results["environment"].items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
-        lines.append(f"- {name}: {text}")
+        lines.append(f"- {name}: {markdown(text)}")
     return "\n".join(lines) or "The run recorded neither."
 
 

@@ -6,6 +6,7 @@ docs/results_format.md describes every file that is read and written.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ from mexjax.report.tables import is_units
 from mexjax.report.text import heading, report_markdown
 
 
+class ReportError(WorkdirError):
+    """A report that was computed and cannot be written.
+
+    Attributes:
+      results: the content of results.json.
+    """
+
+    def __init__(self, text: str, results: Mapping[str, Any] | None = None) -> None:
+        super().__init__(text)
+        self.results = results or {}
+
+
 def write_report(workdir: str | Path) -> dict[str, Any]:
     """Build the report of a finished run; the same files in give the same bytes out.
 
@@ -31,26 +44,37 @@ def write_report(workdir: str | Path) -> dict[str, Any]:
       The content of results.json.
 
     Raises:
-      WorkdirError: a file is missing, unreadable or cannot be written.
+      WorkdirError: a file is missing or unreadable.
+      ReportError: the folder cannot be written; the error has the results.
       DataError: a file is not of the documented form.
     """
     run = read_run(workdir)
     results = compute_results(run)
+    try:
+        _write_files(run, results)
+    except (WorkdirError, OSError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise ReportError(
+            f"Cannot write the report of {run.path}: {cause.strerror or cause}. The run itself is"
+            f" complete: make the folder writable, or copy it to a place that is, and give its name"
+            " to mexjax report.",
+            results,
+        ) from error
+    return results
+
+
+def _write_files(run: Run, results: dict[str, Any]) -> None:
     captions = _draw(run, results) if run.config.get("report", {}).get("has_figures", True) else {}
     _write(run.path / "predictions.csv", predictions_csv(run))
     _write(run.path / "report.md", report_markdown(results, captions))
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     _write(run.path / "results.json", text + "\n")
-    return results
 
 
 def _draw(run: Run, results: dict[str, Any]) -> dict[str, str]:
     """Write the figures; return the path relative to the folder by caption."""
     folder = run.path / "figures"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise WorkdirError(f"Cannot make {folder}: {error.strerror or error}.") from error
+    folder.mkdir(exist_ok=True)
     last, oracle = results["metrics"]["last"], results["metrics"]["oracle"]
     title = heading(results)
     if is_units(results):

@@ -33,9 +33,10 @@ from mexjax.models.options import void_options
 from mexjax.report import stats
 from mexjax.report.files import read_run
 from mexjax.report.results import to_json_value
-from mexjax.report.tables import markdown_table, percent, rich_table, table_console
+from mexjax.report.tables import markdown_table, percent, rich_table
 from mexjax.studies import options
 from mexjax.studies.au import read_features, subject_probes
+from mexjax.terminal import markdown, plain, say, table_console
 from mexjax.train import run as train
 
 
@@ -121,9 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console=console,
     )
     for name in results["tables"]:
-        console.print(f"[bold]{name}[/]")
+        console.print(plain(name, "bold"))
         console.print(rich_table(*table_rows(results, name)))
-    console.print(f"Written: {arguments.out}/tables.md", highlight=False, markup=False)
+    say(console, f"Written: {arguments.out}/tables.md")
     return 0
 
 
@@ -195,7 +196,7 @@ def _write(out: Path, results: dict[str, Any]) -> None:
     seeds = ", ".join(map(str, results["seeds"]))
     parts = [f"# AC4AU, {results['card']}, seeds {seeds}"]
     for name in results["tables"]:
-        parts += [f"## {name}", markdown_table(*table_rows(results, name))]
+        parts += [f"## {markdown(name)}", markdown_table(*table_rows(results, name))]
     for name, text in (
         ("tables.json", json.dumps(results, indent=1) + "\n"),
         ("tables.md", "\n\n".join(parts) + "\n"),
@@ -220,7 +221,7 @@ def _row(
         for key in _set_back(config):
             if console is not None:
                 text = f"{row.name}: model.{key} has no effect in this row, and is the preset's"
-                console.print(text, highlight=False, markup=False)
+                console.print(plain(text))
         base = load_config(card, [*overrides])
         if row.needs is not None and _value(base, row.needs[0]) != row.needs[1]:
             note = f"not run: {row.needs[0]} of the card is {_value(base, row.needs[0])!r} already"
@@ -229,7 +230,7 @@ def _row(
         key = (_settings(config, base), seed)
         if key not in done:
             if console is not None:
-                console.print(f"{row.name}, seed {seed}", highlight=False, markup=False)
+                console.print(plain(f"{row.name}, seed {seed}"))
             folder = out / f"{re.sub(r'[^a-z0-9.]+', '_', row.name.lower())}_{seed}"
             run = train.run(config, folder)
             done[key] = run.results | {"probe": _probe(run.workdir)}

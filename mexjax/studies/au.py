@@ -28,12 +28,13 @@ from mexjax.data.records import MANIFEST
 from mexjax.errors import ConfigError, DataError, WorkdirError
 from mexjax.files import atomic
 from mexjax.models.ac4au.experts import gate_statistics
-from mexjax.protocol.action_units import label_aus, numbers_of
+from mexjax.protocol.action_units import is_coded, label_aus, numbers_of
 from mexjax.report.figures import save_figure
-from mexjax.report.files import Run, read_run
+from mexjax.report.files import Run, read_arrays, read_run
 from mexjax.report.results import to_json_value
-from mexjax.report.tables import markdown_table, percent, rich_table, table_console
+from mexjax.report.tables import markdown_table, percent, rich_table
 from mexjax.studies import au_figures, au_statistics, options
+from mexjax.terminal import markdown, plain, say, table_console
 
 RESULTS, TEXT = "au_study.json", "au_study.md"
 
@@ -50,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=arguments.seed,
     )
     for title, head, rows in tables(results):
-        console.print(f"[bold]{title}[/]", highlight=False)
+        console.print(plain(title, "bold"))
         console.print(rich_table(head, rows))
-    console.print(f"Written: {results['folder']}/{TEXT}", highlight=False, markup=False)
+    if results["not_coded"]:
+        console.print(plain(_left_out(results["not_coded"])))
+    say(console, f"Written: {results['folder']}/{TEXT}")
     return 0
 
 
@@ -95,19 +98,31 @@ def study(
     else:
         raise ConfigError("The study of action units needs a finished run or a prepared folder.")
     labels = label_aus(table, units, unsure_is_present=is_unsure_present)
+    coded = is_coded(table, unsure_is_present=is_unsure_present)
+    if not coded.any():
+        raise DataError(
+            f"No clip of {source} has coded action units (column au); there are {len(table)} clips"
+            f" of {', '.join(dict.fromkeys(table['dataset']))}."
+        )
     names = [f"AU{number}" for number in numbers_of(units)]
     folder = out or source / "au_study"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WorkdirError(f"Cannot make {folder}: {error.strerror or error}.") from error
-    results = {"folder": str(folder), "units": names, **_of_dataset(table, labels, names, folder)}
+    results = {
+        "folder": str(folder),
+        "units": names,
+        **_of_dataset(table, labels, coded, names, folder),
+    }
     if record is not None:
         results |= _of_features(record, names, folder, seed)
     results = to_json_value(results)
     parts = ["# Action units"]
+    if results["not_coded"]:
+        parts.append(markdown(_left_out(results["not_coded"])))
     for title, head, rows in tables(results):
-        parts += [f"## {title}", markdown_table(head, rows)]
+        parts += [f"## {markdown(title)}", markdown_table(head, rows)]
     parts += [f"![{path.stem}]({path.name})" for path in sorted(folder.glob("*.png"))]
     for name, text in (
         (RESULTS, json.dumps(results, indent=1) + "\n"),
@@ -118,10 +133,22 @@ def study(
     return results
 
 
+def _left_out(counts: dict[str, int]) -> str:
+    """The sentence about clips whose units are unknown."""
+    sets = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return (
+        f"Left out of the counts and correlations, their action units were not coded:"
+        f" {sum(counts.values())} clips ({sets})."
+    )
+
+
 def _of_dataset(
-    table: pd.DataFrame, labels: np.ndarray, names: list[str], folder: Path
+    table: pd.DataFrame, labels: np.ndarray, coded: np.ndarray, names: list[str], folder: Path
 ) -> dict[str, Any]:
-    datasets = table["dataset"].to_numpy(str)
+    """Results and figures of a table; lengths are of all clips, the others of `coded` bool[N]."""
+    everywhere = table["dataset"].to_numpy(str)
+    names_of_unknown, unknown = np.unique(everywhere[~coded], return_counts=True)
+    labels, datasets = labels[coded], everywhere[coded]
     sets = list(dict.fromkeys(datasets.tolist()))
     matrices = {"all clips": au_statistics.correlations(labels)}
     if len(sets) > 1:
@@ -136,6 +163,7 @@ def _of_dataset(
     counts = {"all clips": labels.sum(axis=0)}
     counts |= {name: labels[datasets == name].sum(axis=0) for name in sets}
     return {
+        "not_coded": dict(zip(names_of_unknown.tolist(), unknown.tolist(), strict=True)),
         "counts": {
             name: dict(zip(names, row.tolist(), strict=True)) for name, row in counts.items()
         },
@@ -153,8 +181,9 @@ def read_features(run: Run) -> dict[str, np.ndarray]:
     path = run.path / "features.npz"
     if not path.is_file():
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_arrays(path, {})
+    if "clip" not in arrays:  # these are of a model that compares units with texts
+        return {}
     if arrays.pop("clip").tolist() != run.clip.tolist():
         raise DataError(f"{path} is of other clips than the predictions beside it.")
     return arrays

@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 
 from mexjax.report.agg import Axes, Figure, PolyCollection, colormaps
-from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, set_title
+from mexjax.report.figures import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    PALE,
+    legend_label,
+    new_figure,
+    set_title,
+)
 from mexjax.report.tables import short_names
 from mexjax.studies.au_statistics import cluster_order
 
@@ -141,7 +150,7 @@ def _scatter(axes: Axes, places: np.ndarray, names: np.ndarray) -> None:
     axes.scatter(*places[is_rare].T, s=9, color="#d1d5db", linewidths=0)
     colours = colormaps["tab10"](np.arange(MAX_COLOURS))
     labels = short_names(frequent.tolist())
-    for name, label, colour in zip(frequent, labels, colours, strict=False):
+    for name, label, colour in zip(frequent, map(legend_label, labels), colours, strict=False):
         axes.scatter(*places[names == name].T, s=16, color=colour, linewidths=0, label=label)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -45,11 +45,11 @@ def _run(arguments: Sequence[str]) -> int:
         for name, about in STUDIES.items():
             print(f"  {name:14}{about}")
         print(EXAMPLES, end="")
-        return 0 if arguments else cli.ERROR
+        raise SystemExit(0 if arguments else cli.ERROR)
     name = arguments[0]
     if name not in STUDIES:
         raise ConfigError(unknown_name("study", name, STUDIES))
     if {"--help", "-h"} & set(arguments):
         PARSERS[name]().print_help()
-        return 0
+        raise SystemExit(0)
     return importlib.import_module(f"mexjax.studies.{name}").main(arguments[1:])

@@ -21,10 +21,11 @@ from mexjax.data.keyframes import Rule
 from mexjax.errors import DataError
 from mexjax.files import atomic
 from mexjax.progress import ClipProgress
-from mexjax.report.tables import markdown_table, rich_table, table_console
+from mexjax.report.tables import markdown_table, rich_table
 from mexjax.studies import keyframes_figures as figures
 from mexjax.studies import options
 from mexjax.studies.annotated_clips import AnnotatedClip, embedded_clips, prepared_clips
+from mexjax.terminal import say, table_console
 
 KEYS = ("onset", "apex", "offset")
 
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(rich_table(head, rows))
     texts += [f"![{path.stem}]({path.name})\n" for path in paths]
     write(arguments.out / "report.md", "\n".join(texts))
-    console.print(f"Tables and pictures: {arguments.out / 'report.md'}")
+    say(console, f"Tables and pictures: {arguments.out / 'report.md'}")
     return 0
 
 

@@ -12,7 +12,16 @@ import pandas as pd
 from mexjax.data.captions import caption
 from mexjax.files import atomic
 from mexjax.report.agg import Axes, Figure
-from mexjax.report.figures import BLUE, INK, MUTED, ORANGE, PALE, new_figure, save_figure
+from mexjax.report.figures import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    PALE,
+    legend_label,
+    new_figure,
+    save_figure,
+)
 from mexjax.studies.annotated_clips import AnnotatedClip
 
 GREEN = "#2f855a"
@@ -64,7 +73,8 @@ def mean_figure(summary: pd.DataFrame) -> Figure:
     for (dataset, part), marker in zip(
         summary.groupby("dataset", sort=False), MARKERS * len(summary), strict=False
     ):
-        axes.plot(part["lambda"], part["D_mean_ms"], marker=marker, label=str(dataset))
+        label = legend_label(str(dataset))
+        axes.plot(part["lambda"], part["D_mean_ms"], marker=marker, label=label)
     _finish(axes, "deviation from the annotation", "mean deviation of the three, ms")
     axes.set_xticks(_places(summary))
     axes.legend(frameon=False, fontsize=8)

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
-from mexjax import machine
+from mexjax import machine, terminal
 from mexjax.data import synthetic
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.data.synthetic.clip_views import clip_frames
@@ -28,6 +27,7 @@ from mexjax.report.agg import Axes, Figure
 from mexjax.report.figures import INK, new_figure, save_figure
 from mexjax.report.tables import rich_table
 from mexjax.studies import options
+from mexjax.terminal import say
 
 DIFFERENCE_GAIN = 3.0  # factor on the gray levels in pictures of differences
 PICTURE = "magnify.png"
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the study: the picture is `magnify.png` in `--out`; returns the exit status."""
     arguments = options.magnify().read(argv)
     machine.devices()  # magnification computes on them
-    console = Console()
+    console = terminal.console()
     hows = [
         Magnifier(name, arguments.factor, arguments.weights * (name == "magnet"), arguments.gain)
         for name in arguments.methods.split(",")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flows is not None:
         table = _displacements(pairs, moved, flows, hows)
         console.print(rich_table(*table))
-    console.print(f"Written: {arguments.out / PICTURE}", highlight=False, markup=False)
+    say(console, f"Written: {arguments.out / PICTURE}")
     return 0
 
 

@@ -6,43 +6,81 @@ optimizer, batch statistics, its position in the plan and its record so far.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import logging
+import re
 import shutil
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mexjax.errors import CheckpointError
+from mexjax.errors import CheckpointError, WorkdirError
 
 log = logging.getLogger(__name__)
 
 _DIGEST = "sha256"  # name of the digest among the arrays of a checkpoint
+_ITEM = "default"  # name of the arrays in a checkpoint; also orbax's own for a single item
 
 
 class GroupCheckpoints:
     """Checkpoints of one group of folds, the newest two kept."""
 
     def __init__(self, folder: Path) -> None:
+        """Takes the folder, which is made if it is absent.
+
+        Raises:
+          WorkdirError: it cannot be used.
+        """
         self.folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, create=True, cleanup_tmp_directories=True
-            ),
-        )
+        _leave_errors_to_us()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(
+                folder.absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=2, create=True, cleanup_tmp_directories=True
+                ),
+                # Without a name orbax looks for it in the newest step, which may be damaged.
+                item_names=(_ITEM,),
+            )
+        # Every error counts, here and below: orbax passes on those of its storage layers.
+        except Exception as error:
+            raise WorkdirError(
+                f"Cannot keep checkpoints in {folder}: {_reason(error)}. Move what is in the way;"
+                " finished folds are kept."
+            ) from error
+
+    def __enter__(self) -> GroupCheckpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # The error of the block says more than one of a checkpoint.
+        kept_back = () if kind is None else (WorkdirError,)
+        with contextlib.suppress(*kept_back):
+            self.close()
 
     def save(self, position: int, tree: Any) -> None:
-        """Starts to write `tree` as the state after `position` steps, and returns at once."""
+        """Starts to write `tree` as the state after `position` steps, and returns at once.
+
+        Raises:
+          WorkdirError: it, or the one before, cannot be written.
+        """
         if position in self._manager.all_steps():
             return
         flat = _flatten(tree)
         flat[_DIGEST] = _digest(flat)
-        self._manager.save(position, args=ocp.args.StandardSave(flat))
+        items = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(flat)})
+        with self._writing():
+            self._manager.save(position, args=items)
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """Reads the newest checkpoint that is whole; its arrays have the digest that was saved.
@@ -61,21 +99,16 @@ class GroupCheckpoints:
         failures = []
         for position in positions:
             try:
-                shapes = _flatten(like) | {_DIGEST: np.zeros(32, np.uint8)}
-                flat = dict(self._manager.restore(position, args=ocp.args.StandardRestore(shapes)))
-                digest = flat.pop(_DIGEST)
-                if not np.array_equal(digest, _digest(flat)):
-                    raise ValueError("its arrays are not those that were saved")
-                tree = _unflatten(flat, like)
-                # orbax saves nothing at or before its newest step: a damaged one must go.
-                for damaged in positions[: positions.index(position)]:
-                    self._manager.delete(damaged)
-                return position, tree
-            # Every error counts: orbax passes on those of its storage layers for damaged files.
+                tree = self._read(position, like)
             except Exception as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-                failures.append(f"step {position}: {reason}")
-                log.warning("checkpoint %s/%d cannot be read: %s", self.folder, position, reason)
+                failures.append(f"step {position}: {_reason(error)}")
+                log.warning("checkpoint %s/%s", self.folder, f"{failures[-1]}; it cannot be read.")
+                continue
+            # orbax saves nothing at or before its newest step: a damaged one must go.
+            for damaged in positions[: positions.index(position)]:
+                with self._writing():
+                    self._manager.delete(damaged)
+            return position, tree
         if failures:
             raise CheckpointError(
                 f"No checkpoint in {self.folder} can be read ({'; '.join(failures)}). Delete that"
@@ -83,18 +116,84 @@ class GroupCheckpoints:
             )
         return None
 
+    def _read(self, position: int, like: Any) -> Any:
+        """The tree of a checkpoint; any error if it is damaged."""
+        shapes = _flatten(like) | {_DIGEST: np.zeros(32, np.uint8)}
+        items = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(shapes)})
+        flat = dict(self._manager.restore(position, args=items)[_ITEM])
+        digest = flat.pop(_DIGEST)
+        if not np.array_equal(digest, _digest(flat)):
+            raise ValueError("its arrays are not those that were saved")
+        return _unflatten(flat, like)
+
     def wait(self) -> None:
-        """Waits until every saved state is on disk."""
-        self._manager.wait_until_finished()
+        """Waits until every saved state is on disk.
+
+        Raises:
+          WorkdirError: one cannot be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finishes writing and lets go of the folder."""
-        self._manager.close()
+        """Finishes writing and lets go of the folder.
+
+        Raises:
+          WorkdirError: a saved state cannot be written.
+        """
+        with self._writing():
+            self._manager.close()
 
     def remove(self) -> None:
         """Deletes the folder; the group is finished and recorded."""
-        self.close()
+        with contextlib.suppress(WorkdirError):  # nothing needs them any more
+            self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise WorkdirError(
+                f"Cannot write a checkpoint to {self.folder}: {_reason(error)}. Free space and"
+                " start the same command again: finished folds and checkpoints before are kept."
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, or what the system said where a storage layer quotes it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip() or type(error).__name__
+    quoted = re.search(r": ([^:\[]+) \[os_error_code=", text)
+    return quoted[1] if quoted else text.splitlines()[0][:200]
+
+
+def _is_of_orbax(trace: TracebackType | None) -> bool:
+    """True if an error was raised in orbax, or passed through it."""
+    return any("orbax" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))
+
+
+@functools.cache
+def _leave_errors_to_us() -> None:
+    """Keep tracebacks of orbax off the terminal; each error is raised here, too.
+
+    Its threads log the errors that they raise, and reads and writes that end after one that failed
+    find its event loop closed.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(
+            lambda r: not r.exc_info or not _is_of_orbax(r.exc_info[2])
+        )
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        is_late = str(unraisable.exc_value) == "Event loop is closed"
+        if not is_late and not _is_of_orbax(unraisable.exc_traceback):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _digest(flat: Mapping[str, Any]) -> np.ndarray:

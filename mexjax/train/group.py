@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -51,7 +50,7 @@ def train_group(
     data: Arrays,
     index: int,
     session: Session,
-) -> np.ndarray:
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Trains one group of folds unless it is recorded, and records it.
 
     Args:
@@ -63,7 +62,8 @@ def train_group(
       session: see `Session`.
 
     Returns:
-      f64[3], seconds of training and of evaluation, and clips trained on; zeros if recorded.
+      The record, and f64[3], seconds of training and of evaluation, and clips trained on; zeros if
+      it was recorded before.
     """
     width = compiled.num_folds
     rows = slice(index * width, (index + 1) * width)
@@ -72,24 +72,24 @@ def train_group(
     if before is not None:
         check_group(before["fold_id"], layout.fold_id, folder.group_file(index))
         session.progress.skip(int(layout.valid.sum()))
-        return np.zeros(3)
+        return before, np.zeros(3)
     names = [fold.name for fold in study.folds[rows]]
     session.progress.enter_folds(rows.start, len(names), len(study.folds))
     padded = pad_folds(layout, width)
-    with contextlib.closing(GroupCheckpoints(folder.checkpoint_folder(index))) as checkpoints:
+    with GroupCheckpoints(folder.checkpoint_folder(index)) as checkpoints:
         trainer = GroupTrainer(compiled, padded, data, study.schedule, names, checkpoints, session)
         outputs = trainer.run()
-    seconds = outputs.pop("seconds")
-    record = {name: array[: len(names)] for name, array in outputs.items()}
-    curves = record.pop("curves")
-    for i, name in enumerate(compiled.programs.log_names):
-        record[f"curve_{name}"] = curves[..., i]
-    record["num_params"] = np.full(len(names), num_params(study, compiled, data))
-    record["fold_id"] = layout.fold_id
-    record["seconds"] = np.tile(seconds / len(names), (len(names), 1))
-    folder.save_group(index, record)
-    checkpoints.remove()
-    return seconds
+        seconds = outputs.pop("seconds")
+        record = {name: array[: len(names)] for name, array in outputs.items()}
+        curves = record.pop("curves")
+        for i, name in enumerate(compiled.programs.log_names):
+            record[f"curve_{name}"] = curves[..., i]
+        record["num_params"] = np.full(len(names), num_params(study, compiled, data))
+        record["fold_id"] = layout.fold_id
+        record["seconds"] = np.tile(seconds / len(names), (len(names), 1))
+        folder.save_group(index, record)
+        checkpoints.remove()
+    return record, seconds
 
 
 def check_resume(position: int, steps_per_call: int, folder: Path) -> None:

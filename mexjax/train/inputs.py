@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 from mexjax.data.dataset import Dataset
 from mexjax.data.loading import load_table
 from mexjax.errors import WorkdirError
-from mexjax.files import SEAL, canonical, digest, is_damaged, sealed
+from mexjax.files import SEAL, canonical, digest, read_sealed, sealed
+from mexjax.protocol.class_file import read_class_map
 from mexjax.protocol.splits import folds_to_json
 from mexjax.train.study import Study
 from mexjax.train.workdir import Workdir
@@ -53,25 +54,34 @@ def inputs_of(study: Study) -> dict[str, Any]:
         },
         "folds": digest(canonical(folds)),
         "table": _table_of(study.config),
+        "class_map": _class_map(study.config),
     }
 
 
-def check_inputs(folder: Workdir, study: Study) -> None:
+def check_inputs(folder: Workdir, study: Study) -> str:
     """Refuses a run folder that was begun on other data, and else writes down the data.
+
+    Returns:
+      The digest of `data.json`.
 
     Raises:
       WorkdirError: the data differ (the message says in what), or nothing tells what the folds
         that are there were trained on.
     """
     content = inputs_of(study)
+    now, mark = sealed(content), folder.inputs_mark()
+    before = read_sealed(folder.path / FILE)
     if not folder.holds_results():
-        folder.save_json(FILE, sealed(content))
-        return
-    before = _read(folder)
-    if before is None:
+        folder.save_json(FILE, now)
+        return now[SEAL]
+    if before is None or mark not in (None, before[SEAL]):
+        if mark == now[SEAL]:
+            log.warning("%s is missing or damaged: it is written again.", folder.path / FILE)
+            folder.save_json(FILE, now)
+            return now[SEAL]
         raise WorkdirError(
             f"{folder.path} has trained folds, but {FILE}, which tells their data, is missing or"
-            f" damaged. {_advice(folder, can_report=False)}"
+            f" damaged, and these data are not the ones. {_advice(folder, can_report=False)}"
         )
     differences = [*_recipe(before, content), *_clips(before["clips"], content["clips"])]
     if before["classes"] != content["classes"]:
@@ -80,6 +90,7 @@ def check_inputs(folder: Workdir, study: Study) -> None:
     if not differences and before["folds"] != content["folds"]:
         differences = ["the folds have other clips"]
     _refuse(folder, differences, can_report=False)
+    return before[SEAL]
 
 
 def check_finished(folder: Workdir, config: ConfigDict) -> None:
@@ -91,11 +102,12 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
     Raises:
       WorkdirError: the data differ; the message says in what.
     """
-    before = _read(folder)
+    before = read_sealed(folder.path / FILE)
     if before is None:
         log.warning("%s has no readable %s: its data were not compared.", folder.path, FILE)
         return
     differences = _recipe(before, {"recipe": RECIPE})
+    differences += _merging(before.get("class_map"), _class_map(config))
     if config.data.name == "prepared":
         if not config.data.root or not Path(config.data.root).is_dir():
             log.warning(
@@ -104,15 +116,6 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
         else:
             differences += _rows(before["table"], _table_of(config))
     _refuse(folder, differences, can_report=True)
-
-
-def _read(folder: Workdir) -> dict[str, Any] | None:
-    try:
-        content = json.loads((folder.path / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    is_whole = isinstance(content, dict) and SEAL in content and not is_damaged(content)
-    return content if is_whole else None
 
 
 def _refuse(folder: Workdir, differences: Sequence[str], *, can_report: bool) -> None:
@@ -172,6 +175,29 @@ def _table_of(config: ConfigDict) -> dict[str, list[str]] | None:
         "annotation": _row_digests(table, ANNOTATION),
         "record": _row_digests(table, RECORD),
     }
+
+
+def _class_map(config: ConfigDict) -> list[list[str]] | None:
+    """The lines of the file that merges emotion words, in its order; None without one."""
+    path = config.protocol.get("class_map", "")
+    return [list(line) for line in read_class_map(Path(path)).items()] if path else None
+
+
+def _merging(before: list[list[str]] | None, now: list[list[str]] | None) -> list[str]:
+    if before == now:
+        return []
+    old, new = dict(before or ()), dict(now or ())
+    told = [
+        f"{word} ({_class_of(word, old)} there, {_class_of(word, new)} now)"
+        for word in {**old, **new}
+        if old.get(word) != new.get(word)
+    ]
+    return _told("the class of", told) or ["protocol.class_map has another order"]
+
+
+def _class_of(word: str, lines: dict[str, str]) -> str:
+    """The class of a word in a class map, in words."""
+    return (lines[word] or "left out") if word in lines else "in no map"
 
 
 def _row_digests(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:

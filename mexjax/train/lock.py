@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,23 @@ def _claim(folder: Path) -> None:
             if not _is_gone(owner):
                 text = f" If that process is gone, delete {path}."
                 raise _refusal(folder, owner, text) from None
-            # Of several processes that find a dead owner, one moves its file away.
-            stale = path.with_name(f"{OWNER}.{os.getpid()}")
-            os.replace(path, stale)
-            stale.unlink()
+            _remove_dead(path, owner)
             continue
         with os.fdopen(file, "w", encoding="utf-8") as opened:
             json.dump(_this_process(), opened)
         return
     raise _refusal(folder, _read(path))
+
+
+def _remove_dead(path: Path, owner: dict[str, Any]) -> None:
+    """Removes the file of a dead owner; that of another one, who came meanwhile, is put back."""
+    stale = path.with_name(f"{OWNER}.{os.getpid()}")
+    with suppress(FileNotFoundError):  # another process moved it away
+        os.replace(path, stale)
+        if _read(stale) != owner:
+            with suppress(FileExistsError):
+                os.link(stale, path)
+        stale.unlink()
 
 
 def _this_process() -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from mexjax import machine
 from mexjax.data.dataset import Dataset
-from mexjax.errors import WorkdirError
 from mexjax.files import digest, sealed
 from mexjax.protocol import splits
 from mexjax.protocol.scoring import evaluation_scores
@@ -17,6 +17,8 @@ from mexjax.protocol.splits import Fold
 from mexjax.report.agreement import config_digest
 from mexjax.train.study import Study
 from mexjax.train.workdir import Workdir
+
+log = logging.getLogger(__name__)
 
 Rows = list[dict[str, np.ndarray]]
 
@@ -28,35 +30,48 @@ def has_record(folder: Workdir) -> bool:
 
 def read_rows(fold_ids: Sequence[int], folder: Workdir) -> Rows | None:
     """The record of each fold, in the order of `fold_ids`; None if any is missing."""
+    groups = {index: folder.load_group(index) for index in folder.recorded_groups()}
+    return rows_of(fold_ids, [group for group in groups.values() if group])
+
+
+def rows_of(fold_ids: Sequence[int], groups: Iterable[dict[str, np.ndarray]]) -> Rows | None:
+    """The record of each fold, out of those of groups; None if any is missing."""
     rows: dict[int, dict[str, np.ndarray]] = {}
-    for path in sorted(folder.groups.glob("group_*.npz")):
-        group = folder.load_group(int(path.stem.split("_")[1]))
-        if not group:
-            continue
+    for group in groups:
         for row, fold_id in enumerate(group["fold_id"]):
             rows[int(fold_id)] = {name: array[row] for name, array in group.items()}
     return [rows[i] for i in fold_ids] if set(rows) >= set(fold_ids) else None
 
 
-def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float) -> None:
+def save_vanished(folder: Workdir, groups: Iterable[dict[str, np.ndarray]]) -> None:
+    """Writes records of groups again that went or were damaged while others were trained.
+
+    Args:
+      folder: folder of the run.
+      groups: every group, from memory.
+    """
+    for index, group in enumerate(groups):
+        if folder.load_group(index) is None:
+            log.warning("%s is gone; it is written again.", folder.group_file(index))
+            folder.save_group(index, group)
+
+
+def write_record(
+    study: Study, folder: Workdir, records: Rows, compile_s: float, total_s: float
+) -> None:
     """Writes `folds.json`, `predictions.npz`, `sheet.npz`, `features.npz` and, last, `run.json`.
 
     Args:
-      study: the run; the folder has a record of each of its folds.
+      study: the run.
       folder: folder of the run.
+      records: of each of its folds.
       compile_s: seconds this process spent before training.
       total_s: seconds this process spent.
 
     Raises:
-      WorkdirError: the record of a fold is gone, or a file cannot be written.
+      WorkdirError: a file cannot be written.
     """
     dataset, config = study.dataset, study.config
-    records = read_rows(study.fold_ids, folder)
-    if records is None:
-        raise WorkdirError(
-            f"Records of trained folds are gone from {folder.groups}. Start the same command again:"
-            " it trains these folds anew and keeps the others."
-        )
     # The files list folds in the protocol's order, whatever order they were trained in.
     order = np.argsort(study.fold_ids)
     folds = [study.folds[i] for i in order]
@@ -120,7 +135,7 @@ def write_record(study: Study, folder: Workdir, compile_s: float, total_s: float
                 "classes": list(dataset.class_names),
                 "seed": config.seed,
                 "num_params": int(rows[0]["num_params"]),
-                "notices": study.paper.notices(config),
+                "notices": [*study.paper.notices(config), *dataset.notices],
                 "left_out": dataset.left_out,
                 "timing": {
                     "compile_s": compile_s,

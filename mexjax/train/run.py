@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -15,23 +16,28 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
+from mexjax import machine
 from mexjax.config import check_values
 from mexjax.cpu import is_cpu
 from mexjax.cpu.heap import Heap, heap_for_training
-from mexjax.errors import OutOfMemoryError
+from mexjax.errors import MexjaxError, OutOfMemoryError
 from mexjax.models import get_model
 from mexjax.ops import conv
 from mexjax.progress import TrainProgress
+from mexjax.report.agreement import config_digest
+from mexjax.report.files import read_run
 from mexjax.report.write import write_report
 from mexjax.train import cost
 from mexjax.train.group import Session, train_group
 from mexjax.train.inputs import check_finished, check_inputs
 from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
-from mexjax.train.record import has_record, read_rows, write_record
+from mexjax.train.record import Rows, has_record, read_rows, rows_of, save_vanished, write_record
 from mexjax.train.step import Arrays
 from mexjax.train.stop import StopRequest, stop_on_signals
 from mexjax.train.study import Study, make_study
 from mexjax.train.workdir import Workdir
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +81,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
 
     Args:
       config: configuration from `load_config`.
-      workdir: folder of the run; made if absent.
+      workdir: folder of the run; made if absent; `~` at its beginning is the user's home.
       overwrite: True: files of an earlier run are deleted.
 
     Returns:
@@ -86,18 +92,23 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     """
     start = time.perf_counter()
     check_values(config)
+    machine.devices()  # refuses a platform that is not there
     get_model(config.model.name).options(config.model, config.dtype)  # refuses unknown ones
     with Workdir.open(workdir, config, is_overwritten=overwrite) as folder:
         was_finished = has_record(folder)
         if was_finished:
             check_finished(folder, config)
             folder.save_config(config)
+            was_finished = not _mend(folder, config, start)
         else:
             with _watched(config) as watch:
                 study = make_study(config)  # clips, folds, network, order of samples
-                check_inputs(folder, study)
+                inputs = check_inputs(folder, study)
+                for notice in study.dataset.notices:
+                    log.warning("%s", notice)
                 folder.save_config(config)
-                if read_rows(study.fold_ids, folder) is None:
+                records = read_rows(study.fold_ids, folder)
+                if records is None:
                     watch.progress.begin(int(study.plan.valid.sum()))
                     watch.counter.begin()
                     data = device_data(study)  # arrays that all folds share
@@ -106,9 +117,18 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
                     per_device = folder.group_size(study.num_devices) or config.folds.per_chunk
                     compiled = compile_programs(study, data, per_device=per_device)
                     watch.counter.end()
-                    spent = _train(study, folder, compiled, data, watch)
+                    # A resumed run must cut its folds into the same groups, however much memory
+                    # is free then.
+                    folder.save_group_size(
+                        compiled.size.per_device,
+                        study.num_devices,
+                        config=config_digest(config.to_dict()),
+                        inputs=inputs,
+                    )
+                    records, spent = _train(study, folder, compiled, data, watch)
                     _write_costs(study, folder, compiled, (*spent, flops), watch.counter)
-                write_record(study, folder, watch.counter.seconds, time.perf_counter() - start)
+                seconds = (watch.counter.seconds, time.perf_counter() - start)
+                write_record(study, folder, records, *seconds)
         results = write_report(folder.path)
         predictions = pd.read_csv(folder.path / "predictions.csv")
     return RunResult(results, predictions, folder.path, was_finished)
@@ -137,23 +157,55 @@ def _watched(config: ConfigDict) -> Iterator[Watch]:
         ) from error
 
 
+def _mend(folder: Workdir, config: ConfigDict, start: float) -> bool:
+    """Write a damaged record of a finished run anew from its groups of folds, without training.
+
+    Returns:
+      True if it was damaged.
+
+    Raises:
+      MexjaxError: it is damaged, and its groups or its data are not there any more.
+    """
+    try:
+        read_run(folder.path)
+        return False
+    except MexjaxError as error:
+        damage = error
+    records = None
+    with contextlib.suppress(MexjaxError):  # the damage says more
+        study = make_study(config)
+        check_inputs(folder, study)
+        records = read_rows(study.fold_ids, folder)
+        if records is not None:
+            reason = str(damage).split(". ")[0].rstrip(".")
+            log.warning("%s. The record is written anew from groups/.", reason)
+            write_record(study, folder, records, 0.0, time.perf_counter() - start)
+    if records is None:
+        raise damage
+    return True
+
+
 def _train(
     study: Study, folder: Workdir, compiled: Compiled, host: Arrays, watch: Watch
-) -> np.ndarray:
+) -> tuple[Rows, np.ndarray]:
     """Train and record every group of folds.
 
     Returns:
-      f64[3], seconds of training and of evaluation, and clips trained on.
+      The record of each fold, and f64[3], seconds of training and of evaluation, and clips trained
+      on.
     """
-    # A resumed run must cut its folds into the same groups, however much memory is free then.
-    folder.save_group_size(compiled.size.per_device, study.num_devices)
     session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory())
     data = jax.device_put(host, compiled.programs.shared)
     watch.progress.restart_clock()
-    spent = np.zeros(3)
+    spent, groups = np.zeros(3), []
     for index in range(math.ceil(len(study.fold_ids) / compiled.num_folds)):
-        spent += train_group(study, folder, compiled, data, index, session)
-    return spent
+        record, seconds = train_group(study, folder, compiled, data, index, session)
+        spent += seconds
+        groups.append(record)
+    save_vanished(folder, groups)
+    records = rows_of(study.fold_ids, groups)
+    assert records is not None, "every fold is in a group"
+    return records, spent
 
 
 def _write_costs(

@@ -1,13 +1,19 @@
-"""SIGTERM and SIGINT become a request that training looks at between steps."""
+"""SIGTERM, SIGINT and SIGHUP become a request that training looks at between steps.
+
+SIGHUP comes when the terminal or the ssh session closes. Under `nohup` it is ignored, and training
+goes on.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from mexjax import signals
 
 
 class StopRequest:
@@ -22,7 +28,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns SIGTERM and SIGINT into a `StopRequest` while the block runs.
+    """Turns SIGTERM, SIGINT and SIGHUP into a `StopRequest` while the block runs.
 
     Handlers can be installed in the main thread alone; elsewhere the request is never set.
     """
@@ -32,12 +38,24 @@ def stop_on_signals() -> Iterator[StopRequest]:
         return
 
     def handle(number: int, _: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signals.count_interrupt()
         if request:  # a second signal stops at once
-            raise KeyboardInterrupt
-        request.signal_name = signal.Signals(number).name
-        print(f"{request.signal_name}: saving and stopping; again to stop at once", file=sys.stderr)
+            # A terminal that closes may send several SIGHUP, and nobody is impatient then.
+            if name != "SIGHUP":
+                signals.interrupt_again(number)
+            return
+        request.signal_name = name
+        # A stream of Python cannot be written to from here while it is being written to.
+        with suppress(OSError):
+            os.write(2, f"{name}: saving and stopping; again to stop at once\n".encode())
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        numbers.append(hangup)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield request
     finally:

@@ -6,9 +6,11 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax.config import flat, to_json
-from mexjax.errors import WorkdirError
-from mexjax.files import SEAL, atomic, digest, is_damaged, sealed
-from mexjax.report.agreement import INDIFFERENT
+from mexjax.errors import WorkdirError, quoted
+from mexjax.files import atomic, digest, is_file, read_sealed, sealed
+from mexjax.report.agreement import INDIFFERENT, config_digest
 from mexjax.train.lock import FolderLock
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,9 @@ RUN_FILES = (
     *("config.json", "data.json", "folds.json", "perf.json", "results.json", "run.json"),
     *("predictions.csv", "predictions.npz", "sheet.npz", "features.npz", "report.md"),
 )
+
+
+SIZE = "size.json"  # in the folder of groups: how the folds were cut, and of what run they are
 
 
 class Workdir:
@@ -49,7 +54,9 @@ class Workdir:
           WorkdirError: it cannot be written, holds other files, is in use by another process, or
             belongs to a run with another configuration (the differing keys are listed).
         """
-        folder = Path(path)
+        if "\0" in str(path):
+            raise WorkdirError(f"A folder's name cannot have a NUL in it, found {quoted(path)}.")
+        folder = Path(path).expanduser()
         lock = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -69,9 +76,11 @@ class Workdir:
         except OSError as error:
             if lock is not None:
                 lock.release()
+            is_finished = is_file(folder / "run.json")
+            report = f" mexjax report {folder} prints its results." if is_finished else ""
             raise WorkdirError(
                 f"Cannot write to the run folder {folder}: {error.strerror or error}."
-                " Choose another with --workdir."
+                f" Choose another with --workdir.{report}"
             ) from error
         return workdir
 
@@ -88,14 +97,42 @@ class Workdir:
 
     def _claim(self, config: ConfigDict) -> None:
         """Makes the folder one of this configuration, or refuses."""
-        saved = self.path / "config.json"
         # A folder in which nothing was computed yet may be claimed by any configuration.
         if not self.holds_results():
-            (self.groups / "size.json").unlink(missing_ok=True)
-        elif saved.is_file():
-            self._check_same(saved, config)
+            (self.groups / SIZE).unlink(missing_ok=True)
+            self.save_config(config)
             return
-        self.save_config(config)
+        saved, mark = self.path / "config.json", self._config_mark()
+        before = _read_config(saved)
+        is_whole = before is not None and mark in (None, config_digest(before))
+        if mark is not None and mark == config_digest(config.to_dict()):
+            if not is_whole:
+                log.warning("%s is missing or damaged: it is written again.", saved)
+                self.save_config(config)
+            return
+        if before is None:
+            raise WorkdirError(
+                f"{self.path} has trained folds, but {saved.name}, which tells their configuration,"
+                " is missing or damaged. Put it back, choose another folder, for example"
+                f" --workdir={self.path}_2, or start anew with --overwrite."
+            )
+        self._check_same(before, config)
+        if not is_whole:
+            raise WorkdirError(
+                f"{saved} is damaged or was changed: its folds were trained with other keys. Put it"
+                f" back, choose another folder, for example --workdir={self.path}_2, or start anew"
+                " with --overwrite."
+            )
+
+    def _config_mark(self) -> str | None:
+        """The digest of the configuration of the folds that are there; None if nothing tells it."""
+        begun = read_sealed(self.groups / SIZE) or {}
+        info = read_sealed(self.path / "run.json") or {}
+        return begun.get("config") or info.get("digests", {}).get("config.json")
+
+    def inputs_mark(self) -> str | None:
+        """The digest of the data of the folds that are there; None if nothing tells it."""
+        return (read_sealed(self.groups / SIZE) or {}).get("inputs")
 
     def save_config(self, config: ConfigDict) -> None:
         """Writes `config.json`; keys without effect on numbers may differ from those before."""
@@ -105,18 +142,18 @@ class Workdir:
     def holds_results(self) -> bool:
         """True if any fold was trained, in part or whole."""
         finished = [self.path / "run.json", self.path / "predictions.npz"]
-        checkpoints = self.checkpoints.glob("group_*/[0-9]*")
-        return any((*self.groups.glob("group_*.npz"), *checkpoints, *filter(Path.exists, finished)))
+        steps = self.checkpoints.glob("group_*/[0-9]*")
+        checkpoints = (path for path in steps if path.name.isdecimal())  # not one in the making
+        return any((self.recorded_groups(), *checkpoints, *filter(Path.exists, finished)))
 
-    def _check_same(self, saved: Path, config: ConfigDict) -> None:
-        try:
-            before = flat(ConfigDict(json.loads(saved.read_text(encoding="utf-8"))))
-        except (ValueError, TypeError) as error:
-            raise WorkdirError(
-                f"{saved} is not the configuration of a run ({error}). Choose another --workdir,"
-                " or start anew with --overwrite."
-            ) from error
-        now = flat(ConfigDict(json.loads(to_json(config))))
+    def recorded_groups(self) -> list[int]:
+        """The numbers of the groups of folds that have a record, rising."""
+        names = (re.fullmatch(r"group_([0-9]{3,})\.npz", p.name) for p in self.groups.glob("*"))
+        return sorted(int(name[1]) for name in names if name)
+
+    def _check_same(self, config_before: dict[str, Any], config: ConfigDict) -> None:
+        before = flat(config_before)
+        now = flat(json.loads(to_json(config)))
         differing = [
             f"{key} is {before.get(key, 'absent')!r} there and {now.get(key, 'absent')!r} now"
             for key in sorted(before.keys() | now.keys())
@@ -148,6 +185,8 @@ class Workdir:
         """Writes the record of a finished group, and beside it the digest that tells damage."""
         path = self.group_file(index)
         content, value = _as_npz(record)
+        with suppress(OSError):  # the next line says why
+            path.parent.mkdir(parents=True, exist_ok=True)
         # The digest comes first: a record without one was not written here.
         with atomic(_digest_file(path)) as file:
             file.write(f"{value}  {path.name}\n")
@@ -161,12 +200,19 @@ class Workdir:
           WorkdirError: the file is there and the system does not give it.
         """
         path = self.group_file(index)
+        beside = _digest_file(path)
+        for place in (path, beside):
+            if place.is_dir():
+                raise WorkdirError(
+                    f"{place} is a folder, but a file with finished folds belongs there. Move it"
+                    " away and start the same command again: other finished folds are kept."
+                )
         if not path.is_file():
             return None
         try:
-            content, beside = path.read_bytes(), _digest_file(path)
+            content = path.read_bytes()
             expected = beside.read_text("utf-8", "replace").split() if beside.is_file() else [""]
-            if digest(content) == expected[0]:
+            if [digest(content)] == expected[:1]:
                 with np.load(io.BytesIO(content), allow_pickle=False) as file:
                     return {name: file[name] for name in file.files}
         except OSError as error:
@@ -174,10 +220,16 @@ class Workdir:
                 f"Cannot read {path}: {error.strerror or error}. It holds finished folds, so it"
                 " was left alone; start the same command again when it can be read."
             ) from error
-        except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             pass
         log.warning("%s is damaged: its digest does not fit; its folds are trained again.", path)
-        path.unlink()
+        try:
+            path.unlink()
+        except OSError as error:
+            raise WorkdirError(
+                f"{path} is damaged and cannot be deleted: {error.strerror or error}. Delete it and"
+                " start the same command again: it trains these folds again and keeps the others."
+            ) from error
         return None
 
     def group_size(self, num_devices: int) -> int:
@@ -186,11 +238,8 @@ class Workdir:
         Raises:
           WorkdirError: it was begun on another number of devices, so its groups are other ones.
         """
-        try:
-            begun = json.loads((self.groups / "size.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            begun = None
-        if not isinstance(begun, dict) or SEAL not in begun or is_damaged(begun):
+        begun = read_sealed(self.groups / SIZE)
+        if begun is None:
             return self._recorded_size(num_devices)
         if begun["num_devices"] != num_devices:
             raise WorkdirError(
@@ -202,7 +251,7 @@ class Workdir:
 
     def _recorded_size(self, num_devices: int) -> int:
         """Folds per device and group as the recorded groups have them; 0 without any."""
-        groups = (self.load_group(int(p.stem[-3:])) for p in self.groups.glob("group_*.npz"))
+        groups = (self.load_group(index) for index in self.recorded_groups())
         width = max((len(group["fold_id"]) for group in groups if group), default=0)
         if width % num_devices:
             raise WorkdirError(
@@ -212,16 +261,37 @@ class Workdir:
             )
         return width // num_devices
 
-    def save_group_size(self, per_device: int, num_devices: int) -> None:
-        """Writes down the groups of folds, which stay the same as long as this folder lives."""
-        with atomic(self.groups / "size.json") as file:
-            json.dump(sealed({"per_device": per_device, "num_devices": num_devices}), file)
+    def save_group_size(self, per_device: int, num_devices: int, **marks: str) -> None:
+        """Writes down the groups of folds, which stay the same as long as this folder lives.
+
+        Args:
+          per_device: folds of a group on one device.
+          num_devices: devices.
+          **marks: `config` and `inputs`, digests of the configuration and of the data, for the case
+            that their files are damaged.
+        """
+        with atomic(self.groups / SIZE) as file:
+            content = {"per_device": per_device, "num_devices": num_devices, **marks}
+            json.dump(sealed(content), file)
 
     def save_json(self, name: str, value: Any) -> None:
         """Writes a small JSON file."""
         with atomic(self.path / name) as file:
             json.dump(value, file, indent=2, sort_keys=True)
             file.write("\n")
+
+
+def _read_config(path: Path) -> dict[str, Any] | None:
+    """The keys of a `config.json`; None if it is missing or no configuration.
+
+    Raises:
+      OSError: the system does not give it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and flat(content) else None
 
 
 def _as_npz(arrays: dict[str, np.ndarray]) -> tuple[bytes, str]:
@@ -241,13 +311,12 @@ def _digest_file(path: Path) -> Path:
 def _remove_run(folder: Path) -> None:
     """Deletes the files of a run; a folder that is not a run's is left alone."""
     saved = folder / "config.json"
-    if not saved.is_file():
-        return
-    try:
-        is_run = {"protocol", "folds", "model"} <= set(json.loads(saved.read_text("utf-8")))
-    except (ValueError, TypeError):
-        is_run = False
-    if not is_run:
+    config = _read_config(saved) or {}
+    seals = (folder / "groups" / SIZE, folder / "data.json", folder / "run.json")
+    is_run = {"protocol", "folds", "model"} <= config.keys() or any(map(read_sealed, seals))
+    if not is_run and not Workdir(folder).recorded_groups():
+        if not saved.is_file():
+            return
         raise WorkdirError(
             f"{folder} holds a config.json that is not of a mexjax run, so nothing there was"
             " deleted. Choose another --workdir."

@@ -11,6 +11,7 @@ from mexjax.data import loading
 from mexjax.data.dataset import Takes
 from mexjax.errors import DataError
 from mexjax.protocol.splits import make_folds
+from mexjax.report.text import left_out_line
 
 TAKES = Takes(model="a model", views=("uniform",), tasks=("emotion", "au"))
 
@@ -75,3 +76,28 @@ def test_emotions_that_no_class_has_are_counted(monkeypatch):
     assert len(dataset.labels) == 2 and dataset.left_out["num_clips_in_all"] == 6
     counts = list(dataset.left_out["clips"].items())
     assert counts == [("fear", 2), ("disgust+fear", 1), ("sadness", 1)]
+
+
+def test_units_that_are_no_labels_are_counted(monkeypatch):
+    table = table_of(["casme2"] * 4, ["4+24", "24+43", "0", ""])
+    table["aus_unsure"] = [["12"], ["12", "13"], [], []]
+    changes = {"protocol__task": "au", "protocol__units": "4,7,12"}
+    dataset, _ = load(monkeypatch, table, **changes)
+    units = {"AU12?": 2, "AU24": 2, "AU13?": 1, "AU43": 1}
+    assert dataset.left_out["units"] == units and dataset.left_out["num_clips"] == 1
+    dataset, _ = load(monkeypatch, table, protocol__is_unsure_present=True, **changes)
+    assert dataset.left_out["units"] == {"AU24": 2, "AU13?": 1, "AU43": 1}
+    dataset, _ = load(monkeypatch, table.iloc[:3], **changes)
+    assert dataset.left_out == {
+        **{"num_clips": 0, "num_clips_in_all": 3, "clips": {}},
+        "units": units,
+    }
+
+
+def test_units_that_are_no_labels_are_printed():
+    left_out = {"num_clips": 0, "num_clips_in_all": 9, "clips": {}, "units": {"AU24": 3}}
+    results = {"task": "au", "left_out": left_out}
+    line = "action units that are coded and no label of the protocol: 3 AU24"
+    assert left_out_line(results) == line
+    left_out |= {"num_clips": 2, "clips": {"smic": 2}}
+    assert left_out_line(results).endswith(f"were not coded: 2 smic; {line}")

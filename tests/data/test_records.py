@@ -55,7 +55,9 @@ def write(root, clips, *, per_shard=3) -> pd.DataFrame:
         for clip in part:
             data = records.encode(clip)
             digest = hashlib.sha256(data).hexdigest()
-            crops.append(Crop(clip.id, data, digest, len(clip.frames), "landmarks", (), "x"))
+            crops.append(
+                Crop(clip.id, data, digest, len(clip.frames), "landmarks", (), "x", np.eye(2, 3))
+            )
             rows.append(make_row(clip, shard=shard.name, sha256=digest))
         assert len(shards.write_shard(shard, crops, PARAMETERS)["clips"]) == len(part)
     return pd.DataFrame(rows)
@@ -196,7 +198,9 @@ def test_a_damaged_shard_names_the_clip(tmp_path):
 def test_a_shard_without_its_failed_clips(tmp_path):
     clip = make_clip(0)
     data = records.encode(clip)
-    crop = Crop(clip.id, data, hashlib.sha256(data).hexdigest(), 5, "landmarks", (), "x")
+    crop = Crop(
+        clip.id, data, hashlib.sha256(data).hexdigest(), 5, "landmarks", (), "x", np.eye(2, 3)
+    )
     job = Job("casme2", tmp_path, make_row(clip))
     shard = shards.Shard(tmp_path / "frames" / "casme2-00000.arrayrecord", (job, job))
     written = shards.write_shard(shard, [Failure("casme2/01/EP09", "broken"), crop], PARAMETERS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import resource
+import shutil
 from pathlib import Path
 
 import cv2
@@ -373,6 +376,103 @@ def test_a_damaged_file_is_made_again(prepared):
         file.unlink()
         file.write_bytes(damaged)
         np.testing.assert_array_equal(compute_view(root, manifest, "uniform", params), made)
+
+
+def test_every_damage_of_a_view_is_noticed(prepared, caplog):
+    """Also one flipped bit of a pixel, and files of an older version, which have no digest."""
+    root, manifest = prepared
+    params = {"size_px": 16, "num_frames": 2}
+    made = np.array(compute_view(root, manifest, "uniform", params))
+    (file,) = root.glob("views/*/data.npy")
+    about = file.with_name("params.json")
+    whole, text = file.read_bytes(), about.read_text()
+    assert json.loads(text)["digests"] == {"data.npy": hashlib.sha256(whole).hexdigest()}
+    places = (9, 40, 200, len(whole) - 1)
+    flips = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in places]
+    older = {k: v for k, v in json.loads(text).items() if k not in ("digests", "sha256")}
+    texts = [json.dumps(older), text.replace('"num_frames": 2', '"num_frames": 3'), "", "[]", None]
+    for array, description in [*((flip, text) for flip in flips), *((whole, one) for one in texts)]:
+        file.unlink()  # the array before is mapped
+        about.unlink()
+        file.write_bytes(array)
+        if description is not None:
+            about.write_text(description)
+        caplog.clear()
+        np.testing.assert_array_equal(compute_view(root, manifest, "uniform", params), made)
+        assert caplog.text.count("The view is made again") == 1
+        assert file.read_bytes() == whole and about.read_text() == text
+
+
+def test_a_view_of_other_data_is_not_taken(prepared):
+    """It may lie under the name of this one, whole."""
+    root, manifest = prepared
+    params = {"size_px": 16, "num_frames": 2}
+    made = np.array(compute_view(root, manifest, "uniform", params))
+    (folder,) = (root / "views").iterdir()
+    later = manifest.assign(onset=manifest["onset"] + 8)
+    compute_view(root, later, "uniform", params)
+    (other,) = set((root / "views").iterdir()) - {folder}
+    shutil.rmtree(folder)
+    shutil.copytree(other, folder)
+    np.testing.assert_array_equal(compute_view(root, manifest, "uniform", params), made)
+
+
+def test_views_of_a_folder_that_is_read_only_are_elsewhere(prepared, tmp_path, monkeypatch, caplog):
+    root, manifest = prepared
+    params = {"size_px": 16, "num_frames": 2}
+    made = np.array(compute_view(root, manifest, "uniform", params))
+    shutil.rmtree(root / "views")
+    home = tmp_path / "home"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    mkdir = type(root).mkdir
+
+    def refuses(path, *arguments, **options):
+        if path.is_relative_to(root) and not path.is_relative_to(home):
+            raise OSError(errno.EROFS, "Read-only file system")
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(type(root), "mkdir", refuses)
+    seen = []
+    for _ in range(2):
+        view = compute_view(
+            root, manifest, "uniform", params, progress=lambda done, _: seen.append(done)
+        )
+        np.testing.assert_array_equal(view, made)
+        assert caplog.text.count(f"its views are in {home / 'mexjax' / 'views'}") == 1
+    assert seen == [1, 2, 3] and not (root / "views").exists()
+    # Other clips have a folder of their own, and the same clips elsewhere have this one.
+    compute_view(root, manifest[:2], "uniform", params)
+    assert len(list((home / "mexjax" / "views").iterdir())) == 2
+    # A disk that is full is no reason to go elsewhere.
+    monkeypatch.setattr(view_cache, "_NOT_WRITABLE", ())
+    with pytest.raises(DataError, match=r"Cannot write the view uniform.*set data\.cache"):
+        compute_view(root, manifest, "uniform", params)
+
+
+def test_a_folder_for_views_can_be_set(prepared, tmp_path):
+    root, manifest = prepared
+    cache = tmp_path / "cache"
+    made = compute_view(root, manifest, "uniform", {"size_px": 16}, cache=cache)
+    (file,) = cache.glob("*/uniform-*/data.npy")
+    np.testing.assert_array_equal(np.load(file), made)
+    assert not (root / "views").exists()
+    cache.joinpath("file").touch()
+    with pytest.raises(DataError, match=r"Cannot write the view uniform.*set data\.cache"):
+        compute_view(root, manifest, "uniform", {"size_px": 16}, cache=cache / "file")
+
+
+def test_a_full_disk_leaves_no_part_of_a_view(prepared):
+    root, manifest = prepared
+    params = {"size_px": 64, "num_frames": 8}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"Cannot write the view.*Free space"):
+            compute_view(root, manifest, "uniform", params)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [path for path in root.glob("views/*/*") if path.is_file()]
+    assert compute_view(root, manifest, "uniform", params).shape == (3, 8, 64, 64, 3)
 
 
 def test_a_failing_clip_is_named_and_leaves_no_file(prepared):

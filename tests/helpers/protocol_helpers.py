@@ -19,12 +19,13 @@ class Config:
     """The part of the configuration that protocols read."""
 
     name: str = "loso"
-    classes: int = 5
+    classes: int | str = 5
     num_splits: int = 5
     num_validation_subjects: int = 0
     task: str = "emotion"
     units: str = "cd6me"
     is_unsure_present: bool = False
+    class_map: str = ""
 
 
 def clip_of(values) -> np.ndarray:

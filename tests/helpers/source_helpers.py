@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import openpyxl
+from biff_writer import write_xls
 
 from mexjax.prepare.sources import Reading, get_source
 
 
 def write_sheet(path: Path, *tables: Sequence[Sequence[object]], names: Sequence[str] = ()) -> Path:
     """A workbook (or .csv) with these rows; the reader's parser decides what a cell becomes."""
+    if path.suffix == ".xls":
+        return write_xls(path, *tables, names=names)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import cbook
+from PIL import Image
 
 from mexjax.data import synthetic
 from mexjax.errors import ConfigError, DataError
@@ -33,6 +35,7 @@ from mexjax.prepare.mediapipe_faces import choose
 
 KEY = ("casme2/01/EP02_01f", 46)
 SIZE = 160
+PORTRAIT_EYES = [[200.0, 195.0], [324.0, 188.0]]
 COLUMNS = ["clip", "frame", *POINT_COLUMNS]
 
 
@@ -170,15 +173,48 @@ def test_a_precropped_frame_is_kept_whole():
 
 def test_cascade_finds_rendered_faces(rendered):
     find = make_finder("cascade")
-    errors = []
     for image, points in rendered:
         face = find(image, KEY)
         assert face.source == "cascade" and face.landmarks.shape == (68, 2)
-        distance = np.linalg.norm(points[45] - points[36])
+        assert face.certainty == 3  # both eyes were seen, and several cascades agree
+        across = points[45] - points[36]
         off = (face.landmarks[[36, 45]] - points[[36, 45]]).mean(axis=0)
-        errors.append(np.hypot(*off) / distance)
-    # A box found for nothing would be off by an eye distance or more.
-    assert np.mean(errors) < 0.2 and max(errors) < 0.45
+        assert np.hypot(*off) < 0.05 * np.hypot(*across)
+        assert abs(np.hypot(*(face.landmarks[45] - face.landmarks[36])) / np.hypot(*across) - 1) < (
+            0.1
+        )
+
+
+@pytest.mark.parametrize("degrees", [-9, 8])
+def test_cascade_sees_the_turn_of_a_head(degrees, rendered):
+    image, points = rendered[0]
+    turn = cv2.getRotationMatrix2D((80, 80), degrees, 0.8)
+    turned = cv2.warpAffine(image, turn, (160, 160), borderMode=cv2.BORDER_REPLICATE)
+    truth = points @ turn[:, :2].T + turn[:, 2]
+    landmarks = make_finder("cascade")(turned, KEY).landmarks
+    slopes = [np.arctan2(*(each[45] - each[36])[::-1]) for each in (landmarks, truth)]
+    assert abs(np.rad2deg(slopes[0] - slopes[1])) < 3
+    np.testing.assert_allclose(landmarks[[36, 45]], truth[[36, 45]], atol=8)
+
+
+def test_cascade_finds_the_face_of_a_photograph():
+    """The portrait that Matplotlib ships; its outer eye corners were marked by hand."""
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        image = np.asarray(Image.open(file).convert("RGB"))
+    face = make_finder("cascade")(image, KEY)
+    np.testing.assert_allclose(face.landmarks[[36, 45]], PORTRAIT_EYES, atol=12)
+
+
+def test_a_detector_says_its_name_and_its_files():
+    details = make_finder("cascade").details
+    assert details["detector"] == cascade_faces.DETECTOR
+    assert "haarcascade_frontalface_alt2.xml" in details["model"] and len(details["sha256"]) == 64
+
+
+def test_an_opencv_without_cascades_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(cv2.data, "haarcascades", f"{tmp_path}/")
+    with pytest.raises(DataError, match=r"came without its face cascades.*--landmarks=FILE"):
+        make_finder("cascade")
 
 
 def test_cascade_with_no_face_or_two(rendered):
@@ -195,20 +231,20 @@ def test_cascade_with_no_face_or_two(rendered):
     assert larger.landmarks[30, 0] < SIZE * 0.75
 
 
-def test_boxes_of_one_face_are_merged():
-    box = [10.0, 10.0, 40.0, 40.0]
-    merged = cascade_faces.merge(
-        np.array(
-            [[60.0, 10.0, 40.0, 40.0], box, [14.0, 10.0, 40.0, 40.0], [40.0, 40.0, 30.0, 30.0]]
-        )
-    )
-    # The second and third are averaged; the fourth only touches; the first is another face.
-    assert sorted(merged.tolist()) == [
-        [12.0, 10.0, 40.0, 40.0],
-        [40.0, 40.0, 30.0, 30.0],
-        [60.0, 10.0, 40.0, 40.0],
-    ]
-    assert cascade_faces.merge(np.zeros((0, 4))).shape == (0, 4)
+def candidate(x: float, size: float, *, votes: int, has_eyes: bool) -> cascade_faces.Candidate:
+    return cascade_faces.Candidate(votes, 1.0, np.array([x, 50.0]), size, has_eyes=has_eyes)
+
+
+def test_faces_are_told_from_what_looks_like_one():
+    face, blob = (candidate(x, 40, votes=2, has_eyes=x < 99) for x in (50, 150))
+    other = candidate(52, 60, votes=3, has_eyes=False)
+    faint = candidate(250, 40, votes=1, has_eyes=True)
+    assert cascade_faces.likely([other, blob, face, faint]) == [face]
+    assert cascade_faces.likely([other, blob]) == [other, blob]
+    assert cascade_faces.likely([faint]) == [faint]
+    # Two places on one face are one face.
+    assert cascade_faces.likely([face, candidate(60, 45, votes=2, has_eyes=True)]) == [face]
+    assert cascade_faces.likely([]) == []
 
 
 def test_the_largest_face_is_taken_only_if_it_is_clear():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 
+import pandas as pd
 import pytest
 from prepared_helpers import (
     NUM_CLIPS,
@@ -19,7 +20,9 @@ from prepared_helpers import (
 from mexjax.errors import DataError
 from mexjax.prepare import pipeline
 from mexjax.prepare.cropping import Cropper, Settings
+from mexjax.prepare.inspection import UNPUBLISHED, emotion_table, with_published
 from mexjax.prepare.options import Input, Options
+from mexjax.prepare.sources.counts import published
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,34 @@ def test_check_counts_and_writes_nothing(own_release, tmp_path, capsys):
     shutil.rmtree(clip_folder(own_release, own_release.expected.iloc[1]))
     assert run(*given, "--check") == 1
     assert "1 clip without any frames cannot be prepared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "emotions", "subjects"),
+    [
+        ("casme", UNPUBLISHED, "19"),
+        ("casme_sq", UNPUBLISHED, UNPUBLISHED),
+        ("fourd", UNPUBLISHED, UNPUBLISHED),
+        ("casme2", "63", "26"),
+        ("mmew", "72", UNPUBLISHED),
+    ],
+)
+def test_every_cell_of_the_published_counts_is_filled(name, emotions, subjects):
+    table = pd.DataFrame({"dataset": [name], "clips": [1], "subjects": [1], "emotion": ["disgust"]})
+    known = published()["datasets"][name]
+    words = emotion_table(table, known.get("emotions", {}))
+    assert words.set_index("emotion")["published"]["disgust"] == emotions
+    assert (words["published"] != "").all()
+    wide = with_published(table)
+    assert wide["published subjects"].tolist() == [subjects]
+    assert wide["published clips"].tolist() == [" or ".join(map(str, known["clips"]))]
+    assert with_published(table.assign(dataset="csv")).columns.tolist() == table.columns.tolist()
+
+
+def test_an_emotion_that_is_not_published_counts_none():
+    table = pd.DataFrame({"emotion": ["fear", "joy"]})
+    words = emotion_table(table, {"fear": 8}).set_index("emotion")["published"]
+    assert words.to_dict() == {"fear": "8", "joy": "0"}
 
 
 def test_dry_run_tries_and_writes_nothing(casme2, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -27,7 +28,7 @@ from prepared_helpers import (
 )
 from small import ROOT
 
-from mexjax.prepare import pipeline
+from mexjax.prepare import pipeline, shards
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +62,12 @@ def test_the_contact_sheet_is_drawn_once(casme2, prepared, tmp_path, monkeypatch
     shutil.copytree(prepared, out)
     drawn = []
     draw = pipeline.contact_sheet
-    monkeypatch.setattr(
-        pipeline, "contact_sheet", lambda *given: drawn.append(given) or draw(*given)
-    )
+
+    def counted(*given, **more):
+        drawn.append(given)
+        return draw(*given, **more)
+
+    monkeypatch.setattr(pipeline, "contact_sheet", counted)
     sheet = out / "contact_sheet.png"
     picture = sheet.read_bytes()
     assert run(*arguments("casme2", casme2, out)) == 0
@@ -254,7 +258,51 @@ def test_shards_of_unknown_making_are_left_alone(casme2, prepared, tmp_path, cap
     out = tmp_path / "copy"
     shutil.copytree(prepared, out)
     (out / "preparation.json").unlink()
+    for path in out.glob("frames/*.json"):
+        path.write_text(path.read_text()[:-9])
     before = files(out)
     assert run(*arguments("casme2", casme2, out)) == 2
     assert "does not say how they were made" in " ".join(capsys.readouterr().err.split())
     assert files(out) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "emptied", "cut", "a list"])
+def test_parameters_are_read_from_the_shards_where_their_record_is_damaged(
+    damage, casme2, prepared, tmp_path, capsys
+):
+    out = tmp_path / "copy"
+    shutil.copytree(prepared, out)
+    saved = out / "preparation.json"
+    content = saved.read_bytes()
+    contents = {
+        "flipped": content.replace(b'"size_px": 48', b'"size_px": 49'),
+        "emptied": b"",
+        "cut": content[:-9],
+        "a list": b"[]",
+    }
+    saved.unlink()
+    if damage in contents:
+        saved.write_bytes(contents[damage])
+    before = files(out)
+    assert run(*arguments("casme2", casme2, out)) == 0
+    assert files(out) == before
+    assert saved.read_bytes() == content
+    capsys.readouterr()
+
+
+def test_a_changed_note_of_a_shard_is_noticed(casme2, prepared, tmp_path, capsys):
+    """Its description becomes part of the manifest; one of an older version has no digest."""
+    out = tmp_path / "copy"
+    shutil.copytree(prepared, out)
+    manifest = (out / "manifest.parquet").read_bytes()
+    path = min(out.glob("frames/*.json"))
+    content = path.read_text()
+    source = json.loads(content)["clips"][0]["landmark_source"]
+    path.write_text(content.replace(f'"{source}"', '"mediapipe"', 1))
+    assert run(*arguments("casme2", casme2, out)) == 0
+    assert "is made again: it is damaged" in " ".join(capsys.readouterr().out.split())
+    assert path.read_text() == content and (out / "manifest.parquet").read_bytes() == manifest
+    older = {key: each for key, each in json.loads(content).items() if key != shards.SEAL}
+    path.write_text(json.dumps(older))
+    assert run(*arguments("casme2", casme2, out)) == 0
+    assert "made again" not in capsys.readouterr().out

@@ -59,6 +59,8 @@ def test_casme(tmp_path):
         "The action units of 1 of 3 rows are empty and so unknown; protocol.task=au leaves these"
         " clips out: 19/EP02_1 (row 4). Write 0 where no unit is shown.",
         "Clips of fewer than 8 frames (2): casme/01/EP01_5, casme/01/EP01_6.",
+        "1 doubtful action units count with protocol.is_unsure_present=True alone: AU2 of 01/EP01_5"
+        " (row 2).",
         "casme: 3 clips, published 189.",
     )
     # Cropped frames, given as the root, with a sheet elsewhere.

@@ -8,7 +8,7 @@ import pytest
 from source_helpers import found, numbers, read, write_frames, write_sheet
 
 from mexjax.errors import DataError
-from mexjax.prepare.sources import corrections, folders, get_source, sheets
+from mexjax.prepare.sources import corrections, folders, get_source, workbooks
 
 MMEW_HEADER = [
     *("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Action Units"),
@@ -298,7 +298,7 @@ def test_damaged_sheets_are_refused_in_one_sentence(tmp_path, name, content):
 
 def test_a_sheet_of_absurd_size_is_refused(tmp_path, monkeypatch):
     root = write_casme2(tmp_path, (1, "a", 1, 5, 10))
-    monkeypatch.setattr(sheets, "MAX_UNPACKED_BYTES", 1000)  # the zip says that it holds more
+    monkeypatch.setattr(workbooks, "MAX_UNPACKED_BYTES", 1000)  # the zip says that it holds more
     with pytest.raises(DataError, match=r"more than any table of annotations"):
         read("casme2", root)
 

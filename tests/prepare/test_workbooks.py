@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import openpyxl
 import pytest
+from biff_writer import write_xls
 from source_helpers import found, read, write_frames, write_sheet
-
-from mexjax.prepare.sources import workbooks
 
 HEADER = ["subject", "clip", "onset", "apex", "offset", "emotion", "au"]
 ROWS = [
@@ -99,22 +98,12 @@ def test_merged_cells_fill_their_rows(tmp_path):
     assert reading.table["offset"].tolist() == [9, 9, 9] and len(reading.table) == 3
 
 
-def test_merged_cells_of_old_workbooks(monkeypatch, tmp_path):
-    class Sheet:
-        name, merged_cells = "one", [(1, 3, 0, 1)]
-
-    class Book:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-        def sheets(self):
-            return [Sheet()]
-
-    monkeypatch.setattr(workbooks.xlrd, "open_workbook", lambda *args, **kwargs: Book())
-    assert dict(workbooks._merged_in_xls(tmp_path)) == {"one": [(1, 2, 0)]}
+def test_merged_cells_of_old_workbooks(tmp_path):
+    frames(tmp_path)
+    rows = [HEADER, *([None, *row[1:]] if row[1] == "c2" else row for row in ROWS)]
+    write_xls(tmp_path / "table.xls", rows, merged=[(1, 2, 0)])
+    reading = read("csv", tmp_path)
+    assert names(reading) == ["csv/anna/c1", "csv/anna/c2", "csv/bert/c1"]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "xlsx"])

@@ -494,6 +494,30 @@ def test_comparison_groups_seeds_and_tests_pairs(tmp_path):
     assert "McNemar" in text_of(print_comparison, compare(folders[1:]))
 
 
+def test_the_place_of_the_data_is_no_difference_and_their_content_is(tmp_path):
+    table = {"clip": ["a/1"], "emotion": ["fear"], "annotation": ["x"], "record": ["y"]}
+    corrected = table | {"emotion": ["anger"]}
+    folders = []
+    for number, content in enumerate((table, table, corrected, None)):
+        data = {"name": "prepared", "root": f"/place/{number}", "cache": f"/cache/{number}"}
+        about = {"dataset": "prepared"}
+        folder = make_run(tmp_path / str(number), config={"data": data}, info=about, seed=number)
+        if content is not None:
+            write_json(folder / "data.json", sealed({"table": content}))
+        folders.append(folder)
+    (same,) = compare(folders[:2])["groups"]
+    assert same["differs_in"] == {} and len(same["workdirs"]) == 2
+    one, two = compare(folders[1:3])["groups"]
+    assert one["differs_in"].keys() == two["differs_in"].keys() == {"data.digest"}
+    # Without a list of its data, or with a damaged one, a run is of its folder.
+    (folders[2] / "data.json").write_text('{"table": 1, "sha256": "0"}')
+    for other in folders[2:]:
+        names = [
+            group["differs_in"]["data.digest"] for group in compare([folders[0], other])["groups"]
+        ]
+        assert names[1] == f"unknown, from /place/{other.name}"
+
+
 def test_comparison_of_runs_over_other_clips(tmp_path):
     one = make_run(tmp_path / "one")
     two = make_run(tmp_path / "two", num_subjects=5, config={"protocol": {"name": "loso"}})

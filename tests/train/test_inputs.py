@@ -19,6 +19,7 @@ import mexjax
 from mexjax.config import flat, load_config
 from mexjax.data.manifest import read_manifest, write_manifest
 from mexjax.errors import WorkdirError
+from mexjax.files import sealed
 from mexjax.train import group, inputs
 from mexjax.train.study import make_study
 from mexjax.train.workdir import Workdir
@@ -190,18 +191,36 @@ def test_a_report_needs_no_data(finished, tmp_path, caplog):
     assert "the data were not compared" in caplog.text
 
 
-def test_folds_without_a_list_of_their_data_do_not_go_on(begun, prepared, tmp_path):
-    for name, content in (("missing", None), ("damaged", b'{"recipe": 1}'), ("flipped", b"")):
-        folder = tmp_path / name
-        shutil.copytree(begun, folder)
-        file = folder / "data.json"
-        if name == "flipped":
-            content = file.read_bytes().replace(b'"recipe": 1', b'"recipe": 3')
-        file.unlink()
-        if content is not None:
-            file.write_bytes(content)
-        with pytest.raises(WorkdirError, match=r"data\.json.*is missing or damaged.*--overwrite"):
-            mexjax.run(config_of(prepared), folder)
+@pytest.mark.parametrize("damage", ["missing", "damaged", "flipped", "of another run"])
+def test_a_damaged_list_of_the_data_is_told_from_its_digest(damage, begun, prepared, tmp_path):
+    """The data that folds were trained on go on; others, or without the digest, are refused."""
+    folder = tmp_path / "run"
+    shutil.copytree(begun, folder)
+    file = folder / "data.json"
+    content = file.read_bytes()
+    other = json.loads(content) | {"recipe": 1, "classes": ["one", "two"]}
+    contents = {
+        "damaged": b'{"recipe": 1}',
+        "flipped": content.replace(b'"recipe": 1', b'"recipe": 3'),
+        "of another run": json.dumps(sealed(other)).encode(),
+    }
+    file.unlink()
+    if damage in contents:
+        file.write_bytes(contents[damage])
+    message = r"data\.json.*is missing or damaged.*--overwrite"
+    size = folder / "groups" / "size.json"
+    text = size.read_text()
+    marks = json.loads(text)
+    for mark in ({"inputs": "0" * 64}, {}):
+        values = {name: value for name, value in marks.items() if name != "inputs"} | mark
+        size.write_text(json.dumps(sealed(values)))
+        if mark or damage != "of another run":
+            with pytest.raises(WorkdirError, match=message):
+                mexjax.run(config_of(prepared), folder)
+    size.write_text(text)
+    with Workdir.open(folder, config_of(prepared), is_overwritten=False) as opened:
+        inputs.check_inputs(opened, make_study(config_of(prepared)))
+    assert file.read_bytes() == content
 
 
 def test_another_recipe_of_the_code_is_told(finished, prepared, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -126,6 +127,47 @@ def test_a_process_with_the_number_of_a_dead_owner_is_not_it(tmp_path, monkeypat
     (tmp_path / lock.OWNER).write_text(json.dumps(owner | {"host": "elsewhere"}))
     with pytest.raises(WorkdirError, match=r"on elsewhere since .* is gone, delete .*\.owner"):
         FolderLock(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO]
+)
+def test_a_file_system_without_locks(number, tmp_path, monkeypatch):
+    """A file that one process alone can make takes the place of the lock."""
+
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "flock", fails)
+    first = FolderLock(tmp_path)
+    owner = json.loads((tmp_path / lock.OWNER).read_text())
+    assert owner["pid"] == os.getpid() and owner["host"]
+    with pytest.raises(WorkdirError, match=f"in use by process {os.getpid()} on") as caught:
+        FolderLock(tmp_path)
+    assert "\n" not in str(caught.value)
+    first.release()
+    assert not (tmp_path / lock.OWNER).exists()
+    FolderLock(tmp_path).release()
+
+
+def test_an_owner_that_came_meanwhile_is_put_back(tmp_path, monkeypatch):
+    """Two processes find the same dead owner; the slower one finds the faster one's file."""
+    monkeypatch.setattr(lock, "fcntl", None)
+    dead = lock._this_process() | {"start": "1"}
+    (tmp_path / lock.OWNER).write_text(json.dumps(dead))
+    is_gone = lock._is_gone
+
+    def faster(owner):
+        answer = is_gone(owner)
+        if answer:
+            monkeypatch.setattr(lock, "_is_gone", is_gone)
+            (tmp_path / lock.OWNER).write_text(json.dumps(lock._this_process()))
+        return answer
+
+    monkeypatch.setattr(lock, "_is_gone", faster)
+    with pytest.raises(WorkdirError, match=f"in use by process {os.getpid()} "):
+        FolderLock(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [lock.LOCK, lock.OWNER]
 
 
 def test_a_folder_in_use_is_neither_changed_nor_emptied(tmp_path):

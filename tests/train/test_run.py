@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,11 +33,13 @@ from mexjax.errors import (
     OutOfMemoryError,
     WorkdirError,
 )
+from mexjax.report.agreement import config_digest
 from mexjax.train import checkpoint, group
 from mexjax.train import run as train
 from mexjax.train import workdir as workdir_module
 from mexjax.train.checkpoint import GroupCheckpoints
 from mexjax.train.programs import trace_step
+from mexjax.train.record import read_rows
 from mexjax.train.study import load_dataset, make_study
 from mexjax.train.workdir import Workdir
 
@@ -403,8 +407,8 @@ def test_the_groups_of_a_run_are_told_from_its_records(finished, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["predictions.npz", "sheet.npz", "folds.json", "run.json"])
-def test_a_damaged_file_of_a_finished_run_is_refused_and_can_be_made_anew(
-    name, finished, tmp_path, monkeypatch
+def test_a_damaged_file_of_a_finished_run_is_refused_by_the_report_and_made_anew(
+    name, finished, tmp_path, monkeypatch, caplog
 ):
     copy = tmp_path / "copy"
     shutil.copytree(finished.workdir, copy)
@@ -414,15 +418,19 @@ def test_a_damaged_file_of_a_finished_run_is_refused_and_can_be_made_anew(
     place = content.index(texts[name]) + len(texts[name]) if name in texts else len(content) // 2
     content[place] ^= 1
     (copy / name).write_bytes(content)
-    for again in (lambda: mexjax.write_report(copy), lambda: mexjax.run(small_config(), copy)):
-        with pytest.raises(MexjaxError, match=name):
-            again()
-    # The message says how to have the record again without any training.
-    (copy / "run.json").unlink()
+    with pytest.raises(MexjaxError, match=name):
+        mexjax.write_report(copy)
+    shutil.copytree(copy, tmp_path / "alone")
     monkeypatch.setattr(group.GroupTrainer, "run", lambda self: pytest.fail("trained again"))
     assert not mexjax.run(small_config(), copy).was_finished
+    assert f"{name} " in caplog.text and "The record is written anew" in caplog.text
     for file in ("predictions.csv", "predictions.npz", "sheet.npz", "folds.json"):
         assert (copy / file).read_bytes() == (finished.workdir / file).read_bytes()
+    assert mexjax.run(small_config(), copy).was_finished
+    # Without every group nothing is trained again that might be there in a copy.
+    (tmp_path / "alone" / "groups" / "group_001.npz").unlink()
+    with pytest.raises(MexjaxError, match=rf"{name}.*delete run\.json"):
+        mexjax.run(small_config(), tmp_path / "alone")
 
 
 def test_a_changed_configuration_of_a_finished_run_is_refused_by_the_report(finished, tmp_path):
@@ -435,20 +443,122 @@ def test_a_changed_configuration_of_a_finished_run_is_refused_by_the_report(fini
         mexjax.write_report(copy)
 
 
-def test_records_that_vanish_are_told(finished, tmp_path, monkeypatch):
-    """They may go between training and the record of the run."""
+def test_records_that_vanish_after_training_are_written_again(finished, tmp_path, monkeypatch):
+    """The whole folder may go while the last group is trained; what is trained is in memory."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir, copy)
+    for name in ("run.json", "groups/group_002.npz"):
+        (copy / name).unlink()
+    train_one = group.GroupTrainer.run
+    damages = [
+        lambda: (copy / "groups" / "group_000.npz").unlink(),
+        lambda: (copy / "groups" / "group_001.npz").write_bytes(b"x"),
+        lambda: shutil.rmtree(copy / "groups"),
+    ]
+    records = [copy / "groups" / f"group_00{number}.npz" for number in (0, 1)]
+
+    def run_and_damage(self):
+        outputs = train_one(self)
+        for damage in damages:
+            damage()
+        return outputs
+
+    monkeypatch.setattr(group.GroupTrainer, "run", run_and_damage)
+    mexjax.run(small_config(), copy)
+    for path in records:
+        assert path.read_bytes() == (finished.workdir / "groups" / path.name).read_bytes()
+    for name in ("predictions.csv", "predictions.npz"):
+        assert (copy / name).read_bytes() == (finished.workdir / name).read_bytes()
+
+
+@pytest.mark.parametrize("damage", [None, "{", "true", '[["seed"]]', '{"seed": 0}', "flipped"])
+def test_a_damaged_configuration_is_told_from_its_digest(damage, finished, tmp_path, caplog):
+    """It is written again for the same run, and lets no other run in."""
     copy = tmp_path / "copy"
     shutil.copytree(finished.workdir, copy)
     (copy / "run.json").unlink()
-    write = train.write_record
+    saved = copy / "config.json"
+    content = saved.read_text()
+    saved.unlink()
+    if damage is not None:
+        other = content.replace('"batch_size": 8', '"batch_size": 9')
+        saved.write_text(other if damage == "flipped" else damage)
+    for config in (small_config(seed=1), small_config(train__batch_size=9)):
+        with pytest.raises(WorkdirError, match=r"another configuration|config\.json.*damaged"):
+            mexjax.run(config, copy)
+    mexjax.run(small_config(), copy)
+    before, after = (config_digest(json.loads(text)) for text in (content, saved.read_text()))
+    assert before == after and "config.json is missing or damaged" in caplog.text
+    for name in ("predictions.csv", "predictions.npz"):
+        assert (copy / name).read_bytes() == (finished.workdir / name).read_bytes()
 
-    def gone(study, folder, *times):
-        folder.group_file(0).unlink()
-        return write(study, folder, *times)
 
-    monkeypatch.setattr(train, "write_record", gone)
-    with pytest.raises(WorkdirError, match=r"are gone from .*groups\. Start the same command"):
+def test_a_run_without_its_configuration_can_be_overwritten(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir / "groups", copy / "groups")
+    (copy / "groups" / "size.json").unlink()
+    config = small_config(seed=1, folds__only=("synthetic/02",), train__num_epochs=1)
+    with pytest.raises(WorkdirError, match=r"config\.json, which tells their.*--overwrite"):
+        mexjax.run(config, copy)
+    Workdir.open(copy, config, is_overwritten=True).close()
+    assert not list(copy.glob("groups/*"))
+
+
+@pytest.mark.parametrize("name", ["group_001.npz", "group_001.npz.sha256"])
+def test_a_folder_in_the_place_of_a_record_is_told_before_training(name, finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir, copy)
+    (copy / "run.json").unlink()
+    (copy / "groups" / name).unlink()
+    (copy / "groups" / name).mkdir()
+    with pytest.raises(WorkdirError, match=rf"{name} is a folder.*Move it away"):
         mexjax.run(small_config(), copy)
+
+
+def test_groups_are_counted_beyond_a_thousand_and_strangers_are_not(tmp_path):
+    folder = Workdir(tmp_path)
+    for index in (0, 7, 1000):
+        folder.save_group(index, {"fold_id": np.arange(index, index + 2)})
+    for name in ("group_x.npz", "group_000.npz.part", "group_000_old.npz"):
+        (folder.groups / name).touch()
+    assert folder.recorded_groups() == [0, 7, 1000]
+    assert folder.group_size(1) == 2
+    rows = read_rows([1000, 8], folder)
+    assert rows is not None and [int(row["fold_id"]) for row in rows] == [1000, 8]
+
+
+def test_a_full_disk_leaves_records_and_checkpoints_as_they_were(tmp_path, caplog):
+    """Nothing but the message comes, and the same command goes on."""
+    config = small_config(
+        folds__only=("synthetic/02",), train__num_epochs=3, checkpoint__every_epochs=1
+    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    whole = mexjax.run(config, tmp_path / "whole").workdir
+    for step, text, num_kept in ((1, "a checkpoint", 0), (3, ".*group_000.npz", 2)):
+        folder = tmp_path / str(step)
+        record = group.GroupTrainer._record_epoch
+
+        def fills(self, epoch, logs, step=step, record=record):
+            record(self, epoch, logs)
+            if epoch == step:
+                self.checkpoints.wait()
+                resource.setrlimit(resource.RLIMIT_FSIZE, (700, limits[1]))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(group.GroupTrainer, "_record_epoch", fills)
+            try:
+                with pytest.raises(WorkdirError, match=rf"Cannot write {text}.*Free") as error:
+                    mexjax.run(config, folder)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert len(str(error.value)) < 400
+        steps = [p for p in folder.glob("checkpoints/group_000/*") if p.name.isdecimal()]
+        assert len(steps) == num_kept
+        assert "Traceback" not in caplog.text
+        assert not list(folder.glob("groups/*.npz")) and not list(folder.glob("**/.*.tmp"))
+        mexjax.run(config, folder)
+        name = "predictions.npz"
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_diverging_run_names_fold_epoch_and_step(tmp_path):
@@ -597,6 +707,71 @@ def test_arrays_that_are_not_those_saved_are_refused(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="its arrays are not those that were saved"):
         checkpoints.restore(tree)
     checkpoints.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", ["default", "default/_METADATA", "_CHECKPOINT_METADATA", "."])
+def test_a_checkpoint_without_a_part_falls_back_to_the_older_one(name, tmp_path):
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+    tree = {"a": np.arange(4.0)}
+    for position in (1, 2):
+        checkpoints.save(position, {"a": tree["a"] * position})
+    checkpoints.close()
+    path = tmp_path / "group" / "2" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with GroupCheckpoints(tmp_path / "group") as checkpoints:
+        position, restored = checkpoints.restore(tree)
+        np.testing.assert_array_equal(restored["a"], tree["a"] * position)
+        checkpoints.save(3, tree)
+        checkpoints.wait()
+        assert checkpoints.restore(tree)[0] == 3
+
+
+def test_damaged_checkpoints_leave_no_tracebacks_on_the_terminal(tmp_path, monkeypatch, caplog):
+    """Errors of threads and coroutines of orbax are told in one line, and others as ever."""
+    passed = []
+    monkeypatch.setattr(sys, "unraisablehook", passed.append)
+    checkpoint._leave_errors_to_us.cache_clear()
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    tree = {f"a{seed}": jax.random.normal(jax.random.key(seed), 999) for seed in range(8)}
+    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), tree)
+    for position in (1, 2):
+        checkpoints.save(position, tree)
+    checkpoints.close()
+    for path in (tmp_path / "group" / "2" / "default" / "d").iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    with GroupCheckpoints(tmp_path / "group") as checkpoints:
+        assert checkpoints.restore(like)[0] == 1
+    gc.collect()
+    time.sleep(0.2)  # for the reads that end late
+    assert not passed and "Traceback" not in caplog.text
+    assert "step 2: " in caplog.text and len(caplog.messages[-1]) < 400
+    other = types.SimpleNamespace(exc_value=ValueError("another"), exc_traceback=None)
+    sys.unraisablehook(other)
+    assert passed == [other]
+
+
+def test_a_file_in_the_place_of_checkpoints_is_told(tmp_path):
+    (tmp_path / "group").touch()
+    with pytest.raises(WorkdirError, match=r"Cannot keep checkpoints in .*Move what is in the way"):
+        GroupCheckpoints(tmp_path / "group")
+
+
+def test_checkpoints_that_cannot_be_written_hide_no_other_error(tmp_path):
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+
+    def fails(*_, **__):
+        raise ValueError("Failed to write: No space left on device [os_error_code='28']")
+
+    checkpoints._manager.close = fails
+    with pytest.raises(WorkdirError, match=r"group: No space left on device\. Free space"):
+        checkpoints.close()
+    with pytest.raises(DivergedError), checkpoints:
+        raise DivergedError("first")
+    checkpoints.remove()
+    assert not (tmp_path / "group").exists()
 
 
 def test_corrupt_checkpoints(tmp_path):

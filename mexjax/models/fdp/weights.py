@@ -59,6 +59,7 @@ _FIRST_KERNELS = (
     "frame_rep.conv1.weight",
     "frame_rep.patch_embed.proj.weight",
 )
+_CLASSIFIER = "mer.fc2.weight"
 
 
 def module_name(path: tuple[str, ...]) -> str:
@@ -152,22 +153,19 @@ def from_torch(
       image_size_px: side of the frames; only a head that keeps places and positions need it.
 
     Raises:
-      DataError: names or shapes that do not fit; all of them are listed.
+      DataError: names or shapes that do not fit; the first of them are named.
     """
-
-    def size_of(name: str, axis: int, otherwise: int) -> int:
-        return state[name].shape[axis] if name in state else otherwise
-
-    num_classes = size_of("mer.fc2.weight", 0, 5)
+    state = common.without_prefix(state, (*_FIRST_KERNELS, _CLASSIFIER), "FDP")
+    num_classes = common.size_of(state, _CLASSIFIER, 0, 5)
     options = read_options("fdp", PRESETS, {"preset": preset, **(config or {})})
     module = FDP(options, num_classes)
     first = next((n for n in _FIRST_KERNELS if n in state), "")
     pixels = options.stem_patch_px**2 if options.backbone == "lgf" else 1
     shapes = variable_shapes(
         module,
-        channels=max(size_of(first, 1, pixels) // pixels, 1),
+        channels=max(common.size_of(state, first, 1, pixels) // pixels, 1),
         image_size_px=image_size_px,
-        num_frames=size_of("mer.conv3d.weight", -1, 8),
+        num_frames=common.size_of(state, "mer.conv3d.weight", -1, 8),
     )
     what = f"FDP, preset {preset!r}" + (f" with {dict(config)}" if config else "")
     return module, common.to_variables(make_entries(shapes), state, what)

@@ -12,6 +12,8 @@ from mexjax.models.gamdss.options import PRESETS, Options
 from mexjax.models.options import read_options
 from mexjax.models.spatio_temporal import weights as st_unit
 
+_FIRST_KERNEL = "main_branch.patch_embed.proj.0.weight"
+
 
 def make_entries(variables: Mapping[str, Any]) -> list[common.Entry]:
     """One entry for each array of GAMDSS's variables."""
@@ -45,12 +47,13 @@ def from_torch(
 
     Raises:
       ConfigError: an unknown preset or key, or a backbone other than the retention network.
-      DataError: names or shapes that do not fit; all of them are listed.
+      DataError: names or shapes that do not fit; the first of them are named.
     """
     options = _options(preset, config)
-    num_classes = st_unit.size_of(state, "main_branch.head.weight", 0, 5)
+    state = common.without_prefix(state, (_FIRST_KERNEL,), "GAMDSS")
+    num_classes = common.size_of(state, "main_branch.head.weight", 0, 5)
     module = GAMDSS(options, num_classes)
-    channels = st_unit.size_of(state, "main_branch.patch_embed.proj.0.weight", 1, 3)
+    channels = common.size_of(state, _FIRST_KERNEL, 1, 3)
     shapes = st_unit.variable_shapes(module, channels=channels)
     width = options.channels[-1]
     ignored = {

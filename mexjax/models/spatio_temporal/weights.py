@@ -148,8 +148,3 @@ def variable_shapes(module: nn.Module, *, channels: int = 3) -> dict[str, Any]:
     batch = {name: frame for name in ("onset", "apex", "offset")}
     batch |= {name: jnp.zeros((1, size, size, 3)) for name in ("flow_rise", "flow_fall")}
     return jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))
-
-
-def size_of(state: common.State, name: str, axis: int, otherwise: int) -> int:
-    """Length of an axis of one tensor, where there is such a tensor."""
-    return state[name].shape[axis] if name in state else otherwise

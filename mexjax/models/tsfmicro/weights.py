@@ -33,6 +33,11 @@ _RENAMES: dict[str, dict[str, str]] = {
     "s_only": _TOP_HEAD,
     "t_only": {},
 }
+# The first convolution of each fusion, where it is not that of the main branch.
+_FIRST_KERNELS = {
+    "early": "ConvStem_T.proj.0.weight",
+    "s_only": "vit_pos.patch_embed.proj.weight",
+}
 
 
 def make_entries(variables: Mapping[str, Any], fusion: str) -> list[common.Entry]:
@@ -86,21 +91,18 @@ def from_torch(
 
     Raises:
       ConfigError: an unknown fusion, preset or key.
-      DataError: names or shapes that do not fit; all of them are listed.
+      DataError: names or shapes that do not fit; the first of them are named.
     """
     if fusion not in FUSIONS:
         raise ConfigError(unknown_name("fusion of tsfmicro", fusion, FUSIONS))
+    first = _FIRST_KERNELS.get(fusion, "main_branch.patch_embed.proj.0.weight")
+    state = common.without_prefix(state, (first,), "TSFmicro")
     head = "head" if fusion in ("t_to_s", "s_only") else "main_branch.head"
-    num_classes = st_unit.size_of(state, f"{head}.weight", 0, 5)
+    num_classes = common.size_of(state, f"{head}.weight", 0, 5)
     keys = {"preset": preset, **(config or {}), "fusion": fusion}
     options = read_options("tsfmicro", PRESETS, keys)
     module = TSFmicro(options, num_classes)
-    first = (
-        "ConvStem_T.proj.0.weight" if fusion == "early" else "main_branch.patch_embed.proj.0.weight"
-    )
-    if fusion == "s_only":
-        first = "vit_pos.patch_embed.proj.weight"
-    shapes = st_unit.variable_shapes(module, channels=st_unit.size_of(state, first, 1, 3))
+    shapes = st_unit.variable_shapes(module, channels=common.size_of(state, first, 1, 3))
     ignored = {
         **leftovers(options, num_classes),
         **st_unit.relative_position_buffers(options),

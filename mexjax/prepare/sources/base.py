@@ -15,8 +15,8 @@ class Frame:
     """One frame of a clip.
 
     Attributes:
-      number: its number in the release (the last run of digits in the file's name); for a video
-        the index of the frame in it, from 0.
+      number: its number in the release, from the file's name; for a video the index of the frame
+        in it, from 0.
       path: the image file, or the video file.
     """
 

@@ -7,7 +7,7 @@ folder ("s15"); for each stimulus, as clips are named after it ("anger1"), its c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ from mexjax.prepare.sources import search, sheets
 from mexjax.prepare.sources.base import Frame, Reading
 from mexjax.prepare.sources.drafts import Draft, Place
 from mexjax.prepare.sources.folders import frames_of
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.search import RELEASED
 from mexjax.prepare.sources.sheet_source import SheetSource, check_root
 from mexjax.prepare.sources.sheets import Form, Sheet, as_text, plain
+from mexjax.prepare.sources.table_files import read_tables
 
 TITLE = "CAS(ME)2"
 HOMES = ("rawpic", "CAS(ME)2/rawpic", "selectedpic", "cropped", "CAS(ME)2/cropped")
 _COLUMNS = ("subject", "clip", "onset", "apex", "offset", "au", "emotion", "kind")
 _MICRO = ("microexpression", "micro")
 _MACRO = ("macroexpression", "macro")
+_RULES = ("rule1", "rule2")  # in the names of the two other tables
 _FORM = Form(
     files=RELEASED["casme_sq"],
     fields={name: (name,) for name in _COLUMNS},
@@ -48,13 +51,12 @@ class CasmeSquared:
         for (number, row), kind in zip(sheets.numbered(sheet.cells).items(), kinds, strict=True):
             if kind not in (*_MICRO, *_MACRO):
                 text = ", ".join(filter(None, map(as_text, row.values())))[:120]
-                problems.append(
-                    f"{sheets.row_name(number)}: neither micro- nor macro-expression, left out:"
-                    f" {text}"
-                )
+                line = f"{sheets.row_name(number)}: neither micro- nor macro-expression, left out:"
+                problems.append(Loss(f"{line} {text}", "rows of no kind of expression"))
         num_macro = sum(kind in _MACRO for kind in kinds)
         if num_macro:
-            problems.append(f"{num_macro} macro-expressions were left out.")
+            line = f"{num_macro} macro-expressions were left out."
+            problems.append(Loss(line, "macro-expressions", num_macro))
         micro = Sheet(sheet.path, sheet.cells.loc[[kind in _MICRO for kind in kinds]])
         folders, codes = _naming_rules(sheet.path)
         source = SheetSource(
@@ -86,7 +88,9 @@ def _places(draft: Draft, codes: Mapping[str, str]) -> tuple[Place, ...]:
 def _read_workbook(path: Path) -> Sheet:
     """Read the tables that tell micro- from macro-expressions."""
     parts: dict[str, pd.DataFrame] = {}
-    for name, rows in sheets.read_rows(path).items():
+    others: dict[str, int] = {}
+    tables = read_tables(path, _count_kinds)
+    for name, rows in tables.rows.items():
         cells = {}
         for number, row in enumerate(rows, start=1):
             if any(as_text(cell) for cell in row):
@@ -99,8 +103,10 @@ def _read_workbook(path: Path) -> Sheet:
             if not is_known[0] and not _is_number(table["onset"].iloc[0]):
                 table = table.iloc[1:]  # somebody named the columns of this copy
             parts[name] = table
+        elif cells and not any(rule in plain(name) for rule in _RULES):
+            others[name] = len(cells)
     if parts:
-        return sheets.join(path, parts)
+        return sheets.join(path, parts, others, tables.remarks)
     raise DataError(
         f"{path} is not the workbook of {TITLE}: no table in it has micro-expression or"
         f" macro-expression in its column {len(_COLUMNS)}. Expected {_FORM.files[0]} with the"
@@ -108,16 +114,21 @@ def _read_workbook(path: Path) -> Sheet:
     )
 
 
+def _count_kinds(rows: Sequence[Sequence[object]]) -> int:
+    place = _COLUMNS.index("kind")
+    return sum(plain(row[place]) in (*_MICRO, *_MACRO) for row in rows if len(row) > place)
+
+
 def _naming_rules(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Read subject number -> folder, and stimulus (as in clip names, lower case) -> code."""
     folders: dict[str, str] = {}
     codes: dict[str, str] = {}
-    for name, rows in sheets.read_rows(path).items():
+    for name, rows in read_tables(path, _count_kinds).rows.items():
         for row in rows:
             texts = [as_text(cell) for cell in row] + [""] * 3
-            if "rule1" in plain(name) and texts[2].isdecimal() and texts[1]:
+            if _RULES[0] in plain(name) and texts[2].isdecimal() and texts[1]:
                 folders[texts[2]] = texts[1]
-            if "rule2" in plain(name) and texts[0].isdecimal() and texts[1]:
+            if _RULES[1] in plain(name) and texts[0].isdecimal() and texts[1]:
                 codes[texts[1].casefold()] = texts[0].zfill(4)
     return folders, codes
 

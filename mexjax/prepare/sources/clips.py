@@ -16,13 +16,22 @@ from mexjax.prepare.sources.drafts import (
     number_repeats,
     report_spellings,
     report_uncoded,
+    report_units,
     unite_subjects,
 )
-from mexjax.prepare.sources.folders import Folders, check_inside, check_part, is_clip
+from mexjax.prepare.sources.folders import (
+    Folders,
+    check_inside,
+    check_part,
+    contents,
+    is_clip,
+    not_found,
+)
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheets import NOTHING, as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
 from mexjax.protocol.classes import canonical_emotion
-from mexjax.protocol.names import tidy
+from mexjax.protocol.names import tidy, writable
 
 NO_APEX = "no annotated apex: midpoint"
 SHORT_FRAMES = 8  # most models sample at least so many
@@ -105,6 +114,7 @@ def finish(
         problems.append(
             f"Clips of fewer than {SHORT_FRAMES} frames ({len(short)}): {', '.join(names)}."
         )
+    report_units(drafts, problems)
     problems += counts.check_counts(table)
     return Reading(table, tuple(problems))
 
@@ -166,28 +176,35 @@ def _row(
     problems: list[str],
 ) -> dict[str, Any] | None:
     """Make a row of the table; None (and a problem) where not even a range of frames is known."""
-    frames: list[Frame] = []
-    if path is not None:
-        try:
-            frames = folders.frames(path)
-            if not frames:
-                problems.append(f"{draft.name}: {path} holds no images.")
-        except DataError as error:
-            problems.append(f"{draft.name}: {error}")
-    elif draft.places:
-        names = " or ".join("/".join(place) for place in draft.places[:3])
-        problems.append(f"{draft.name}: no frame folder; expected {names} below {root}.")
     annotation = _Annotation(
         *(_number(draft, field, problems) for field in ("onset", "apex", "offset"))
     )
+    frames: list[Frame] = []
+    fault = ""
+    if path is not None:
+        # The header of a video guesses; a last frame that nobody annotated must be one that exists.
+        is_counted = annotation.offset is None
+        try:
+            frames = folders.frames(path, is_counted=is_counted)
+        except DataError as error:
+            fault = str(error)
+        problems += [f"{draft.name}: {remark}." for remark in folders.take_remarks(path)]
+        if not frames and not fault:
+            fault = f"{path} {contents(path)}."
+    elif draft.places:
+        fault = not_found(draft.places, root)
     numbers = [frame.number for frame in frames]
     if is_trimmed and numbers:
         when = _fit_to_files(draft, annotation, numbers, problems)
     else:
         when = annotation.as_range()
     if when is None:
-        problems.append(f"{draft.name}: no onset or no offset, left out.")
+        why = f": {fault}" if fault else "."
+        line = f"{draft.name}: no onset or no offset, left out{why}"
+        problems.append(Loss(line, "rows without a range of frames"))
         return None
+    if fault:
+        problems.append(f"{draft.name}: {fault}")
     if not when.is_usable:
         problems.append(
             f"{draft.name}: the offset {when.offset} is before the onset {when.onset}, so the clip"
@@ -214,7 +231,9 @@ def _row(
         "aus_unsure": [str(au) for au in aus.unsure],
         "landmark_source": "",
         "notes": "; ".join(draft.notes),
-        "frame_folder": path.relative_to(root).as_posix() if path is not None and present else "",
+        "frame_folder": (
+            writable(path.relative_to(root).as_posix()) if path is not None and present else ""
+        ),
         "num_missing_frames": missing,
     }
 
@@ -304,9 +323,21 @@ def _units(draft: Draft, problems: list[str]) -> ParsedAus:
     try:
         return parse_aus(draft.cells["au"])
     except DataError as error:
+        if draft.doubtful:
+            names = ", ".join(map(str, draft.doubtful))
+            problems.append(
+                f"{draft.name}: the action units {as_text(draft.cells['au'])!r} are doubtful. CD6ME"
+                f" counts {names}, and so does protocol.is_unsure_present; without it"
+                " protocol.task=au leaves the clip out."
+            )
+            draft.notes.append(f"alternative units: {names} are doubtful, as CD6ME has it")
+            return ParsedAus(unsure=draft.doubtful)
         problems.append(
-            f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
-            " protocol.task=au leaves the clip out."
+            Loss(
+                f"{draft.name}: {error} Until the cell is corrected its units are unknown, and"
+                " protocol.task=au leaves the clip out.",
+                "clips whose action units cannot be read",
+            )
         )
         draft.notes.append("action units could not be read")
         return ParsedAus()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Callable
 
 import pandas as pd
 
+from mexjax.errors import DataError
 from mexjax.prepare.sources.folders import check_part
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheets import as_text, numbered, row_name
+from mexjax.prepare.sources.workbooks import is_date
+from mexjax.protocol.action_units import parse_aus
+from mexjax.protocol.classes import canonical_emotion
 from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
@@ -33,6 +39,7 @@ class Draft:
       notes: remarks for the table.
       fps: frames per second where the row says its own.
       typed: subject and clip as they were typed, before `tidy`.
+      doubtful: units that a rule makes of a cell that cannot be read.
     """
 
     index: int
@@ -44,6 +51,7 @@ class Draft:
     notes: list[str] = dataclasses.field(default_factory=list)
     fps: float | None = None
     typed: tuple[str, str] = ("", "")
+    doubtful: tuple[int, ...] = ()
 
     @property
     def row(self) -> str:
@@ -84,7 +92,8 @@ def make_drafts(
         names = [tidy(name) for name in typed]
         if not all(names):
             text = ", ".join(filter(None, map(as_text, row.values())))
-            problems.append(f"{where}: no subject or no clip name, left out: {text[:120]}")
+            line = f"{where}: no subject or no clip name, left out: {text[:120]}"
+            problems.append(Loss(line, "rows without a subject or a clip"))
             continue
         for name in names:
             check_part(name, f"{where.capitalize()} of the spreadsheet")
@@ -96,14 +105,31 @@ def make_drafts(
         spell = fold if content[0] and content[2] else str
         key = (spell(draft.subject), spell(draft.clip), *content)
         if key in rows:
-            problems.append(
+            line = (
                 f"{draft.name}: this row is the same as {rows[key]}, so it was left out: one clip"
-                " counts once."
             )
+            problems.append(Loss(f"{line} counts once.", "rows that stand twice"))
             continue
         rows[key] = where
         drafts.append(draft)
+    _report_dates(cells, problems)
     return drafts
+
+
+def _report_dates(cells: pd.DataFrame, problems: list[str]) -> None:
+    """Add a remark where a spreadsheet program has made dates of names such as 3-1."""
+    dates = [
+        f"{row_name(number)}: {as_text(row[name])}"
+        for number, row in numbered(cells).items()
+        for name in ("subject", "clip")
+        if is_date(row[name])
+    ]
+    if dates:
+        problems.append(
+            f"Names of {len(dates)} subjects or clips are dates ({'; '.join(dates[:5])}"
+            f"{'; ...' if len(dates) > 5 else ''}): a spreadsheet program makes them of names such"
+            " as 3-1. Format the column as text and type these names again."
+        )
 
 
 def report_spellings(drafts: list[Draft], problems: list[str]) -> None:
@@ -134,6 +160,33 @@ def report_spellings(drafts: list[Draft], problems: list[str]) -> None:
         )
 
 
+def report_words(drafts: list[Draft], problems: list[str]) -> None:
+    """Add remarks for emotions that were spelled in several ways, and for those that look alike.
+
+    Case and synonyms make no difference, so the spellings are one class; accents make one.
+    """
+    spellings: dict[str, dict[str, None]] = {}
+    for draft in drafts:
+        text = tidy(as_text(draft.cells["emotion"]))
+        if text and "+" not in text:
+            spellings.setdefault(canonical_emotion(text), {})[text] = None
+    for word, texts in spellings.items():
+        if len(texts) > 1:
+            problems.append(f"Emotions {', '.join(texts)} are one word and one class, {word}.")
+    alike: dict[str, list[str]] = {}
+    for word in spellings:
+        letters = unicodedata.normalize("NFD", word)
+        bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        alike.setdefault(re.sub(r"[\W_]+", "", bare), []).append(word)
+    for words in alike.values():
+        if len(words) > 1:
+            problems.append(
+                f"Emotions {', '.join(words)} differ only by accents, blanks or signs and are"
+                f" {len(words)} classes; if they are one, spell them alike, or merge them in"
+                " training with a file, --config.protocol.class_map=FILE."
+            )
+
+
 def report_uncoded(drafts: list[Draft], problems: list[str]) -> None:
     """Add a remark where some rows have action units and others have an empty cell."""
     empty = [draft.name for draft in drafts if as_text(draft.cells["au"]) in ("", "/")]
@@ -144,6 +197,27 @@ def report_uncoded(drafts: list[Draft], problems: list[str]) -> None:
         f"The action units of {len(empty)} of {len(drafts)} rows are empty and so unknown;"
         f" protocol.task=au leaves these clips out: {names}. Write 0 where no unit is shown."
     )
+
+
+def report_units(drafts: list[Draft], problems: list[str]) -> None:
+    """Count units that are coded and are not among those present: held and doubtful ones."""
+    held: list[str] = []
+    doubtful: list[str] = []
+    for draft in drafts:
+        try:
+            units = parse_aus(draft.cells["au"])
+        except DataError:
+            continue  # it was reported where the clip was made
+        held += [f"AU{unit} of {draft.name}" for unit in units.static]
+        doubtful += [f"AU{unit} of {draft.name}" for unit in units.unsure]
+    for names, kind, why in (
+        (held, "held action units", "are held from the first frame to the last, so nothing moves"),
+        (doubtful, "doubtful action units", "count with protocol.is_unsure_present=True alone"),
+    ):
+        if names:
+            text = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            line = f"{len(names)} {kind} {why}: {text}."
+            problems.append(Loss(line, kind, len(names)))
 
 
 def padded(width: int) -> Callable[[str], str]:

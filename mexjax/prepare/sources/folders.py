@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import cv2
-
 from mexjax.errors import DataError
-from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, open_video
+from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from mexjax.prepare.regular_files import irregularity
 from mexjax.prepare.sources.base import Frame
+from mexjax.prepare.sources.frame_numbers import number_images
+from mexjax.prepare.videos import VideoFacts, video_facts
 from mexjax.protocol.names import fold
 
-MAX_MISCOUNT_FRAMES = 2  # the header of a whole video may promise so many frames too many
 MAX_VIDEO_FRAMES = 1_000_000  # more than an hour at 200 fps: not a clip, or a false header
 
 
@@ -26,6 +26,7 @@ class Folders:
         self._names: dict[Path, tuple[frozenset[str], dict[str, str]]] = {}
         self._frames: dict[Path, list[Frame]] = {}
         self._counted: set[Path] = set()
+        self._remarks: dict[Path, list[str]] = {}
 
     def descend(self, folder: Path, parts: Iterable[str]) -> Path | None:
         """Return `folder/parts[0]/...`, in any case and look-alike spelling, if it exists.
@@ -54,14 +55,31 @@ class Folders:
         names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
         return sorted(filter(is_clip, names), key=natural_key)
 
+    def loose(self, folder: Path) -> list[Path]:
+        """List the files in `folder` that are no clips, hidden ones left out."""
+        names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
+        return sorted((path for path in names if not is_clip(path)), key=natural_key)
+
+    def names(self, folder: Path) -> frozenset[str]:
+        """List the names of everything in `folder`; nothing if it is no folder."""
+        return self._list(folder)[0]
+
     def frames(self, path: Path, *, is_counted: bool = False) -> list[Frame]:
         """List frames as `list_frames` does; a video once counted stays so."""
         is_counted = is_counted and is_video(path)
         if path not in self._frames or (is_counted and path not in self._counted):
-            self._frames[path] = list_frames(path, is_counted=is_counted)
+            remarks: list[str] = []
+            self._frames[path] = list_frames(path, is_counted=is_counted, remarks=remarks)
+            self._remarks[path] = remarks
             if is_counted:
                 self._counted.add(path)
         return self._frames[path]
+
+    def take_remarks(self, path: Path) -> list[str]:
+        """Return the remarks on a clip's frames, once for each path."""
+        remarks = self._remarks.get(path, [])
+        self._remarks[path] = []
+        return remarks
 
     def _list(self, folder: Path) -> tuple[frozenset[str], dict[str, str]]:
         if folder not in self._names:
@@ -77,13 +95,16 @@ class Folders:
 
 
 def is_clip(path: Path) -> bool:
-    """Tell whether a path can hold frames: a folder, or a video file."""
+    """Tell whether a path can hold frames: a folder, or a video by its name.
+
+    A video that is a FIFO, a device or a broken link counts, so that its clip is reported.
+    """
     return path.is_dir() or is_video(path)
 
 
 def is_video(path: Path) -> bool:
     """Tell by its name whether a path is a video file."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
 
 
 def natural_key(path: Path) -> tuple[list[Any], str]:
@@ -92,43 +113,74 @@ def natural_key(path: Path) -> tuple[list[Any], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def list_frames(path: Path, *, is_counted: bool = False) -> list[Frame]:
+def list_frames(
+    path: Path, *, is_counted: bool = False, remarks: list[str] | None = None
+) -> list[Frame]:
     """List all frames of a clip by number: the images in a folder, or the frames of a video.
 
-    The number of an image is the last run of digits of its name. Where no image has one, they are
-    numbered from 1 in the order of their names. `count_video_frames` explains `is_counted`.
+    `mexjax.prepare.sources.frame_numbers` has the rule for the number of an image. Where no image
+    has one, they are numbered from 1 in the order of their names.
+
+    Args:
+      path: the folder or video.
+      is_counted: see `count_video_frames`.
+      remarks: clauses about what is odd, and what was left out, are added.
 
     Raises:
       DataError: it cannot be listed or opened, or two images have the same number.
     """
+    remarks = [] if remarks is None else remarks
     if is_video(path):
         count = count_video_frames(path, is_counted=is_counted)
+        remarks += _facts(path, is_counted).remarks
         return [Frame(number, path) for number in range(count)]
     try:
         with os.scandir(path) as entries:
-            names = [entry.name for entry in entries if not entry.is_dir()]
+            # Most file systems tell regular files in the listing; any other name is asked.
+            regular = {
+                entry.name: entry.is_file(follow_symlinks=False)
+                for entry in entries
+                if not entry.name.startswith(".")
+            }
     except OSError as error:
         raise DataError(f"Cannot list the frames of {path}: {error.strerror}.") from error
-    images = [
-        path / name
-        for name in names
-        if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-    ]
-    by_number: dict[int, Path] = {}
-    for image in sorted(images, key=natural_key):
-        digits = re.findall("[0-9]+", image.stem)
-        if not digits:
-            continue
-        number = int(digits[-1][-18:])  # a hash of hundreds of digits is no frame number
-        if number in by_number:
-            raise DataError(
-                f"{path} has two images with the frame number {number}:"
-                f" {by_number[number].name} and {image.name}. Keep one set of frames in the folder."
-            )
-        by_number[number] = image
-    if not by_number:
-        by_number = dict(enumerate(sorted(images, key=natural_key), start=1))
+    images, kinds = [], []
+    for image in sorted((path / name for name in regular), key=natural_key):
+        if image.suffix.lower() in IMAGE_SUFFIXES:
+            kind = "" if regular[image.name] else irregularity(image)
+            (kinds if kind else images).append((image, kind))
+    by_number, others = number_images([image for image, _ in images], path)
+    for names, why in (
+        ([image for image, _ in kinds], f"is {kinds[0][1]}" if kinds else ""),
+        (others, "has no frame number"),
+    ):
+        if names:
+            more = f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""
+            remarks.append(f"{names[0]}{more} {why} and was left out")
     return [Frame(number, by_number[number]) for number in sorted(by_number)]
+
+
+def contents(path: Path) -> str:
+    """Return a clause about a folder without images: the formats read, and what is there."""
+    names = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    formats = f"holds no images that are read ({', '.join(IMAGE_SUFFIXES)})"
+    if not names:
+        return f"{formats}: it is empty"
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{formats}, but {names[0]}{more}"
+
+
+def not_found(places: Iterable[Sequence[str]], root: Path) -> str:
+    """Say where the frames were looked for, and whether a file of another kind is there."""
+    names = ["/".join(place) for place in places]
+    for name in names:
+        if root.joinpath(name).is_file():
+            return f"{root / name} is neither a folder of images nor a video."
+    return f"no frame folder; expected {' or '.join(names[:3])} below {root}."
+
+
+def _facts(path: Path, is_counted: bool) -> VideoFacts:
+    return video_facts(path, is_counted=is_counted, limit=MAX_VIDEO_FRAMES)
 
 
 def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
@@ -136,36 +188,39 @@ def count_video_frames(path: Path, *, is_counted: bool = False) -> int:
 
     Args:
       path: the video.
-      is_counted: count in any case, which reads the whole file. A header may be off by some
-        frames, because OpenCV takes duration times frames per second for many formats.
+      is_counted: count in any case, which reads the whole file. A header may be off, because
+        OpenCV takes duration times frames per second for many formats.
 
     Raises:
       DataError: it cannot be opened or decoded, or has more than `MAX_VIDEO_FRAMES`.
     """
-    with open_video(path) as video:
-        header = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        count, is_counted = header, is_counted or header <= 0
-        if is_counted:
-            count = 0
-            while count <= MAX_VIDEO_FRAMES and video.grab():
-                count += 1
-            if (
-                header > count + MAX_MISCOUNT_FRAMES
-            ):  # the video is cut off; reading it will say where
-                count = header
-    if not 0 < count <= MAX_VIDEO_FRAMES:
+    facts = _facts(path, is_counted)
+    if not 0 < facts.num_frames <= MAX_VIDEO_FRAMES:
         raise DataError(
-            f"The video {path} has {count} frames{'' if is_counted else ' by its header'}; expected"
+            f"The video {path} has {facts.num_frames} frames"
+            f"{'' if facts.is_counted else ' by its header'}; expected"
             f" 1 to {MAX_VIDEO_FRAMES}. Convert it again, or cut it into clips."
         )
-    return count
+    return facts.num_frames
+
+
+def video_clock(path: Path, *, is_counted: bool = False) -> tuple[float, bool]:
+    """Return frames per second (nan where unknown), and whether they are the mean of a clock.
+
+    Args:
+      path: the video.
+      is_counted: read all time stamps and not those of its begin alone.
+
+    Raises:
+      DataError: it cannot be opened.
+    """
+    facts = _facts(path, is_counted)
+    return facts.fps, facts.is_variable
 
 
 def video_fps(path: Path) -> float:
-    """Return the frames per second of a video; nan where it does not say."""
-    with open_video(path) as video:
-        fps = float(video.get(cv2.CAP_PROP_FPS))
-    return fps if 0 < fps < 10_000 else float("nan")
+    """Return the frames per second of a video by its time stamps; nan where they are unknown."""
+    return video_clock(path)[0]
 
 
 def check_part(part: str, where: str) -> None:
@@ -203,9 +258,9 @@ def check_inside(path: Path, bases: Iterable[Path], where: str) -> None:
     Raises:
       DataError: the path does so.
     """
-    resolved = path.resolve()
+    resolved = Path(os.path.realpath(path))  # unlike resolve, it takes a link that leads to itself
     bases = list(bases)
-    if not any(resolved.is_relative_to(base.resolve()) for base in bases):
+    if not any(resolved.is_relative_to(os.path.realpath(base)) for base in bases):
         raise DataError(
             f"{where}: {path} is a link to {resolved}, outside of {bases[0]}. Give the folder it"
             " leads to as --root."
@@ -228,6 +283,8 @@ def frames_of(root: Path, row: Mapping[str, Any], homes: Sequence[str] = ()) -> 
         raise DataError(f"{where}: its frames were not found below {root} when it was read.")
     parts = check_relative(str(row["frame_folder"]), where)
     path = Path(root).joinpath(*parts)
+    if not path.exists():  # a name that is no UTF-8 is written otherwise
+        path = Folders().descend(Path(root), parts) or path
     if not path.exists():
         raise DataError(f"{where}: {path} does not exist. Has the dataset moved?")
     check_inside(path, [Path(root), *(Path(root) / home for home in homes)], where)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mexjax.errors import DataError
-from mexjax.prepare.sources.sheets import SUFFIXES, Form, Sheet, plain, read
+from mexjax.prepare.sources.sheets import Form, Sheet, plain, read
+from mexjax.prepare.sources.table_files import SUFFIXES
 
 # Releases have spreadsheets of these names, the preferred one first; the end may differ in copies
 # ("(1)", "_updated") where the name is long enough to be told from others.
@@ -111,14 +112,14 @@ def find(
         )
         sheet = reader(named[0])
         return sheet, [*([remark] if others else []), *sheet.remarks]
-    sheets = []
+    sheets, others = [], []
     for path in inside:
         if any(_named([path], names) for names in RELEASED.values()):
             continue
         try:
             sheets.append(reader(path))
-        except DataError:
-            continue
+        except DataError as error:
+            others.append((path, str(error)))
     if len(sheets) > 1:
         raise DataError(
             f"Several files have the columns of {title}: {_listed(s.path for s in sheets)}. Say"
@@ -128,6 +129,12 @@ def find(
         return None, []
     sheet = sheets[0]
     problems = list(sheet.remarks)
+    if others:
+        problems.insert(
+            0,
+            f"Read {sheet.path}; also present, and not read: {_listed(p for p, _ in others)}. The"
+            f" first: {others[0][1][:300]}",
+        )
     if form.files:
         name = sheet.path.name
         problems.insert(0, f"{name} was taken for the spreadsheet of {title} by its columns.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mexjax.errors import DataError
-from mexjax.prepare.sources import search, sheets
+from mexjax.prepare.sources import cd6me, search, sheets
 from mexjax.prepare.sources.base import Frame, Reading
 from mexjax.prepare.sources.clips import finish
 from mexjax.prepare.sources.corrections import correct
@@ -62,6 +62,7 @@ class SheetSource:
         # Copies of a release name folders by what its sheet prints, or by the corrected value.
         printed = [self.places(draft) for draft in drafts]
         correct(self.name, drafts, problems)
+        cd6me.apply(self.name, sheet.cells, drafts, problems)
         for draft, places in zip(drafts, printed, strict=True):
             draft.places = tuple(dict.fromkeys((*self.places(draft), *places)))
         return finish(

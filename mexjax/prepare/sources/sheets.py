@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from mexjax.errors import DataError
-from mexjax.prepare.sources.workbooks import Rows, read_workbook
+from mexjax.prepare.sources.losses import Loss
+from mexjax.prepare.sources.table_files import read_tables
+from mexjax.prepare.sources.texts import HEAD_ROWS, Rows, Score
+from mexjax.prepare.sources.workbooks import is_date
 from mexjax.protocol.names import tidy
 
-SUFFIXES = (".xlsx", ".xls", ".csv")
-MAX_BYTES = 64 * 2**20  # the largest sheet of the field has 1 MB; a zip of zeros grows 1000-fold
-MAX_UNPACKED_BYTES = 512 * 2**20
-_HEADER_ROWS = 60  # SAMM has thirteen rows of text before its header
 NOTHING = ("", "/", "-", "nan", "nat", "na", "n/a", "#n/a", "<na>", "null")  # of other cells
 _MISSING = (*NOTHING, "none")
 _SHEET_ROWS = 2**21  # more than the rows of any sheet: the numbers of a second one follow
@@ -66,9 +62,11 @@ def plain(header: object) -> str:
 
 
 def as_text(cell: object) -> str:
-    """Return the text of a cell: "" when it is empty, "4" for 4.0."""
+    """Return the text of a cell: "" when it is empty, "4" for 4.0, "2026-01-31" for a day."""
     if cell is None or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell)):
         return ""
+    if is_date(cell):
+        return str(cell).removesuffix(" 00:00:00")
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 2**53:
         return str(int(cell))
     return str(cell).strip()
@@ -83,10 +81,20 @@ def as_number(cell: object) -> int | None:
     text = as_text(cell)
     if text.casefold() in _MISSING:
         return None
-    match = re.fullmatch(r"([+-]?[0-9]{1,9})(\.0*)?", text)
+    # A comma may stand for the point, but "1,000" may be a thousand.
+    match = re.fullmatch(r"([+-]?[0-9]{1,9})(\.0*|,0{0,2})?", text)
     if match is None:
-        raise DataError(f"Expected a frame number, found {text!r}.")
+        raise DataError(f"Expected a frame number, found {text[:40]!r}.")
     return int(match[1])
+
+
+def as_real(cell: object) -> float:
+    """Return the number of a cell, with a decimal point or comma; nan for other text."""
+    text = as_text(cell)
+    try:
+        return float(re.sub(r"^([+-]?[0-9]+),([0-9]+)$", r"\1.\2", text))
+    except ValueError:
+        return math.nan
 
 
 def read(path: Path, form: Form, title: str) -> Sheet:
@@ -98,83 +106,98 @@ def read(path: Path, form: Form, title: str) -> Sheet:
     Raises:
       DataError: the file cannot be read, or no table in it has the columns.
     """
+    tables = read_tables(path, _fit(form))
     closest: tuple[int, list[str], list[str]] = (-1, [], [])
     parts: dict[str, pd.DataFrame] = {}
     others: list[str] = []
+    remarks: list[str] = list(tables.remarks)
     fields: set[str] = set()
-    for name, rows in read_rows(path).items():
-        for index, row in enumerate(rows[:_HEADER_ROWS]):
+    for name, rows in tables.rows.items():
+        for index, row in enumerate(rows[:HEAD_ROWS]):
             headers = [plain(cell) for cell in row]
             columns = _match(headers, form)
             missing = [field for field in form.fields if field not in columns]
             missing = [field for field in missing if field not in form.optional]
             if not missing and set(columns) == (fields or set(columns)):
                 fields = set(columns)
+                if tables.is_text:
+                    _refuse_shifted(path, rows, index)
                 parts[name] = _table(rows[index + 1 :], headers, columns, index + 2)
+                remarks += _header_remarks(f"{path.name}, table {name}", rows, index, columns)
                 break
             if len(columns) > closest[0]:
                 closest = (len(columns), missing, [as_text(c) for c in row if as_text(c)])
         else:
             others += [name] if any(as_text(cell) for row in rows for cell in row) else []
     if parts:
-        return join(path, parts, others)
+        lengths = {
+            name: sum(any(map(as_text, row)) for row in tables.rows[name]) for name in others
+        }
+        return join(path, parts, lengths, remarks)
     _, missing, headers = closest
     names = "; ".join(f"{field} ({' or '.join(form.fields[field])})" for field in missing)
     raise DataError(
         f"{path} is not the spreadsheet of {title}: no table in it has the columns"
         f" {names or ', '.join(form.fields)}. The closest row of headers is"
-        f" {', '.join(headers[:30]) or 'empty'}."
+        f" {', '.join(headers[:30])[:300] or 'empty'}."
     )
 
 
-def read_rows(path: Path) -> dict[str, Rows]:
-    """Read all cells of all tables of a file: name of the table -> rows.
+def _fit(form: Form) -> Score:
+    """Score rows by the number of fields that one of them names."""
+
+    def score(rows: Sequence[Sequence[object]]) -> int:
+        return max((len(_match([plain(cell) for cell in row], form)) for row in rows), default=0)
+
+    return score
+
+
+def _refuse_shifted(path: Path, rows: Rows, header: int) -> None:
+    """Refuse a text with a row of more cells than headers: what stands behind has moved.
 
     Raises:
-      DataError: the file is missing, no spreadsheet, damaged, or larger than any annotation table.
+      DataError: there is such a row.
     """
-    if not path.is_file():
-        raise DataError(f"There is no spreadsheet {path}.")
-    try:
-        _check_size(path)
-        if path.suffix.lower() == ".csv":
-            return {path.stem: _read_csv(path)}
-        if path.suffix.lower() not in SUFFIXES:
+    width = len(rows[header])
+    for number, row in enumerate(rows[header + 1 :], start=header + 2):
+        if any(as_text(cell) for cell in row[width:]):
             raise DataError(
-                f"{path} is not a spreadsheet mexjax reads; expected {', '.join(SUFFIXES)}."
+                f"{path}, row {number} has {len(row)} cells under {width} headers, so its cells may"
+                " have moved to wrong columns. Put a cell that holds the separator in quotes."
             )
-        return read_workbook(path)
-    except DataError:
-        raise
-    except Exception as error:  # the parsers raise whatever a damaged file leads them to
-        raise DataError(
-            f"Cannot read the spreadsheet {path}: {error or type(error).__name__}. Open it in a"
-            " spreadsheet program and save it again as .xlsx."
-        ) from error
 
 
-def _check_size(path: Path) -> None:
-    size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(item.file_size for item in archive.infolist())
-    else:
-        unpacked = size
-    if size > MAX_BYTES or unpacked > MAX_UNPACKED_BYTES:
-        raise DataError(
-            f"{path} has {size} bytes ({unpacked} unpacked), more than any table of annotations."
-        )
+def _header_remarks(where: str, rows: Rows, header: int, columns: Mapping[str, int]) -> list[str]:
+    """Tell of headers that stand twice over different cells, and of headers repeated below."""
+    remarks = []
+    headers = [plain(cell) for cell in rows[header]]
+    below = [row for row in rows[header + 1 :] if not _is_header(row, headers)]
+    for column in columns.values():
+        for other in (
+            j for j, name in enumerate(headers) if name == headers[column] and j > column
+        ):
+            pairs = [
+                [as_text(row[j]) if j < len(row) else "" for j in (column, other)] for row in below
+            ]
+            different = next(((one, two) for one, two in pairs if one != two), None)
+            if different is not None:
+                remarks.append(
+                    f"{where}: the header {as_text(rows[header][column])!r} stands over columns"
+                    f" {column + 1} and {other + 1}, which differ ({different[0][:40]!r} and"
+                    f" {different[1][:40]!r}); column {column + 1} was read. Name the other one"
+                    " differently."
+                )
+    repeats = len(rows) - header - 1 - len(below)
+    if repeats:
+        remarks.append(f"{where}: the row of headers stands {repeats + 1} times and is no clip.")
+    return remarks
 
 
-def _read_csv(path: Path) -> Rows:
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("gb18030", errors="replace")  # Excel writes this in China
-    head = text[:4096]
-    delimiter = max(",;\t", key=head.count)
-    return [list(row) for row in csv.reader(io.StringIO(text), delimiter=delimiter)]
+def _is_header(row: Sequence[object], headers: Sequence[str]) -> bool:
+    if not row or len(row) > len(headers):
+        return False
+    names = [plain(cell) for cell in row]
+    return any(names) and names == list(headers)[: len(names)] and not any(headers[len(names) :])
 
 
 def row_name(index: int) -> str:
@@ -183,13 +206,19 @@ def row_name(index: int) -> str:
     return f"row {row} of table {place + 1}" if place else f"row {row}"
 
 
-def join(path: Path, parts: Mapping[str, pd.DataFrame], others: Sequence[str] = ()) -> Sheet:
+def join(
+    path: Path,
+    parts: Mapping[str, pd.DataFrame],
+    others: Mapping[str, int] | None = None,
+    remarks: Sequence[str] = (),
+) -> Sheet:
     """Put the rows of several tables one below the other; a column that one lacks is empty.
 
     Args:
       path: the file.
       parts: the tables that hold clips, by name.
-      others: names of the tables that were left out.
+      others: names of the tables that were left out, with their numbers of rows.
+      remarks: lines about the file so far.
     """
     columns = list(dict.fromkeys(str(name) for part in parts.values() for name in part.columns))
     cells = {
@@ -199,10 +228,10 @@ def join(path: Path, parts: Mapping[str, pd.DataFrame], others: Sequence[str] = 
     }
     rows = [[row.get(name) for name in columns] for row in cells.values()]
     table = pd.DataFrame(rows, index=list(cells), columns=columns, dtype=object)
-    return Sheet(path, table, _sheet_remarks(path, list(parts), others))
+    return Sheet(path, table, (*remarks, *_sheet_remarks(path, list(parts), others or {})))
 
 
-def _sheet_remarks(path: Path, names: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+def _sheet_remarks(path: Path, names: Sequence[str], others: Mapping[str, int]) -> list[str]:
     remarks = []
     if len(names) > 1:
         remarks.append(
@@ -210,11 +239,12 @@ def _sheet_remarks(path: Path, names: Sequence[str], others: Sequence[str]) -> t
             f" {', '.join(names)}."
         )
     if others:
-        remarks.append(
+        text = (
             f"{path.name}: the tables {', '.join(others)} have other columns and were left out;"
             f" {names[0]} was read. Give them the columns of {names[0]} if they hold clips."
         )
-    return tuple(remarks)
+        remarks.append(Loss(text, "rows of tables with other columns", sum(others.values())))
+    return remarks
 
 
 def _match(headers: Sequence[str], form: Form) -> dict[str, int]:
@@ -231,7 +261,7 @@ def _match(headers: Sequence[str], form: Form) -> dict[str, int]:
 def _table(
     rows: Rows, headers: Sequence[str], columns: Mapping[str, int], first_row: int
 ) -> pd.DataFrame:
-    """Make a table of the rows below the header; wholly empty rows are left out."""
+    """Make a table of the rows below the header; empty rows and repeated headers are left out."""
     named = dict(columns)
     for index, header in enumerate(headers):
         if header and header not in named and index not in columns.values():
@@ -239,7 +269,7 @@ def _table(
     cells = {
         first_row + i: [row[j] if j < len(row) else None for j in named.values()]
         for i, row in enumerate(rows)
-        if any(as_text(cell) for cell in row)
+        if any(as_text(cell) for cell in row) and not _is_header(row, headers)
     }
     return pd.DataFrame(cells.values(), index=list(cells), columns=list(named), dtype=object)
 

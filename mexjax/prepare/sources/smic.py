@@ -17,9 +17,11 @@ from mexjax.prepare.sources import search
 from mexjax.prepare.sources.base import Frame, Reading
 from mexjax.prepare.sources.drafts import Draft, Place
 from mexjax.prepare.sources.folders import Folders
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.search import RELEASED
 from mexjax.prepare.sources.sheet_source import SheetSource, check_root
 from mexjax.prepare.sources.sheets import Form, Sheet
+from mexjax.protocol.names import fold
 
 EMOTIONS = ("negative", "positive", "surprise")
 HOMES = (
@@ -92,12 +94,17 @@ def _from_folders(root: Path, problems: list[str]) -> Sheet:
     for home in filter(None, homes):
         rows = []
         for subject in folders.subfolders(home):
+            micro = folders.descend(subject, ("micro",))
+            for folder in folders.subfolders(micro) if micro is not None else []:
+                if fold(folder.name) not in EMOTIONS:
+                    line = f"{folder}: no folder of {', '.join(EMOTIONS)}, left out."
+                    problems.append(Loss(line, "folders that are of no emotion"))
             for emotion in EMOTIONS:
                 place = folders.descend(subject, ("micro", emotion))
                 for clip in folders.subfolders(place) if place is not None else []:
                     numbers = [frame.number for frame in folders.frames(clip)]
                     if not numbers:
-                        problems.append(f"{clip}: no images, left out.")
+                        problems.append(Loss(f"{clip}: no images, left out.", "empty folders"))
                         continue
                     rows.append((subject.name, clip.name, emotion, numbers[0], numbers[-1]))
         if rows:

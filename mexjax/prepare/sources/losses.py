@@ -1,0 +1,41 @@
+"""Losses: rows, clips and units of a release that will not be in the table, counted by kind.
+
+Other problems of a release are cut off on the terminal after some lines; no kind of loss is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_MAX_LETTERS = 240  # of the example on the terminal
+
+
+class Loss(str):
+    """A problem about rows, clips or units that are in the release and will not be in the table.
+
+    Attributes:
+      kind: what is lost, a plural noun.
+      num_lost: how many of them this line is about.
+    """
+
+    kind: str
+    num_lost: int
+
+    def __new__(cls, text: str, kind: str = "clips", count: int = 1) -> Loss:
+        """Make the line `text`."""
+        line = super().__new__(cls, text)
+        line.kind, line.num_lost = kind, count
+        return line
+
+
+def loss_lines(problems: Iterable[str]) -> list[str]:
+    """Write one line for each kind of loss: what, how many, and the first of them."""
+    groups: dict[str, list[Loss]] = {}
+    for line in problems:
+        if isinstance(line, Loss):
+            groups.setdefault(line.kind, []).append(line)
+    return [
+        f"Left out: {sum(line.num_lost for line in lines)} {kind}. For example: "
+        + (lines[0] if len(lines[0]) <= _MAX_LETTERS else f"{lines[0][:_MAX_LETTERS]} ...")
+        for kind, lines in groups.items()
+    ]
