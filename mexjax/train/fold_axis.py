@@ -48,11 +48,16 @@ class Programs(NamedTuple):
     shared: Any  # sharding of arrays all folds share
 
 
-def strategy_for(strategy: str, target: Target) -> str:
+def strategy_for(strategy: str, target: Target, per_chunk: int = 0) -> str:
     """The strategy, with `auto` replaced by the one that suits a target.
 
     That is `loop` on a CPU, whose cores one fold keeps busy, `vmap` on one other device, and
     `shard` on several.
+
+    Args:
+      strategy: one of `STRATEGIES`.
+      target: the devices.
+      per_chunk: folds that are asked for in one program; with several a CPU takes `vmap`.
 
     Raises:
       ConfigError: no strategy has this name.
@@ -62,7 +67,7 @@ def strategy_for(strategy: str, target: Target) -> str:
     if strategy != "auto":
         return strategy
     if target.platform == "cpu":
-        return "loop"
+        return "vmap" if per_chunk > 1 else "loop"
     return "shard" if len(target.devices) > 1 else "vmap"
 
 

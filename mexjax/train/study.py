@@ -87,7 +87,9 @@ class Study:
     @property
     def strategy(self) -> str:
         """The strategy of the fold axis, one of `loop`, `vmap` and `shard`."""
-        return fold_axis.strategy_for(self.config.folds.strategy, self.target)
+        return fold_axis.strategy_for(
+            self.config.folds.strategy, self.target, self.config.folds.per_chunk
+        )
 
     @property
     def devices(self) -> tuple[Any, ...]:

@@ -91,6 +91,7 @@ def test_the_target_decides_what_is_traced():
 
 def test_auto_follows_the_devices():
     assert fold_axis.strategy_for("auto", Target((CPU,) * 4)) == "loop"
+    assert fold_axis.strategy_for("auto", Target((CPU,)), per_chunk=3) == "vmap"
     assert fold_axis.strategy_for("auto", Target((GPU,))) == "vmap"
     assert fold_axis.strategy_for("auto", Target((GPU,) * 2)) == "shard"
     assert fold_axis.strategy_for("vmap", Target((GPU,) * 2)) == "vmap"

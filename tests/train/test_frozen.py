@@ -43,6 +43,7 @@ SMALL = {
     "train.is_update_fused": False,
     "train.batch_size": 4,
     "train.num_epochs": 1,
+    "folds.strategy": "vmap",
     "has_progress": False,
 }
 FOLDS = 2
