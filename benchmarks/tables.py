@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import face_tables
+import gpu_tables
 import score_tables
 import speed_tables
 from results_files import ROOT, Result, read_results
@@ -37,6 +38,8 @@ TABLES: dict[str, Callable[[Sequence[Result], Path], str]] = {
     "study_time": speed_tables.study_tables,
     "frozen": speed_tables.frozen_tables,
     "preparation": speed_tables.preparation_tables,
+    "gpu_bounds": gpu_tables.short_table,
+    "gpu_programs": gpu_tables.gpu_tables,
     "face_boxes": face_tables.face_box_tables,
     "key_frame_views": speed_tables.view_tables,
     "pipeline": speed_tables.pipeline_tables,
