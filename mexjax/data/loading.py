@@ -114,7 +114,7 @@ def _mean_faces(
     """Say how many clips give a model of action units the landmarks of an average face."""
     from mexjax.data.manifest import MEAN_FACE  # the embedded datasets need no Parquet
 
-    names = table.get("landmark_source", pd.Series(dtype=str))
+    names = list(table["landmark_source"]) if "landmark_source" in table else []
     counts = Counter(name for name in names if name in MEAN_FACE)
     has_patches = "landmark_tokens" in views
     if not counts or not (is_unit_task or has_patches):

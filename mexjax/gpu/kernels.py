@@ -142,7 +142,7 @@ def _kernel(module: Module, i: Instruction, shapes: dict[str, tuple[Shape, ...]]
 
 def _call(kernel: Kernel, i: Instruction, operands: list[tuple[Shape, ...]], read: float) -> Kernel:
     """A call of a library; the last result of several is its workspace."""
-    results = i.shapes[:-1] if len(i.shapes) > 1 else i.shapes
+    results = i.shapes[: max(len(i.shapes) - 1, 1)]
     num_bytes = read + sum(shape.num_bytes for shape in results)
     kernel = dataclasses.replace(kernel, num_bytes=num_bytes, label=i.target)
     if _CONVOLUTION in i.target:

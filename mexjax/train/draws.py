@@ -91,7 +91,7 @@ def alike_at_once(function: Callable[..., Any], *args: Any) -> Any:
 
 def _is_other_key(value: Any) -> bool:
     dtype = jnp.result_type(value)
-    return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) and str(dtype) != _THREEFRY
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key) and str(dtype) != _THREEFRY
 
 
 def _define(parts: Sequence[_Part], values: Values) -> list[Hashable]:
@@ -115,7 +115,8 @@ def _inlined(
 
     def name_of(atom: Any) -> Hashable:
         if isinstance(atom, core.Literal):
-            return _Literal(atom.val, atom.aval.dtype)
+            aval: Any = atom.aval
+            return _Literal(atom.val, aval.dtype)
         return names[atom]
 
     for eqn in closed.jaxpr.eqns:
@@ -206,7 +207,7 @@ def _is_draw(eqn: core.JaxprEqn) -> bool:
     """True for random bits that `_draw` knows to make."""
     if eqn.primitive.name != "random_bits" or eqn.params["bit_width"] != 32:
         return False
-    key = eqn.invars[0].aval
+    key: Any = eqn.invars[0].aval
     # JAX defines the attributes of its configuration when it runs.
     is_partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
     is_threefry = str(key.dtype) == _THREEFRY
