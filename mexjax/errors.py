@@ -76,7 +76,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 def quoted(value: object, most: int = QUOTED) -> str:
     """A value that a user gave, as a message quotes it: in one line and not longer than a line."""
-    return shortened(printable(repr(value)), most)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of thousands of digits"
+    return shortened(printable(text), most)
 
 
 def shortened(text: str, most: int) -> str:

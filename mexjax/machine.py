@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import psutil
 
 from mexjax.errors import ConfigError
 
@@ -76,6 +77,11 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_bytes() -> int:
+    """Memory that is available to this process, in bytes."""
+    return psutil.virtual_memory().available
 
 
 def processor() -> str:

@@ -20,6 +20,7 @@ from mexjax.nn import magnet
 from mexjax.ops import conv, flow
 from mexjax.protocol import scoring, splits
 from mexjax.train import augment, fold_axis, optim, plan
+from mexjax.train.study import make_study
 
 STABLE_KEYS = """seed model.name model.preset data.name data.root data.control data.center
 protocol.name protocol.classes train.num_epochs train.num_steps train.batch_size folds.strategy
@@ -120,10 +121,71 @@ def test_wrong_type_says_what_is_wanted(override):
         mexjax.load_config(CARD, [override])
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("augment.gain_std", 10**400, r"type float .*found a number|found 1000"),
+        ("augment.gain_std", "9" * 400, "takes a value of type float"),
+        ("data.synthetic.class_counts", [None], r"class_counts takes whole numbers, found None"),
+        ("data.synthetic.au_counts", ((),), r"au_counts takes whole numbers, found \(\)"),
+        ("model.stem_channels", (4, True), r"stem_channels takes whole numbers, found True"),
+        ("train.milestones", (0.5,), r"milestones takes whole numbers, found 0\.5"),
+        ("train.batch_size", "x" * 5000, "takes a value of type int"),
+        ("folds.strategy", "x" * 5000, "Unknown folds"),
+        ("report.paper_results.prepared_12.AU4", float("nan"), "must be a finite number"),
+        ("x" * 5000, 1, "Unknown configuration key"),
+        ("model.preset", "x" * 5000, "Unknown variant"),
+    ],
+)
+def test_nonsense_ends_in_one_short_message(key, value, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        check_values(mexjax.load_config("ac4au:paper" if "results" in key else "fdp", {key: value}))
+    assert len(str(error.value)) < 900
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data.num_frames": 4096, "data.image_size_px": 1024},
+            r"180 clips of 4096 frames of 1024",
+        ),
+        (
+            {"data.name": "synthetic_sets", "data.num_frames": 4096},
+            r"clips of 4096 frames of 64 px",
+        ),
+        (
+            {"train.num_epochs": 10**6},
+            r"order of samples of 5 folds, 1000000 epochs and \d+ batches",
+        ),
+        ({"train.batch_size": 10**6}, r"24 epochs and 1 batches of 1000000 clips"),
+    ],
+)
+def test_amounts_that_memory_does_not_hold_are_refused(changes, message, monkeypatch):
+    for module in (loading, plan):
+        monkeypatch.setattr(module, "free_bytes", lambda: 2**28)
+    few = {"data.synthetic.num_clips": 20, "data.synthetic.num_subjects": 5}
+    small = few | {"data.image_size_px": 16} if "order" in message or "batches" in message else {}
+    with pytest.raises(ConfigError, match=f"{message}.*GiB are free. Lower"):
+        make_study(mexjax.load_config("fdp", small | changes))
+
+
+def test_names_of_folds_stay_texts():
+    overrides = {"folds.only": (1, float("inf"))}
+    assert mexjax.load_config("fdp", overrides).folds.only == ("1", "inf")
+    texts = ["folds.only=01,1e5", "data.name=prepared", "data.datasets='casme2', \"1_0\""]
+    config = mexjax.load_config("fdp", texts)
+    assert config.folds.only == ("01", "1e5") and config.data.datasets == ("casme2", "1_0")
+
+
 def test_missing_card_names_the_nearest():
     for name in ("fpd", "configs/fpd.py", "elsewhere/fpd.py"):
         with pytest.raises(ConfigError, match=r"'fpd'\. Did you mean 'fdp'\? Known: ac4au, fdp,"):
             mexjax.load_config(name)
+    for name in ("x" * 300, "x/" * 3000, "\x00", "fdp\n"):
+        with pytest.raises(ConfigError, match="Unknown recipe card") as error:
+            mexjax.load_config(name)
+        assert len(str(error.value)) < 700
 
 
 def test_unknown_variant_lists_the_variants():

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from mexjax.errors import ConfigError, MexjaxError, unknown_name
+from mexjax.errors import ConfigError, MexjaxError, quoted, unknown_name
+from mexjax.files import is_file
 
 _LONGEST = 200  # characters of a card's own error in a message
 _LONGEST_NAME = 80
@@ -68,15 +69,15 @@ def find_card(name: str) -> Path:
     """
     path = Path(os.path.expanduser(name))
     try:
-        is_file, is_folder = path.is_file(), path.is_dir()
+        is_there, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
         short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
         raise ConfigError(f"Cannot read the recipe card {short}: {error.strerror}.") from error
-    if is_file:
+    if is_there:
         return path
     if len(path.parts) == 1 or (len(path.parts) == 2 and path.parts[0] == "configs"):
         inside = cards_folder() / f"{path.name.removesuffix('.py')}.py"
-        if inside.is_file() and not inside.stem.startswith("_"):
+        if is_file(inside) and not inside.stem.startswith("_"):
             return inside
     if is_folder:
         cards = sorted(inside.name for inside in path.glob("[!_]*.py"))[:3]
@@ -86,8 +87,8 @@ def find_card(name: str) -> Path:
         )
     text = unknown_name("recipe card", path.name.removesuffix(".py"), list_cards())
     raise ConfigError(
-        f"{text} There is no file {name!r} either (looked from {Path.cwd()}). Give the name of a"
-        " card of the package, for example fdp or fdp:paper, or the path of a card of your own."
+        f"{text} There is no file {quoted(name)} either (looked from {Path.cwd()}). Give the name"
+        " of a card of the package, for example fdp or fdp:paper, or the path of a card of your own."
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mexjax.errors import ConfigError
+from mexjax.errors import ConfigError, quoted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,5 +78,6 @@ def refuse_void(
 
 def _short(value: Any) -> str:
     """A value as text of at most 60 characters."""
-    text = repr(value) if value in ("", ()) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    text = quoted(value)
+    # Other texts stand as they are typed.
+    return text.strip("'") if isinstance(value, str) and value else text

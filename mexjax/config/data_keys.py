@@ -171,8 +171,8 @@ DATA_KEYS: dict[str, Key] = {
     "data.collection.scale": Key(
         0.25,
         "Clips and subjects of each set over those of the public dataset it imitates.",
-        least=0,
-        most=100,
+        above=0,
+        most=1,
         acts=(_SETS,),
     ),
 }

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from mexjax.config.conditions import When
-from mexjax.errors import ConfigError
+from mexjax.errors import ConfigError, quoted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Range:
           ConfigError: such a number, or a value that is no number.
         """
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{name} takes numbers, found {_short(value)}.")
+            raise ConfigError(f"{name} takes numbers, found {quoted(value)}.")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{name} must be a finite number, found {value}.")
         if self.least is not None and value < self.least:
-            raise ConfigError(f"{name} must be at least {self.least:.10g}, found {_short(value)}.")
+            raise ConfigError(f"{name} must be at least {self.least:.10g}, found {quoted(value)}.")
         if self.above is not None and value <= self.above:
-            raise ConfigError(f"{name} must be above {self.above:.10g}, found {_short(value)}.")
+            raise ConfigError(f"{name} must be above {self.above:.10g}, found {quoted(value)}.")
         if self.most is not None and value > self.most:
-            raise ConfigError(f"{name} must be at most {self.most:.10g}, found {_short(value)}.")
+            raise ConfigError(f"{name} must be at most {self.most:.10g}, found {quoted(value)}.")
         if self.below is not None and value >= self.below:
-            raise ConfigError(f"{name} must be below {self.below:.10g}, found {_short(value)}.")
+            raise ConfigError(f"{name} must be below {self.below:.10g}, found {quoted(value)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +96,3 @@ def share(default: float, meaning: str, *acts: When) -> Key:
 def decay(default: float, meaning: str, *acts: When) -> Key:
     """A key that holds a share from 0 to 1, which itself is not allowed."""
     return Key(default, meaning, least=0, below=1, acts=acts)
-
-
-def _short(value: Any) -> str:
-    """A value as text of at most 60 characters."""
-    if isinstance(value, int) and abs(value) >= 10**60:
-        return "a number of more than 60 digits"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

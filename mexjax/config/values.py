@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 from mexjax.config.conditions import refuse_void
 from mexjax.config.key import Key, Range
 from mexjax.config.keys import KEYS, MOST_CLIPS
-from mexjax.errors import ConfigError, unknown_name
+from mexjax.errors import ConfigError, quoted, unknown_name
 
 _CARD = "_values_of_card"
 SYNTHETIC = "data.synthetic."  # keys of the embedded dataset begin with it
+PUBLISHED = "report.paper_results."
 
 
 def as_pairs(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def as_pairs(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"Expected key=value, found {text!r}; for example seed=1.")
+            raise ConfigError(f"Expected key=value, found {quoted(text)}; for example seed=1.")
         pairs[key] = value
     return pairs
 
@@ -50,7 +51,7 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         others = f" Others like it: {', '.join(close[1:])}." if close[1:] else ""
         raise ConfigError(
-            f"Unknown configuration key {key!r}.{hint}{others} docs/configuration.md explains"
+            f"Unknown configuration key {quoted(key)}.{hint}{others} docs/configuration.md explains"
             " every key."
         )
     has_words = key in KEYS and KEYS[key].takes_words
@@ -111,10 +112,11 @@ def check_values(config: ConfigDict) -> None:
             unknown_name("convolution lowering", config.conv, ["auto", *conv.LOWERINGS])
         )
     for name, value in values.items():
-        if name.startswith(SYNTHETIC):
+        # Options of a paper have ranges of their own; those of other keys were checked above.
+        most = MOST_CLIPS if ".num_" in name and name.startswith(SYNTHETIC) else 2**32 - 1
+        if name.startswith((SYNTHETIC, PUBLISHED)):
             for item in value if isinstance(value, tuple | list) else (value,):
                 if isinstance(item, int | float) and not isinstance(item, bool):
-                    most = MOST_CLIPS if ".num_" in name else 2**32 - 1
                     Range(-most, most).check(name, item)
     _check_together(config)
 
@@ -199,7 +201,9 @@ def _check_together(config: ConfigDict) -> None:
 def _as_type(key: str, value: Any, old: Any) -> Any:
     """The value in the type of `old`; text is read like a Python literal."""
     kind = type(old).__name__
-    error = ConfigError(f"{key} takes a value of type {kind} (now {old!r}), found {value!r}.")
+    error = ConfigError(
+        f"{key} takes a value of type {kind} (now {quoted(old)}), found {quoted(value)}."
+    )
     if isinstance(old, str):
         return str(value)
     if isinstance(value, str):
@@ -207,8 +211,9 @@ def _as_type(key: str, value: Any, old: Any) -> Any:
         if isinstance(old, bool):
             value = {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
         elif isinstance(old, tuple):
-            items = text.strip("()[]")
-            value = tuple(_literal(item.strip()) for item in items.split(",") if item.strip())
+            items = [item.strip() for item in text.strip("()[]").split(",") if item.strip()]
+            is_text = _item_type(key, old) is str
+            value = tuple(item.strip("'\"") if is_text else _literal(item) for item in items)
         else:
             value = _literal(text)
     if isinstance(old, bool):
@@ -217,17 +222,15 @@ def _as_type(key: str, value: Any, old: Any) -> Any:
     elif isinstance(old, float):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise error
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise error from None
     elif isinstance(old, int):
         if isinstance(value, bool) or not isinstance(value, int):
             raise error
     elif isinstance(old, tuple):
-        if not isinstance(value, tuple | list):
-            value = (value,)
-        value = tuple(value)
-        kinds = {type(item) for item in old}
-        if kinds == {int} and any(not isinstance(item, int) for item in value):
-            raise error
+        value = _items(key, value if isinstance(value, tuple | list) else (value,), old)
     return value
 
 
@@ -241,6 +244,33 @@ def _number_or_words(key: str, value: Any) -> int | str:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError(f"{key} takes a whole number or words, found {value!r}.")
     return value
+
+
+def _items(key: str, values: Iterable[Any], old: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Several values in the type that the items of a key have."""
+    item = _item_type(key, old)
+    new = tuple(map(str, values) if item is str else values)
+    wrong = [each for each in new if item is not None and not _is_of(each, item)]
+    if wrong:
+        kinds = {int: "whole numbers", float: "numbers", bool: "true or false"}
+        raise ConfigError(f"{key} takes {kinds.get(item, item)}, found {quoted(wrong[0])}.")
+    return new
+
+
+def _item_type(key: str, old: tuple[Any, ...]) -> type | None:
+    """The type of the items of a key; None: any."""
+    if old:
+        return float if any(isinstance(item, float) for item in old) else type(old[0])
+    if key.startswith(SYNTHETIC):
+        return int
+    return None if key not in KEYS else int if KEYS[key].range.is_bounded else str
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """True if a value is of a type; whole numbers serve as numbers, truth values do not."""
+    if isinstance(value, bool) and kind is not bool:
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _literal(text: str) -> Any:

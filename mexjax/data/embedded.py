@@ -80,6 +80,13 @@ def embedded_views(config: ConfigDict, params: Mapping[str, Any]) -> dict[str, n
         )
 
 
+def num_embedded(config: ConfigDict) -> int:
+    """The number of clips of `data.name=synthetic` or `synthetic_sets`; none is planned for it."""
+    if config.data.name == "synthetic_sets":
+        return sum(settings.num_clips for settings in _collection(config.data))
+    return _settings(config).num_clips
+
+
 def embedded_table(config: ConfigDict) -> pd.DataFrame:
     """The table of all clips of `data.name=synthetic` or `synthetic_sets`, without any image."""
     if config.data.name == "synthetic_sets":

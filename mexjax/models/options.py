@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from mexjax.config.conditions import When, refuse_void
 from mexjax.config.key import Range
-from mexjax.errors import ConfigError, unknown_name
+from mexjax.errors import ConfigError, quoted, unknown_name
 
 T = TypeVar("T")
 # Keys of config.model that name the options and are no options themselves.
@@ -125,7 +125,7 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
         return value
     if typing.get_origin(kind) is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
-            raise ConfigError(f"{key} takes several values; found {value!r}.")
+            raise ConfigError(f"{key} takes several values; found {quoted(value)}.")
         item = typing.get_args(kind)[0]
         return tuple(_checked(key, each, item) for each in value)
     if kind is str and isinstance(value, str):
@@ -137,7 +137,7 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
     if is_of_kind and (kind is bool or not isinstance(value, bool)):
         return value
     name = getattr(kind, "__name__", str(kind))
-    raise ConfigError(f"{key} takes a value of type {name}; found {value!r}.")
+    raise ConfigError(f"{key} takes a value of type {name}; found {quoted(value)}.")
 
 
 def check_lengths(what: str, options: Any, keys: tuple[str, ...]) -> None:

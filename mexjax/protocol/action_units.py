@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mexjax.errors import DataError, unknown_name
+from mexjax.errors import DataError, quoted, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,8 +75,8 @@ def parse_aus(text: object) -> ParsedAus:
         match = _TOKEN.fullmatch(token)
         if match is None:
             raise DataError(
-                f"Cannot read {token!r} in the action units {text!r}. Expected numbers with"
-                " '+' or ',' between them, such as 4+R12B+AU7(k)+13?."
+                f"Cannot read {quoted(token)} in the action units {quoted(text)}. Expected numbers"
+                " with '+' or ',' between them, such as 4+R12B+AU7(k)+13?."
             )
         kind = "static" if match["static"] else "unsure" if match["unsure"] else "present"
         units[kind].add(int(match["number"]))
@@ -146,7 +146,7 @@ def numbers_of(units: str | Sequence[int]) -> tuple[int, ...]:
     except ValueError:
         raise DataError(unknown_name("set of action units", str(units), AU_SETS)) from None
     if not values or len(set(values)) < len(values):
-        raise DataError(f"Expected different numbers of action units, found {units!r}.")
+        raise DataError(f"Expected different numbers of action units, found {quoted(units)}.")
     return values
 
 

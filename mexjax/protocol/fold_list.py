@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mexjax.errors import MexjaxError
+from mexjax.errors import MexjaxError, quoted
 
 SCHEMA = 1  # version of the form of folds.json
 SIDES = ("train", "validation", "test")
@@ -118,7 +118,9 @@ def checked_folds(content: Any, *, source: str = "folds.json") -> dict[str, Any]
     """
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         schema = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise ProtocolError(f"{source}: expected an object with schema {SCHEMA}, found {schema!r}.")
+        raise ProtocolError(
+            f"{source}: expected an object with schema {SCHEMA}, found {quoted(schema)}."
+        )
     is_named = isinstance(content.get("protocol"), str) and _is_texts(content.get("classes"))
     folds = content.get("folds")
     if not is_named or not isinstance(folds, list) or not folds:

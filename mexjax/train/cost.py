@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import psutil
 
+from mexjax import machine
 from mexjax.target import Target
 from mexjax.train import flops
 
@@ -81,7 +81,7 @@ def free_bytes(device: jax.Device) -> int:  # pyright: ignore[reportInvalidTypeF
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    return psutil.virtual_memory().available
+    return machine.free_bytes()
 
 
 def needed_bytes(compiled: jax.stages.Compiled) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.machine import free_bytes
 from mexjax.protocol.splits import Fold
 from mexjax.train.step import FoldPlan
 
@@ -49,6 +51,7 @@ def plan_batches(
     epochs, totals = _lengths(config, fold_steps)
     steps = int(fold_steps.max())
     shape = (len(folds), epochs, steps, batch_size)
+    _check_memory(shape)
     idx, weight = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
     valid = np.zeros(shape[:3], bool)
     for f, (fold, fold_id) in enumerate(zip(folds, fold_ids, strict=True)):
@@ -120,6 +123,19 @@ def _lengths(config: ConfigDict, fold_steps: np.ndarray) -> tuple[int, np.ndarra
         return train.num_epochs, train.num_epochs * fold_steps
     epochs = int(np.max(-(-train.num_steps // fold_steps)))
     return epochs, np.full(len(fold_steps), train.num_steps)
+
+
+def _check_memory(shape: tuple[int, int, int, int]) -> None:
+    """Refuse an order of samples, i32 and f32 of this shape, that memory does not hold."""
+    needed, free = 8 * math.prod(shape), free_bytes()
+    if needed > free:
+        folds, epochs, steps, batch_size = shape
+        raise ConfigError(
+            f"The order of samples of {folds} folds, {epochs} epochs and {steps} batches of"
+            f" {batch_size} clips needs {needed / 2**30:.1f} GiB of memory, and"
+            f" {free / 2**30:.1f} GiB are free. Lower train.num_epochs, train.num_steps or"
+            " train.batch_size."
+        )
 
 
 def _eval_batches(rows: Sequence[np.ndarray], batch_size: int) -> np.ndarray:

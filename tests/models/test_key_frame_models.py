@@ -57,3 +57,13 @@ def test_missing_frames_and_unknown_fusions_are_named():
         module.init(jax.random.key(0), {"onset": jnp.zeros((1, 64, 64, 1))}, train=False)
     with pytest.raises(ConfigError, match="late"):
         network_of("tsfmicro", {"preset": "tiny", "fusion": "lat"}, 3)
+
+
+@pytest.mark.parametrize("name", ["tsfmicro", "gamdss"])
+@pytest.mark.parametrize("side", [1, 14])  # a map of one pixel would be added to all positions
+def test_maps_of_two_sizes_are_not_added(name: str, side: int):
+    paper = get_model(name)
+    module = network_of(name, {"preset": "tiny", "map_size_px": side}, 3)
+    batch = paper.inputs(jnp.zeros((2, 3, 64, 64, 1)), module.options)
+    with pytest.raises(ConfigError, match=r"is \(8, 8, 48\) .*Set model\.map_size_px=8,"):
+        jax.eval_shape(lambda: module.init(jax.random.key(0), batch, train=False))

@@ -825,7 +825,7 @@ def test_corrupt_checkpoints(tmp_path):
         ({"seed": 2**32}, r"seed must be at most 4294967295, found 4294967296"),
         (
             {"train__schedule": "milestones", "train__milestones": ("a",)},
-            r"train.milestones takes numbers, found 'a'",
+            r"train.milestones takes whole numbers, found 'a'",
         ),
         ({"data__magnify": "flow_scale"}, r"multiplies flow, and data.view=uniform has none"),
         ({"model__stem_strides": (1, 2)}, r"The stem needs one value a stage"),

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from mexjax.errors import ConfigError
 from mexjax.models.gamdss.backbones import BACKBONES, PooledHead, make_backbone
 from mexjax.models.gamdss.options import PHASES, Options
-from mexjax.models.spatio_temporal.unit import PlaceBranch, make_parts
+from mexjax.models.spatio_temporal.unit import PlaceBranch, joined, make_parts
 from mexjax.nn.mode import Mode
 
 
@@ -87,7 +87,7 @@ class GAMDSS(nn.Module):
 
             def unit(motion: jax.Array, frame: jax.Array, mode: Mode) -> jax.Array:
                 x = parts.stages(parts.stem(motion, mode), mode)
-                return parts.head(x + parts.place(frame, mode), mode)
+                return parts.head(joined(x, parts.place(frame, mode)), mode)
 
             return unit
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mexjax.errors import DataError, unknown_name
+from mexjax.errors import DataError, quoted, unknown_name
 from mexjax.models.micro_au_clip.tokenizer import CONTEXT, ClipTokenizer, load_tokenizer
 
 START, END, COMMA = 49406, 49407, 267  # ids of the marks around a text, and of a comma
@@ -183,12 +183,12 @@ def read_own(path: str | Path) -> dict[int, tuple[str, str]]:
     sentences = {}
     for au, pair in content.items():
         if not au.isdigit() or not isinstance(pair, dict):
-            raise DataError(f"{path}: {form}; found the entry {au!r}: {pair!r}.")
+            raise DataError(f"{path}: {form}; found the entry {quoted(au)}: {quoted(pair)}.")
         for side in pair:
             if side not in SIDES:
                 raise DataError(f"{path}, action unit {au}: {unknown_name('side', side, SIDES)}")
         if set(pair) != set(SIDES) or not all(isinstance(pair[side], str) for side in SIDES):
-            raise DataError(f"{path}, action unit {au}: {form}; found {pair!r}.")
+            raise DataError(f"{path}, action unit {au}: {form}; found {quoted(pair)}.")
         sentences[int(au)] = (pair["negative"], pair["positive"])
     return sentences
 

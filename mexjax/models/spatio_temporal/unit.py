@@ -44,6 +44,21 @@ def key_frames(clip: jax.Array, num_frames: int) -> dict[str, jax.Array]:
     return {name: clip[:, t] for t, name in enumerate(names)}
 
 
+def joined(motion: jax.Array, place: jax.Array) -> jax.Array:
+    """The sum of the last map of a backbone and that of the place branch, f[N,h,w,C] each.
+
+    Raises:
+      ConfigError: they have two sizes.
+    """
+    if motion.shape != place.shape:
+        raise ConfigError(
+            f"The last map of the backbone is {motion.shape[1:]} and that of the place branch"
+            f" {place.shape[1:]}. Set model.map_size_px={motion.shape[1]}, the side of the image"
+            " over the strides of stem and stages."
+        )
+    return motion + place
+
+
 class PlaceBranch(nn.Module):
     """A frame, shrunk, through the transformer: f[N,H,W,C] -> f[N,S,S,width].
 

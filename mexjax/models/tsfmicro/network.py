@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from mexjax.errors import ConfigError
-from mexjax.models.spatio_temporal.unit import make_parts
+from mexjax.models.spatio_temporal.unit import joined, make_parts
 from mexjax.models.tsfmicro.options import Options
 from mexjax.nn.layers import torch_bias_init
 from mexjax.nn.mode import Mode
@@ -105,7 +105,7 @@ class TSFmicro(nn.Module):
         difference = apex - onset
 
         if c.fusion == "late":
-            x = stages(stem(difference, mode), mode) + place(onset, mode)
+            x = joined(stages(stem(difference, mode), mode), place(onset, mode))
         elif c.fusion == "early":
             onset_stem = ConvStem(c.stem_channels, c.stem_strides, dtype=dtype, name="onset_stem")
             x = stages(onset_stem(onset, mode) + stem(difference, mode), mode)
