@@ -121,6 +121,11 @@ def test_wrong_type_says_what_is_wanted(override):
         mexjax.load_config(CARD, [override])
 
 
+def _nonsense(key, value):
+    more = {"data.magnify": "x" * 5000} if "magnify" in key else {}
+    return mexjax.load_config("ac4au:paper" if "results" in key else "fdp", more | {key: value})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -132,6 +137,7 @@ def test_wrong_type_says_what_is_wanted(override):
         ("train.milestones", (0.5,), r"milestones takes whole numbers, found 0\.5"),
         ("train.batch_size", "x" * 5000, "takes a value of type int"),
         ("folds.strategy", "x" * 5000, "Unknown folds"),
+        ("data.magnify_factor", 4.0, "has no effect with data.magnify=xxx"),
         ("report.paper_results.prepared_12.AU4", float("nan"), "must be a finite number"),
         ("x" * 5000, 1, "Unknown configuration key"),
         ("model.preset", "x" * 5000, "Unknown variant"),
@@ -139,7 +145,7 @@ def test_wrong_type_says_what_is_wanted(override):
 )
 def test_nonsense_ends_in_one_short_message(key, value, message):
     with pytest.raises(ConfigError, match=message) as error:
-        check_values(mexjax.load_config("ac4au:paper" if "results" in key else "fdp", {key: value}))
+        check_values(_nonsense(key, value))
     assert len(str(error.value)) < 900
 
 
@@ -170,6 +176,21 @@ def test_amounts_that_memory_does_not_hold_are_refused(changes, message, monkeyp
         make_study(mexjax.load_config("fdp", small | changes))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.synthetic.name", "\ud800", "name must be a word without slashes"),
+        ("data.synthetic.name", "a/b", "name must be a word without slashes"),
+        ("data.synthetic.name", "", "name must be a word without slashes"),
+        ("data.datasets", ("x" * 5000,), r"data\.datasets=\('xxx.* is for prepared"),
+    ],
+)
+def test_names_without_sense_are_refused(key, value, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        make_study(mexjax.load_config("fdp", {key: value}))
+    assert len(str(error.value)) < 900
+
+
 def test_names_of_folds_stay_texts():
     overrides = {"folds.only": (1, float("inf"))}
     assert mexjax.load_config("fdp", overrides).folds.only == ("1", "inf")
@@ -183,7 +204,7 @@ def test_missing_card_names_the_nearest():
         with pytest.raises(ConfigError, match=r"'fpd'\. Did you mean 'fdp'\? Known: ac4au, fdp,"):
             mexjax.load_config(name)
     for name in ("x" * 300, "x/" * 3000, "\x00", "fdp\n"):
-        with pytest.raises(ConfigError, match="Unknown recipe card") as error:
+        with pytest.raises(ConfigError, match=r"(Unknown|Cannot read the) recipe card") as error:
             mexjax.load_config(name)
         assert len(str(error.value)) < 700
 

@@ -88,7 +88,7 @@ def find_card(name: str) -> Path:
     text = unknown_name("recipe card", path.name.removesuffix(".py"), list_cards())
     raise ConfigError(
         f"{text} There is no file {quoted(name)} either (looked from {Path.cwd()}). Give the name"
-        " of a card of the package, for example fdp or fdp:paper, or the path of a card of your own."
+        " of a card of the package, for example fdp or fdp:paper, or the path of your own card."
     )
 
 

@@ -69,7 +69,7 @@ def refuse_void(
     for when in conditions:
         if not when.holds(values):
             name = f"{prefix}{key}"
-            state = f"{prefix}{when.key}={values.get(when.key, 'none')}"
+            state = f"{prefix}{when.key}={_short(values.get(when.key, 'none'))}"
             raise ConfigError(
                 f"{name}={_short(values[key])} has no effect with {state}: it acts with"
                 f" {when.text(prefix)}. Set that too, or leave {name} at {_short(before)}."

@@ -22,7 +22,7 @@ from mexjax.data.embedded import (
 )
 from mexjax.data.prepared import load_prepared, prepared_views, read_table
 from mexjax.data.views import key_frames
-from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.errors import ConfigError, DataError, quoted, unknown_name
 from mexjax.machine import free_bytes, num_cores
 from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
@@ -191,8 +191,8 @@ def _check(config: ConfigDict, takes: Takes) -> None:
     for key in ("root", "datasets", "cache"):
         if data[key] and data.name != "prepared":
             raise ConfigError(
-                f"data.{key}={data[key]!r} is for prepared datasets; data.name={data.name} takes"
-                " none. Add --config.data.name=prepared."
+                f"data.{key}={quoted(data[key])} is for prepared datasets; data.name={data.name}"
+                " takes none. Add --config.data.name=prepared."
             )
     for key, value, choices in (
         ("data.view", data.view, takes.views),

@@ -118,11 +118,10 @@ class RunFiles(Kind):
         return SUCCESS if is_same else REBUILT
 
     def _run(self, place: Path) -> str:
-        before = {path.name: path.stat().st_ino for path in (place / "groups").glob("*.npz")}
+        before = _groups(place)
         self.trained.run(place)
         check_answer(place, self.answer)
-        after = {path.name: path.stat().st_ino for path in (place / "groups").glob("*.npz")}
-        return SUCCESS if before == after else REBUILT
+        return SUCCESS if before == _groups(place) else REBUILT
 
 
 def spoil_one(chance: random.Random, place: Path) -> str:
@@ -152,6 +151,11 @@ def check_answer(folder: Path, expected: tuple[bytes, Any]) -> None:
 
 # Entries of results.json that may differ: times are measured anew, and report.* is the user's.
 NOT_NUMBERS = ("timing", "environment", "paper", "paper_results")
+
+
+def _groups(place: Path) -> dict[str, int]:
+    """The records of a run, to tell one that was made again."""
+    return {path.name: path.lstat().st_ino for path in (place / "groups").glob("*.npz")}
 
 
 def _bytes(path: Path) -> bytes:

@@ -68,7 +68,7 @@ def test_outcomes_are_told_apart():
     assert run(raises(SilentError("other clips"))).name == FAULT
     assert run(raises(DataError("x" * 5000))).name == FAULT
     assert "KeyError: 'a' (test_fuzz.py:" in run(raises(KeyError("a"))).detail
-    assert "no end after 0.2 s" in run(never_ends).detail
+    assert "no end after" in run(never_ends).detail
 
 
 def test_a_case_follows_from_its_number(tmp_path):

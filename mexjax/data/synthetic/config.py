@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mexjax.data.synthetic import emotions
-from mexjax.errors import ConfigError, unknown_name
+from mexjax.errors import ConfigError, quoted, unknown_name
 
 APEX_RULES = ("annotated", "midpoint")
 
@@ -155,11 +155,13 @@ def check(config: SyntheticConfig) -> None:
         value = getattr(config, key)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value) or not low <= value <= high:
-            wrong.append(f"{key} must be a number from {low} to {high}, found {value!r}.")
+            wrong.append(f"{key} must be a number from {low} to {high}, found {quoted(value)}.")
         elif _INTEGERS[key] and not isinstance(value, int):
-            wrong.append(f"{key} must be a whole number, found {value!r}.")
+            wrong.append(f"{key} must be a whole number, found {quoted(value)}.")
     if config.apex_rule not in APEX_RULES:
         wrong.append(unknown_name("apex_rule", config.apex_rule, APEX_RULES))
+    if not _is_name(config.name):
+        wrong.append(f"name must be a word without slashes, found {quoted(config.name)}.")
     if config.emotion_table not in emotions.TABLES:
         wrong.append(unknown_name("emotion_table", config.emotion_table, emotions.TABLES))
     elif config.class_counts:
@@ -180,6 +182,13 @@ def check(config: SyntheticConfig) -> None:
         )
     if wrong:
         raise ConfigError("The synthetic dataset cannot be made: " + " ".join(wrong))
+
+
+def _is_name(name: object) -> bool:
+    """True for a text that serves as a part of the ids of subjects."""
+    if not isinstance(name, str) or not 0 < len(name) <= 60:
+        return False
+    return name.isprintable() and name.strip() == name and not set(name) & set("/\\")
 
 
 _INTEGERS = {key: isinstance(getattr(SyntheticConfig, key), int) for key in _RANGES}
