@@ -33,7 +33,7 @@ def main() -> int:
             harness.work(kind, name, given.seed, numbers)
             continue
         outcomes = harness.supervise(
-            name, given.seed, given.start, given.count, silence_s=3 * kind.limit_s + 60
+            name, given.seed, given.start, given.count, silence_s=2 * harness.MOST_SLOW * kind.limit_s
         )
         counts, faults, took_s = harness.count(outcomes)
         print(harness.table(name, given.seed, counts, faults, took_s), flush=True)

@@ -28,6 +28,7 @@ from mexjax.errors import Interrupted, MexjaxError
 
 SUCCESS, REBUILT, REFUSED, FAULT = "success", "rebuilt", "refused", "FAULT"
 LONGEST_MESSAGE = 1500
+MOST_SLOW = 4.0  # the most that other work stretches the time of a case
 SET_UP_S = 900.0  # the most that a worker needs before its first case
 MEMORY_BYTES = 6 * 2**30  # a worker may map so much more than it has after its set-up
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,7 +218,7 @@ def _limited(seconds: float) -> Iterator[None]:
     """Raise `HangError` in the block if it does not end in time."""
 
     # A machine with other work takes longer.
-    seconds *= max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    seconds *= min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), MOST_SLOW)
 
     def stop(*_: Any) -> None:
         raise HangError(f"no end after {seconds:.0f} s")
