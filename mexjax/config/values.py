@@ -242,7 +242,7 @@ def _number_or_words(key: str, value: Any) -> int | str:
         value = value.strip()
         return int(value) if re.fullmatch("[+-]?[0-9]{1,9}", value) else value
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{key} takes a whole number or words, found {value!r}.")
+        raise ConfigError(f"{key} takes a whole number or words, found {quoted(value)}.")
     return value
 
 

@@ -32,9 +32,8 @@ def main() -> int:
             numbers = range(given.start, given.start + given.count)
             harness.work(kind, name, given.seed, numbers)
             continue
-        outcomes = harness.supervise(
-            name, given.seed, given.start, given.count, silence_s=2 * harness.MOST_SLOW * kind.limit_s
-        )
+        silence_s = 2 * harness.MOST_SLOW * kind.limit_s
+        outcomes = harness.supervise(name, given.seed, given.start, given.count, silence_s)
         counts, faults, took_s = harness.count(outcomes)
         print(harness.table(name, given.seed, counts, faults, took_s), flush=True)
         status |= bool(faults)

@@ -150,7 +150,8 @@ def check_kept(config: ConfigDict, card: str, pairs: dict[str, Any], *, is_text:
         if key not in known or key == "model.preset" or key.startswith("report.paper_results"):
             continue
         old, new = known[key], values.get(key)
-        if type(new) is not type(old):
+        is_either = key == "protocol.classes" and isinstance(new, int | str)
+        if type(new) is not type(old) and not is_either:
             raise SilentError(f"{key} was {old!r} and is {new!r}")
         is_number = isinstance(new, float | int) and not isinstance(given, str)
         if is_number and not is_text and new != given:
