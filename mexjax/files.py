@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from mexjax.errors import WorkdirError
 
@@ -83,6 +85,29 @@ def is_file(path: Path) -> bool:
         return False
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """A file opened for reading; a FIFO, which would wait for a writer, and a device are refused.
+
+    Raises:
+      OSError: it cannot be opened, or is no regular file.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        yield file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file, see `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def digest(content: bytes | str) -> str:
     """The SHA-256 of some bytes, or of a text in UTF-8, as 64 hexadecimal digits."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
@@ -94,7 +119,7 @@ def file_digest(path: Path) -> str:
     Raises:
       OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -117,7 +142,7 @@ def is_damaged(content: Mapping[str, Any], entry: str = SEAL) -> bool:
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """The content of a sealed JSON file; None if it is missing, damaged or has no seal."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return None
     is_whole = isinstance(content, dict) and SEAL in content and not is_damaged(content)

@@ -7,7 +7,15 @@ import os
 import pytest
 
 from mexjax.errors import WorkdirError
-from mexjax.files import TEMPORARIES, atomic, replacing, temporary
+from mexjax.files import (
+    TEMPORARIES,
+    atomic,
+    file_digest,
+    read_regular,
+    read_sealed,
+    replacing,
+    temporary,
+)
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -48,3 +56,14 @@ def test_a_library_may_write_the_file(tmp_path):
     with temporary(tmp_path / "b") as place:
         place.write_bytes(b"x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    fifo = tmp_path / "data.json"
+    os.mkfifo(fifo)
+    for read in (read_regular, file_digest):
+        for path, words in ((fifo, "no regular"), ("/dev/zero", "no regular"), (tmp_path, "Is a")):
+            with pytest.raises(OSError, match=words):
+                read(path)
+    assert read_sealed(fifo) is None

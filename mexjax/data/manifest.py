@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mexjax.errors import DataError, WorkdirError
-from mexjax.files import SEAL, atomic, digest
+from mexjax.files import SEAL, atomic, digest, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def read_manifest(
             f"There is no manifest {path}. Give the folder that python -m mexjax.prepare wrote."
         )
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             table = pq.read_table(file, page_checksum_verification=True)
         seal = (table.schema.metadata or {}).get(SEAL.encode())
         is_damaged = seal is not None and seal.decode("ascii", "replace") != _digest(table)

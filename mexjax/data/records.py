@@ -31,6 +31,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.errors import DataError
+from mexjax.files import read_regular
 
 SCHEMA_VERSION = 1
 MANIFEST, RECORD = "manifest.parquet", "preparation.json"  # files of a prepared folder
@@ -182,7 +183,12 @@ def index_path(shard: Path) -> Path:
 def _locate(root: Path, row: Row) -> tuple[Path, int, int]:
     """Path of the shard with the clip, its position there, and the number of clips there."""
     name, root = clip_id(row), root.resolve()
-    path = (root / str(row["shard"])).resolve()
+    try:
+        path = (root / str(row["shard"])).resolve()
+    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        raise DataError(
+            f"Clip {name} should be in {root / str(row['shard'])}, which cannot be read. {_ADVICE}"
+        ) from error
     if not row["shard"] or not path.is_relative_to(root):
         raise DataError(
             f"Clip {name} names the shard {row['shard']!r}, which is not a file under {root}."
@@ -205,7 +211,7 @@ def _locate(root: Path, row: Row) -> tuple[Path, int, int]:
 def _positions(path: Path, beside: Path, mtime_ns: int, size: int) -> dict[str, int]:
     """Id of each clip of a shard -> its position; the last two arguments tell versions apart."""
     try:
-        ids = [clip["id"] for clip in json.loads(beside.read_text(encoding="utf-8"))["clips"]]
+        ids = [clip["id"] for clip in json.loads(read_regular(beside))["clips"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{beside} does not describe a shard ({error}). {_ADVICE}") from error
     return {name: position for position, name in enumerate(ids)}

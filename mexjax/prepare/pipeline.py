@@ -30,7 +30,7 @@ from mexjax.data import records
 from mexjax.data.manifest import COLUMNS, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
-from mexjax.files import atomic, is_damaged, is_folder, sealed
+from mexjax.files import atomic, is_damaged, is_folder, read_regular, sealed
 from mexjax.prepare import release_depth, shards
 from mexjax.prepare.contact_sheet import contact_sheet
 from mexjax.prepare.cores import one_opencv_thread, parallel
@@ -329,7 +329,7 @@ def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:
 def _saved_parameters(out: Path) -> dict[str, Any] | None:
     """The parameters that a folder was prepared with; where its record is damaged, of a shard."""
     with suppress(OSError, ValueError, RecursionError):
-        content = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        content = json.loads(read_regular(out / RECORD))
         if isinstance(content, dict) and not is_damaged(content):
             parameters = content.get("parameters")
             if isinstance(parameters, dict):

@@ -20,7 +20,15 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from mexjax.data import records
 from mexjax.errors import WorkdirError
-from mexjax.files import TEMPORARIES, atomic, file_digest, is_damaged, sealed, temporary
+from mexjax.files import (
+    TEMPORARIES,
+    atomic,
+    file_digest,
+    is_damaged,
+    read_regular,
+    sealed,
+    temporary,
+)
 from mexjax.prepare.cropping import Crop, Failure, Job, fingerprint
 
 # A group holds one clip, so that it is read alone. PNG does not get smaller by compression.
@@ -139,7 +147,7 @@ def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any
 def description(beside: Path) -> dict[str, Any] | None:
     """The description of a shard; None if it is missing or damaged."""
     try:
-        content = json.loads(beside.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(beside))
     except (OSError, ValueError, RecursionError):
         return None
     # One of an older version has no digest; its entries must at least be there.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mexjax.errors import DataError, WorkdirError
-from mexjax.files import is_folder
+from mexjax.files import is_folder, open_regular, read_regular
 from mexjax.protocol.fold_list import SIDES, checked_folds
 from mexjax.protocol.scoring import TASKS
 from mexjax.report.agreement import ANEW, check_agreement
@@ -161,7 +161,7 @@ def read_run(workdir: str | Path) -> Run:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path))
     except FileNotFoundError:
         raise WorkdirError(
             f"{path} is missing, so {path.parent} is not the folder of a finished run."
@@ -187,7 +187,7 @@ def read_arrays(path: Path, entries: dict[str, tuple[str, int]]) -> dict[str, np
       DataError: an array is missing or of another form.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise WorkdirError(

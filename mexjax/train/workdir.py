@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from mexjax.config import flat, to_json
 from mexjax.errors import WorkdirError, quoted
-from mexjax.files import atomic, digest, is_file, read_sealed, sealed
+from mexjax.files import atomic, digest, is_file, read_regular, read_sealed, sealed
 from mexjax.report.agreement import INDIFFERENT, config_digest
 from mexjax.train.lock import FolderLock
 
@@ -210,7 +210,7 @@ class Workdir:
         if not path.is_file():
             return None
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
             expected = beside.read_text("utf-8", "replace").split() if beside.is_file() else [""]
             if [digest(content)] == expected[:1]:
                 with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -288,7 +288,7 @@ def _read_config(path: Path) -> dict[str, Any] | None:
       OSError: the system does not give it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and flat(content) else None

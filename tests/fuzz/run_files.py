@@ -101,7 +101,7 @@ class RunFiles(Kind):
         self.answer = answer(self.finished)
 
     def case(self, chance: random.Random, folder: Path) -> Case:
-        is_report = chance.random() < 0.7
+        is_report = chance.random() < 0.85
         is_half = not is_report and chance.random() < 0.6
         place = folder / "run"
         shutil.copytree(self.half if is_half else self.finished, place)

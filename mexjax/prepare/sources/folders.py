@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from mexjax.errors import DataError
+from mexjax.files import is_file
 from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from mexjax.prepare.regular_files import irregularity
 from mexjax.prepare.sources.base import Frame
@@ -174,7 +175,7 @@ def not_found(places: Iterable[Sequence[str]], root: Path) -> str:
     """Say where the frames were looked for, and whether a file of another kind is there."""
     names = ["/".join(place) for place in places]
     for name in names:
-        if root.joinpath(name).is_file():
+        if is_file(root.joinpath(name)):
             return f"{root / name} is neither a folder of images nor a video."
     return f"no frame folder; expected {' or '.join(names[:3])} below {root}."
 
