@@ -208,3 +208,12 @@ def test_a_shard_without_its_failed_clips(tmp_path):
     same(records.load_clip(tmp_path, make_row(clip, shard=shard.name)), clip)
     assert not shards.write_shard(shard, [Failure("casme2/01/EP09", "broken")], PARAMETERS)["clips"]
     assert not list((tmp_path / "frames").iterdir())
+
+
+def test_a_shard_that_is_a_link_to_itself_is_damaged(tmp_path):
+    table = write(tmp_path, [make_clip(0)])
+    shard = tmp_path / table["shard"][0]
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    with pytest.raises(DataError, match=r"should be in .*cannot be read\. Delete the shard"):
+        records.load_clip(tmp_path, table.iloc[0])

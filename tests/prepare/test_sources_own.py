@@ -227,3 +227,8 @@ def test_videos(tmp_path, monkeypatch):
     reading = read("csv", tmp_path)
     assert reading.table["frame_folder"].tolist() == ["", ""]
     assert found(reading, "Expected a video") and found(reading, "a/x (row 3): no frame fold")
+
+
+def test_a_place_with_a_name_that_no_file_has_is_not_found(tmp_path):
+    text = folders.not_found([("x" * 400, "one")], tmp_path)
+    assert text.startswith("no frame folder; expected xxx")

@@ -709,6 +709,21 @@ def test_arrays_that_are_not_those_saved_are_refused(tmp_path, monkeypatch):
     checkpoints.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_a_fifo_in_a_checkpoint_is_not_waited_for(tmp_path):
+    checkpoints = GroupCheckpoints(tmp_path / "group")
+    tree = {"a": np.arange(4.0)}
+    for position in (1, 2):
+        checkpoints.save(position, {"a": tree["a"] * position})
+    checkpoints.wait()
+    victim = max((tmp_path / "group" / "2").rglob("d/*"))
+    victim.unlink()
+    os.mkfifo(victim)
+    position, restored = checkpoints.restore(tree)
+    assert position == 1 and restored["a"].tolist() == tree["a"].tolist()
+    checkpoints.close()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["default", "default/_METADATA", "_CHECKPOINT_METADATA", "."])
 def test_a_checkpoint_without_a_part_falls_back_to_the_older_one(name, tmp_path):
