@@ -11,7 +11,7 @@ from small import CARD, ROOT
 
 import mexjax
 from mexjax.config import KEYS, check_values, flat, list_cards
-from mexjax.data import keyframes, loading, sampling, view_frames
+from mexjax.data import keyframes, loading, sampling, view_frames, view_keys
 from mexjax.data.synthetic import CAMERAS
 from mexjax.errors import ConfigError
 from mexjax.models import get_model, list_models
@@ -168,7 +168,7 @@ def test_nonsense_ends_in_one_short_message(key, value, message):
     ],
 )
 def test_amounts_that_memory_does_not_hold_are_refused(changes, message, monkeypatch):
-    for module in (loading, plan):
+    for module in (view_keys, plan):
         monkeypatch.setattr(module, "free_bytes", lambda: 2**28)
     few = {"data.synthetic.num_clips": 20, "data.synthetic.num_subjects": 5}
     small = few | {"data.image_size_px": 16} if "order" in message or "batches" in message else {}

@@ -14,7 +14,7 @@ from mexjax.data import synthetic
 from mexjax.data.dataset import Takes
 from mexjax.data.synthetic.clip_views import clip_frames, compute_views
 from mexjax.data.view_frames import ClipFrames, Magnifier, magnified
-from mexjax.data.view_keys import as_clips, flow_params, key_frame_rule
+from mexjax.data.view_keys import as_clips, check_memory, flow_params, key_frame_rule
 from mexjax.errors import ConfigError
 from mexjax.machine import num_cores
 from mexjax.progress import ClipProgress
@@ -25,6 +25,7 @@ def load_one(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.DataFram
     del takes
     data = config.data
     settings = _settings(config)
+    check_memory(config, settings.num_clips)
     if data.view == "flow_image":
         images = embedded_views(config, {"flow_image": flow_params(config)})["flow_image"]
         return synthetic.make_table(synthetic.make_plan(settings)), as_clips(images)
@@ -54,9 +55,11 @@ def load_sets(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.DataFra
             f"data.name={data.name} has frames alone, {' or '.join(synthetic.VIEWS)}; data.view="
             f"{data.view} of {takes.model} takes more. Set data.name=synthetic."
         )
+    settings = _collection(data)
+    check_memory(config, sum(each.num_clips for each in settings))
     return synthetic.generate_collection(
         data.collection.sets,
-        _collection(data),
+        settings,
         view=data.view,
         choice=choice,
         rule=key_frame_rule(config),
@@ -78,13 +81,6 @@ def embedded_views(config: ConfigDict, params: Mapping[str, Any]) -> dict[str, n
             num_workers=num_cores(),
             progress=progress,
         )
-
-
-def num_embedded(config: ConfigDict) -> int:
-    """The number of clips of `data.name=synthetic` or `synthetic_sets`; none is planned for it."""
-    if config.data.name == "synthetic_sets":
-        return sum(settings.num_clips for settings in _collection(config.data))
-    return _settings(config).num_clips
 
 
 def embedded_table(config: ConfigDict) -> pd.DataFrame:

@@ -18,12 +18,11 @@ from mexjax.data.embedded import (
     embedded_views,
     load_one,
     load_sets,
-    num_embedded,
 )
 from mexjax.data.prepared import load_prepared, prepared_views, read_table
 from mexjax.data.views import key_frames
 from mexjax.errors import ConfigError, DataError, quoted, unknown_name
-from mexjax.machine import free_bytes, num_cores
+from mexjax.machine import num_cores
 from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
 from mexjax.protocol.action_units import numbers_of
@@ -60,7 +59,6 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
       DataError: no clip left, or arrays that do not fit the configuration.
     """
     _check(config, takes)
-    _check_memory(config)
     data = config.data
     choice, splits = data.key_frames.choice, data.key_frames.splits
     is_only_train = data.view == "key_frames" and choice != "annotated" and splits == "train"
@@ -217,20 +215,6 @@ def _check(config: ConfigDict, takes: Takes) -> None:
         )
     _check_frames(config)
     _check_treatment(config, takes)
-
-
-def _check_memory(config: ConfigDict) -> None:
-    """Refuse clips that memory does not hold, before any of them is made."""
-    data = config.data
-    count = len(read_table(config)) if data.name == "prepared" else num_embedded(config)
-    side, channels = data.image_size_px, 3 if data.is_color else 1
-    needed, free = count * data.num_frames * side * side * channels, free_bytes()
-    if needed > free:
-        raise ConfigError(
-            f"{count} clips of {data.num_frames} frames of {side} px need"
-            f" {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free. Lower"
-            " data.num_frames or data.image_size_px, or take fewer clips."
-        )
 
 
 def _check_treatment(config: ConfigDict, takes: Takes) -> None:

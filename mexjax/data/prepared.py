@@ -12,7 +12,13 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from mexjax.data.dataset import Takes
-from mexjax.data.view_keys import as_clips, flow_params, key_frame_rule, magnifier_params
+from mexjax.data.view_keys import (
+    as_clips,
+    check_memory,
+    flow_params,
+    key_frame_rule,
+    magnifier_params,
+)
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.progress import ClipProgress
 
@@ -32,6 +38,7 @@ def load_prepared(config: ConfigDict, choice: str, takes: Takes) -> tuple[pd.Dat
     del takes
     data = config.data
     table = read_table(config)
+    check_memory(config, len(table))
     if data.view == "flow_image":
         images = prepared_view(config, table, "flow_image", flow_params(config))
         return table, as_clips(images)

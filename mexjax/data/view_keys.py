@@ -8,6 +8,25 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mexjax.data import keyframes
+from mexjax.errors import ConfigError
+from mexjax.machine import free_bytes
+
+
+def check_memory(config: ConfigDict, count: int) -> None:
+    """Refuse so many clips, before any of them is made, if memory does not hold them.
+
+    Raises:
+      ConfigError: they need more memory than is free.
+    """
+    data = config.data
+    side, channels = data.image_size_px, 3 if data.is_color else 1
+    needed, free = count * data.num_frames * side * side * channels, free_bytes()
+    if needed > free:
+        raise ConfigError(
+            f"{count} clips of {data.num_frames} frames of {side} px need"
+            f" {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free. Lower"
+            " data.num_frames or data.image_size_px, or take fewer clips."
+        )
 
 
 def magnifier_params(config: ConfigDict) -> dict[str, Any]:

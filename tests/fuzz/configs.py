@@ -122,7 +122,7 @@ def act(card: str, pairs: dict[str, Any], *, is_text: bool, is_built: bool) -> s
     if is_text:
         check_folder(Order(card, changes, None, False).folder(config))
     with (
-        mock.patch("mexjax.data.loading.free_bytes", lambda: FREE_BYTES),
+        mock.patch("mexjax.data.view_keys.free_bytes", lambda: FREE_BYTES),
         mock.patch("mexjax.train.plan.free_bytes", lambda: FREE_BYTES),
         mock.patch("mexjax.data.synthetic.dataset.render_clip", draw),
         mock.patch("mexjax.data.synthetic.clip_views.render_clip", draw),
