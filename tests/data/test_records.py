@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import struct
 
 import numpy as np
@@ -216,4 +217,14 @@ def test_a_shard_that_is_a_link_to_itself_is_damaged(tmp_path):
     shard.unlink()
     shard.symlink_to(shard.name)
     with pytest.raises(DataError, match=r"should be in .*cannot be read\. Delete the shard"):
+        records.load_clip(tmp_path, table.iloc[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
+def test_a_shard_that_is_a_fifo_is_not_waited_for(tmp_path):
+    table = write(tmp_path, [make_clip(0)])
+    shard = tmp_path / table["shard"][0]
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(DataError, match="no regular file"):
         records.load_clip(tmp_path, table.iloc[0])
