@@ -209,9 +209,10 @@ def _odd_form(chance: random.Random, grids: dict[str, list[list[Any]]], *, is_ow
         row = chance.choice(rows) if rows else []
         row[:] = [f" {cell}  " if isinstance(cell, str) and cell else cell for cell in row]
     elif way == "shuffle":
-        body = rows[1:]
+        first = 1 + str(rows[0][0]).startswith("Our clips")  # the header stays above the clips
+        body = rows[first:]
         chance.shuffle(body)
-        rows[1:] = body
+        rows[first:] = body
     elif way == "columns":
         order = list(range(width))
         chance.shuffle(order)
