@@ -11,6 +11,7 @@ __all__ = [
     "products",
     "rank_pooling",
     "retention",
+    "retention_fused",
     "retention_tables",
     "selective_scan",
 ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax import lax
+from jax.typing import DTypeLike
 
 
 def varying_axes(x: jax.Array) -> frozenset[str]:
@@ -25,3 +28,11 @@ def vary_alike(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     if surplus[1]:
         w = lax.pcast(w, surplus[1], to="varying")
     return x, w
+
+
+def struct_like(x: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
+    """The type of an array that varies over the mesh axes of `x`."""
+    kind: Any = jax.typeof(x)
+    name = "vma" if hasattr(kind, "vma") else "manual_axis_type"
+    axes: dict[str, Any] = {name: getattr(kind, name)}
+    return jax.ShapeDtypeStruct(shape, dtype, **axes)

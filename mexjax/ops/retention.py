@@ -13,7 +13,8 @@ C = heads * d channels takes
                 function
 
 and in the backward pass twice the multiplications of full and decomposed, which keep the weights of
-the forward pass, and 2.5 times those of chunked, which makes them again.
+the forward pass, and 2.5 times those of chunked, which makes them again. On NVIDIA's GPUs full and
+decomposed run as kernels that keep no scores (`retention_fused`), where the widths of heads allow.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mexjax import target
+from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import zeros_after
 from mexjax.ops import retention_tables as tables
 from mexjax.ops.gradients import custom_vjp
 
 # The score of a key that is not there: its weight is zero, and no infinity meets another.
 _ABSENT = -1e30
+# Widths of heads of which a kernel holds tiles in registers (`retention_fused`).
+_KERNEL_WIDTHS = (16, 32, 64, 128)
 
 
 def full_retention(
@@ -52,6 +57,8 @@ def full_retention(
     """
     _check(q, k, v, log_decay)
     n, height, width, heads, _ = q.shape
+    if _has_kernel(q.shape[-1], v.shape[-1]):
+        return _fused((height, width), log_decay, (n, height * width, heads), q, k, v)
     rows = (a.reshape(n, height * width, heads, -1).swapaxes(1, 2) for a in (q, k, v))
     y = _attend((height, width), tuple(map(float, log_decay)), *rows)
     return y.swapaxes(1, 2).reshape(n, height, width, heads, -1)
@@ -67,13 +74,40 @@ def decomposed_retention(
     `full_retention`.
     """
     _check(q, k, v, log_decay)
-    height, width = q.shape[1:3]
+    n, height, width, heads, _ = q.shape
     log_decay = tuple(map(float, log_decay))
+    if _has_kernel(q.shape[-1], v.shape[-1]):
+        y = _fused((width,), log_decay, (n * height, width, heads), q, k, v)
+        return _fused((height,), log_decay, (n, height, width * heads), q, k, y)
     rows = (a.transpose(1, 0, 3, 2, 4) for a in (q, k, v))  # (H, N, heads, W, d)
     y = _attend((width,), log_decay, *rows)
     columns = (a.transpose(2, 0, 3, 1, 4) for a in (q, k))  # (W, N, heads, H, d)
     y = _attend((height,), log_decay, *columns, y.transpose(3, 1, 2, 0, 4))
     return y.transpose(1, 3, 0, 2, 4)
+
+
+def _has_kernel(*widths: int) -> bool:
+    """True if programs are for a GPU of NVIDIA, and a kernel takes heads of these widths."""
+    devices = target.current()
+    is_nvidia = devices.platform == "gpu" and "NVIDIA" in devices.kind
+    return is_nvidia and all(width in _KERNEL_WIDTHS for width in widths)
+
+
+def _fused(
+    size: tuple[int, ...],
+    log_decay: Sequence[float],
+    lines: tuple[int, int, int],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+) -> jax.Array:
+    """`fused_retention` of arrays f[N,H,W,heads,d], which are read as `lines` B, L, G."""
+    # Only programs for a GPU need the kernels, whose import takes time.
+    from mexjax.ops.retention_fused import fused_retention
+
+    rows = (a.reshape(*lines, a.shape[-1]) for a in (q, k, v))
+    y = fused_retention(size, tuple(map(float, log_decay)), is_cpu(), *rows)
+    return y.reshape(v.shape)
 
 
 @custom_vjp(0, 1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mexjax import target
 from mexjax.ops import retention, retention_tables
 
 HEADS, WIDTH, VALUES = 2, 8, 6
@@ -261,3 +263,83 @@ def test_shapes_that_do_not_fit_are_refused():
         retention.decomposed_retention(q, k, v, (*DECAYS, -0.1))
     with pytest.raises(ValueError, match="chunk must be at least 1; found 0"):
         retention.chunked_retention(q, k, v, DECAYS, chunk=0)
+
+
+# ---- the kernels for a GPU, interpreted on the CPU -----------------------------------------------
+
+
+def kernel_arrays(height: int, width: int, n: int = 1, dtype=jnp.float32) -> list[jax.Array]:
+    """q, k, v with heads of widths that the kernels take, and weights of a sum of the result."""
+    rng = np.random.default_rng(height * width)
+    shape = (n, height, width, HEADS)
+    widths = ((16, 1.0), (16, 0.25), (32, 1.0), (32, 1.0))
+    return [jnp.asarray(rng.standard_normal((*shape, d)) * scale, dtype) for d, scale in widths]
+
+
+# A plane of 135 pixels needs a last tile that is not full, and two kernels in the backward pass.
+KERNEL_CASES = {
+    "plane": (retention.full_retention, plain_full, 9, 15),
+    "small plane": (retention.full_retention, plain_full, 3, 5),
+    "lines": (retention.decomposed_retention, plain_decomposed, 3, 37),
+}
+
+
+@pytest.mark.parametrize("name", KERNEL_CASES)
+def test_kernels_give_values_and_derivatives_of_the_plain_form(name: str, monkeypatch):
+    form, reference, height, width = KERNEL_CASES[name]
+    *arrays, weights = kernel_arrays(height, width)
+    wanted = reference(*arrays, DECAYS), *gradients(reference, arrays, weights)
+    monkeypatch.setattr(retention, "_has_kernel", lambda *widths: True)
+    found = form(*arrays, DECAYS), *gradients(form, arrays, weights)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_kernels_under_vmap_over_folds(monkeypatch):
+    *arrays, weights = kernel_arrays(3, 5, n=2)
+    wanted = gradients(retention.decomposed_retention, arrays, weights)
+    monkeypatch.setattr(retention, "_has_kernel", lambda *widths: True)
+    folds = [a.reshape(2, 1, *a.shape[1:]) for a in (*arrays, weights)]
+
+    def one(*arrays):
+        return gradients(retention.decomposed_retention, list(arrays[:3]), arrays[3])
+
+    for a, b in zip(jax.vmap(one)(*folds), wanted, strict=True):
+        np.testing.assert_allclose(a.reshape(b.shape), b, atol=1e-5)
+
+
+def test_kernels_keep_the_type_and_stay_finite(monkeypatch):
+    monkeypatch.setattr(retention, "_has_kernel", lambda *widths: True)
+    *arrays, weights = kernel_arrays(3, 5, dtype=jnp.bfloat16)
+    found = retention.full_retention(*arrays, DECAYS)
+    assert found.dtype == jnp.bfloat16
+    wanted = plain_full(*(a.astype(jnp.float32) for a in arrays), DECAYS)
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, atol=0.05)
+    q, k, v = (a.astype(jnp.float32) for a in arrays)
+    for a in gradients(retention.full_retention, [100 * q, 100 * k, v], weights):
+        assert np.isfinite(a).all()
+
+
+def test_kernels_keep_no_array_of_all_pairs(monkeypatch):
+    *arrays, _ = kernel_arrays(14, 14)
+    monkeypatch.setattr(retention, "_has_kernel", lambda *widths: True)
+    jaxpr = jax.make_jaxpr(lambda a: gradients(retention.full_retention, a, 1.0))(arrays)
+    assert max(_sizes(jaxpr.jaxpr)) == arrays[2].size
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "width", "wanted"),
+    [
+        ("cuda", "NVIDIA H200", 64, True),
+        ("cuda", "NVIDIA H200", 256, False),
+        ("cuda", "NVIDIA H200", 24, False),
+        ("rocm", "AMD Instinct MI300X", 64, False),
+        ("cpu", "cpu", 64, False),
+    ],
+)
+def test_kernels_are_for_some_devices_and_widths(
+    platform: str, kind: str, width: int, wanted: bool, monkeypatch
+):
+    device = types.SimpleNamespace(platform=platform, device_kind=kind)
+    monkeypatch.setattr(retention.target, "current", lambda: target.Target((device,)))
+    assert retention._has_kernel(width, 64) is wanted
