@@ -127,9 +127,10 @@ def _shared_frames(table: pd.DataFrame) -> list[str]:
     """Write a line for frames that are several clips, because rows call them differently."""
     lines = []
     present = table[table["frame_folder"] != ""]
-    for (folder, onset, offset), rows in present.groupby(["frame_folder", "onset", "offset"]):
+    for _, rows in present.groupby(["frame_folder", "onset", "offset"]):
         if len(rows) == 1:
             continue
+        folder, onset, offset = rows[["frame_folder", "onset", "offset"]].iloc[0].tolist()
         names = [f"{s}/{c}" for s, c in zip(rows["subject"], rows["clip"], strict=True)]
         faults = [
             fault
@@ -137,7 +138,7 @@ def _shared_frames(table: pd.DataFrame) -> list[str]:
                 ("subject", " They are of several subjects, so splits test on what they train on."),
                 ("emotion", " Their emotions differ."),
             )
-            if rows[column].nunique() > 1
+            if len(set(rows[column])) > 1
         ]
         more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         lines.append(
