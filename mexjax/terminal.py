@@ -101,6 +101,10 @@ class Output:
         except ValueError:
             self._stream = None
 
+    def close(self) -> None:
+        """Do nothing but flush: the stream is the process's, which a logger closes at its end."""
+        self.flush()
+
     def isatty(self) -> bool:
         """True if a person may be reading."""
         try:

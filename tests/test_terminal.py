@@ -146,6 +146,13 @@ def test_markdown_has_no_meaning():
     )
 
 
+def test_a_logger_that_closes_a_stream_at_its_end_does_no_harm():
+    stream = io.StringIO()
+    for output in (Output(None), Output(stream)):
+        output.close()
+    assert not stream.closed
+
+
 def test_a_stream_is_given_up_after_its_first_fault():
     class Broken(io.StringIO):
         num_writes = 0

@@ -31,6 +31,7 @@ from mexjax.data.manifest import COLUMNS, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
 from mexjax.errors import DataError, WorkdirError
 from mexjax.files import atomic, is_damaged, is_folder, read_regular, sealed
+from mexjax.lock import FolderLock
 from mexjax.prepare import release_depth, shards
 from mexjax.prepare.contact_sheet import contact_sheet
 from mexjax.prepare.cores import one_opencv_thread, parallel
@@ -102,8 +103,8 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     Raises:
       ConfigError: options that cannot be used.
       DataError: releases that cannot be read, or no clip that could be prepared.
-      WorkdirError: the folder cannot be written, the disk is full, or the folder was prepared
-        with other parameters.
+      WorkdirError: the folder cannot be written, the disk is full, another process prepares into
+        it, or it was prepared with other parameters.
     """
     start = time.monotonic()
     options.check()
@@ -111,9 +112,26 @@ def prepare(options: Options, *, progress: Progress | None = None) -> Outcome:
     parameters = make_parameters(options, work)
     _refuse_other_parameters(options.out, parameters)
     reading = read_inputs(options.inputs)
-    plan = shards.plan_shards(options.out, reading.jobs, options.clips_per_shard)
     with shards.writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(options.out, "--out")
+    try:
+        _refuse_other_parameters(options.out, parameters)  # another process may have been faster
+        return _fill(options, work, parameters, reading, start, progress)
+    finally:
+        lock.release()
+
+
+def _fill(
+    options: Options,
+    work: Cropper,
+    parameters: dict[str, Any],
+    reading: Found,
+    start: float,
+    progress: Progress | None,
+) -> Outcome:
+    """Prepare what was read into the folder, which no other process writes."""
+    plan = shards.plan_shards(options.out, reading.jobs, options.clips_per_shard)
     shards.remove_leftovers(options.out, plan)
     shards.write_json(options.out / RECORD, sealed(_record(options, parameters)))
     done, missing, redone = _sorted(plan, parameters)

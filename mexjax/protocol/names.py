@@ -14,7 +14,11 @@ import unicodedata
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f]")
 _BLANKS = re.compile("[\\s\u2800\u3164\uffa0]+")
 _LONE = re.compile("[\ud800-\udfff]")
-_HYPHENS = str.maketrans("\u2010\u2011", "--")
+# Word processors and spreadsheet programs put these in place of the marks that were typed.
+_MARKS = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
+    | dict.fromkeys("\u02bc\u2018\u2019\u201b\u2032", "'")
+)
 
 
 def writable(text: str) -> str:
@@ -34,12 +38,13 @@ def _as_byte(match: re.Match[str]) -> str:
 def tidy(text: str) -> str:
     """Return a name as it looks: NFKC, without format characters, blanks single, none at the ends.
 
-    Letters keep their case; `writable` tells of bytes that are no letters.
+    Dashes are hyphens and curly apostrophes straight ones, as in O'Brien. Letters keep their case;
+    `writable` tells of bytes that are no letters.
     """
     text = writable(text)
     text = unicodedata.normalize("NFKC", _BLANKS.sub(" ", text))
     text = "".join(mark for mark in _UNSEEN.sub("", text) if unicodedata.category(mark) != "Cf")
-    text = unicodedata.normalize("NFKC", text.translate(_HYPHENS))
+    text = unicodedata.normalize("NFKC", text.translate(_MARKS))
     return _BLANKS.sub(" ", text).strip()
 
 

@@ -16,7 +16,6 @@ __all__ = [
     "frozen",
     "group",
     "inputs",
-    "lock",
     "optim",
     "plan",
     "programs",

@@ -20,8 +20,8 @@ from ml_collections import ConfigDict
 from mexjax.config import flat, to_json
 from mexjax.errors import WorkdirError, quoted
 from mexjax.files import atomic, digest, is_file, read_regular, read_sealed, sealed
+from mexjax.lock import FolderLock
 from mexjax.report.agreement import INDIFFERENT, config_digest
-from mexjax.train.lock import FolderLock
 
 log = logging.getLogger(__name__)
 

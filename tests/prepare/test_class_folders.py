@@ -128,6 +128,16 @@ def test_spellings_of_emotions_are_told(tmp_path):
     assert line.startswith("Emotions joie, joié") and "are 2 classes" in line
 
 
+def test_columns_of_units_as_programs_write_them(tmp_path):
+    write(tmp_path, "a/1", "a/2")
+    write_sheet(tmp_path / "t.csv", [["subject", "clip", "AU1", "AU2"], ["a", "1", "1.0", "0.0"]])
+    reading = read("csv", tmp_path)
+    assert reading.table["aus"].tolist() == [["1"]]
+    assert not found(reading, "expected 0 or 1") and found(
+        reading, "Any other unit counts as absent"
+    )
+
+
 def test_columns_of_units(tmp_path):
     write(tmp_path, "a/1", "a/2", "b/3", "b/4")
     header = ["subject", "clip", "AU01", "AU 4", "au12", "AU04_r"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 
@@ -18,6 +19,7 @@ from prepared_helpers import (
 )
 
 from mexjax.errors import DataError
+from mexjax.lock import FolderLock
 from mexjax.prepare import pipeline
 from mexjax.prepare.cropping import Cropper, Settings
 from mexjax.prepare.inspection import UNPUBLISHED, emotion_table, with_published
@@ -42,6 +44,20 @@ def test_no_clip_at_all(own_release, tmp_path, capsys):
     assert run(*arguments("casme2", own_release, tmp_path / "out")) == 2
     assert "None of the 6 clips could be prepared. The first, casme2/" in capsys.readouterr().err
     assert not (tmp_path / "out" / "manifest.parquet").exists()
+
+
+def test_a_second_command_in_the_same_folder_is_refused(casme2, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    first = FolderLock(out, "--out")
+    assert run(*arguments("casme2", casme2, out)) == 2
+    message = f"{out} is in use by process {os.getpid()} on "
+    error = capsys.readouterr().err
+    assert message in error and f"--out={out}_2" in " ".join(error.split())
+    assert [path.name for path in out.iterdir()] == [".lock"]
+    first.release()
+    assert run(*arguments("casme2", casme2, out)) == 0
+    FolderLock(out).release()  # the command has let it go
 
 
 def test_an_unexpected_error_is_of_its_clip_alone(casme2, tmp_path, monkeypatch, capsys):

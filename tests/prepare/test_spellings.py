@@ -28,6 +28,17 @@ def test_one_person_in_four_spellings(tmp_path, suffix):
     assert found(reading, "Names of emotions") and not found(reading, "Names of clips")
 
 
+def test_dashes_and_apostrophes_of_a_spreadsheet_program(tmp_path):
+    rows = [["O'Brien", "a-1", 1, 9, "sad"], ["O\u2019Brien", "a\u20132", 1, 9, "happy"]]
+    write_sheet(tmp_path / "table.csv", [HEADER, *rows])
+    for clip in ("a-1", "a-2"):
+        write_frames(tmp_path / "O'Brien" / clip, range(1, 10))
+    reading = read("csv", tmp_path)
+    assert reading.table["subject"].tolist() == ["csv/O'Brien"] * 2
+    assert (reading.table["frame_folder"] != "").all()
+    assert found(reading, "are read as O'Brien")
+
+
 def test_blanks_and_full_width_in_a_release(tmp_path):
     header = ["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame"]
     header += ["Estimated Emotion", "Action Units"]

@@ -117,6 +117,38 @@ def test_a_row_that_stands_twice_is_one_clip(tmp_path, suffix):
     assert found(reading, "c2 occurs before, so this row is c2_2")
 
 
+def test_a_row_that_stands_twice_in_other_words_is_one_clip(tmp_path):
+    header = ["subject", "clip", "path", "onset", "apex", "offset", "emotion", "au", "fps"]
+    first = ["anna", "c1", "anna/c1", "0", "/", "9", "fear", "4+7", "30"]
+    again = ["Anna", "c1", "./anna\\c1/", "0.0", "", "9,0", "Fear ", "7, 4", "30.0"]
+    other = ["anna", "c1", "anna/c1", "0", "/", "9", "fear", "4", "30"]
+    write_frames(tmp_path / "anna/c1", range(10))
+    write_sheet(tmp_path / "table.csv", [header, first, again, other])
+    reading = read("csv", tmp_path)
+    assert names(reading) == ["csv/anna/c1", "csv/anna/c1_2"]
+    assert found(reading, "(row 3): this row is the same as row 2, so it was left out")
+
+
+def test_frames_of_several_clips_get_a_line(tmp_path):
+    header = ["subject", "clip", "path", "emotion"]
+    rows = [["anna", "a", "anna/c1", "fear"], ["bert", "b", "anna/c1", "sad"]]
+    rows += [["anna", "c", "anna/c2", "fear"], ["anna", "d", "anna/c2", "fear"]]
+    for clip in ("c1", "c2"):
+        write_frames(tmp_path / "anna" / clip, range(1, 10))
+    write_sheet(tmp_path / "table.csv", [header, *rows])
+    two, one = found(read("csv", tmp_path), "have the same frames")
+    assert "(anna/c1, 1 to 9): csv/anna/a, csv/bert/b. They are of several subjects" in two
+    assert "emotions differ" in two
+    assert "csv/anna/c, csv/anna/d. Leave one row" in one
+
+
+def test_a_row_that_ends_before_its_emotion_has_a_remark(tmp_path):
+    frames(tmp_path)
+    text = "subject,clip,emotion\nanna,c1\nanna,c2,sad\n"
+    (tmp_path / "table.csv").write_text(text, encoding="utf-8")
+    assert found(read("csv", tmp_path), "anna/c1 (row 2): no emotion.")
+
+
 def test_a_row_that_stands_twice_in_a_release(tmp_path):
     header = ["Subject", "Filename", "Onset", "Apex", "Offset", "emotion", "AU"]
     rows = [["spNO.1", "a", 1, 5, 9, "happy", "12"], ["spNO.1", "a", 20, 25, 29, "fear", "4"]]

@@ -36,6 +36,11 @@ def test_what_looks_different_stays_different():
     assert tidy("S\u20111") == "S-1"  # a hyphen where no line is broken
 
 
+def test_marks_that_programs_put_in_place_of_typed_ones():
+    assert {tidy(f"S{dash}1") for dash in "\u2010\u2012\u2013\u2014\u2015\u2212\uff0d"} == {"S-1"}
+    assert {tidy(f"O{mark}Brien") for mark in "'\u02bc\u2018\u2019\u2032"} == {"O'Brien"}
+
+
 def test_emotions_are_read_as_they_look():
     assert canonical_emotion("\uff28appy\u200b ") == "happiness"
 

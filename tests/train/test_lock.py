@@ -15,15 +15,15 @@ import jax
 import pytest
 from small import CARD, OVERRIDES, ROOT, small_config
 
+from mexjax import lock
 from mexjax.errors import WorkdirError
-from mexjax.train import lock
-from mexjax.train.lock import FolderLock
+from mexjax.lock import FolderLock
 from mexjax.train.workdir import Workdir
 
 HOLDER = """
 import sys
 from pathlib import Path
-from mexjax.train import lock
+from mexjax import lock
 if sys.argv[2] == "files":
     lock.fcntl = None
 held = lock.FolderLock(Path(sys.argv[1]))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mexjax.data import manifest
 from mexjax.errors import DataError
 from mexjax.prepare.sources import counts
@@ -36,6 +38,7 @@ from mexjax.protocol.names import tidy, writable
 NO_APEX = "no annotated apex: midpoint"
 SHORT_FRAMES = 8  # most models sample at least so many
 _MAX_GUESSED_HOMES = 300
+_MAX_NAMES, _MAX_LINES = 5, 20  # of clips with the same frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +117,37 @@ def finish(
         problems.append(
             f"Clips of fewer than {SHORT_FRAMES} frames ({len(short)}): {', '.join(names)}."
         )
+    problems += _shared_frames(table)
     report_units(drafts, problems)
     problems += counts.check_counts(table)
     return Reading(table, tuple(problems))
+
+
+def _shared_frames(table: pd.DataFrame) -> list[str]:
+    """Write a line for frames that are several clips, because rows call them differently."""
+    lines = []
+    present = table[table["frame_folder"] != ""]
+    for _, rows in present.groupby(["frame_folder", "onset", "offset"]):
+        if len(rows) == 1:
+            continue
+        folder, onset, offset = rows[["frame_folder", "onset", "offset"]].iloc[0].tolist()
+        names = [f"{s}/{c}" for s, c in zip(rows["subject"], rows["clip"], strict=True)]
+        faults = [
+            fault
+            for column, fault in (
+                ("subject", " They are of several subjects, so splits test on what they train on."),
+                ("emotion", " Their emotions differ."),
+            )
+            if len(set(rows[column])) > 1
+        ]
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        lines.append(
+            f"{len(names)} clips have the same frames ({folder}, {onset} to {offset}):"
+            f" {', '.join(names[:_MAX_NAMES])}{more}.{''.join(faults)} Leave one row for them."
+        )
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES:] = [f"{len(lines) - _MAX_LINES} more groups of clips share their frames."]
+    return lines
 
 
 def locate(

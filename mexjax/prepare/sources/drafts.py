@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import unicodedata
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pandas as pd
 from mexjax.errors import DataError
 from mexjax.prepare.sources.folders import check_part
 from mexjax.prepare.sources.losses import Loss
-from mexjax.prepare.sources.sheets import as_text, numbered, row_name
+from mexjax.prepare.sources.sheets import as_number, as_real, as_text, numbered, row_name
 from mexjax.prepare.sources.workbooks import is_date
 from mexjax.protocol.action_units import parse_aus
 from mexjax.protocol.classes import canonical_emotion
@@ -100,7 +101,7 @@ def make_drafts(
         values = {field: row.get(field) for field in FIELDS}
         draft = Draft(number, subject(names[0]), clip(names[1]), values, typed=typed)
         draft.video = draft.clip
-        content = tuple(as_text(row.get(name)) for name in (*FIELDS, "path", "fps"))
+        content = tuple(_meaning(name, row.get(name)) for name in (*FIELDS, "path", "fps"))
         # Without frame numbers, names in another case may be those of other folders.
         spell = fold if content[0] and content[2] else str
         key = (spell(draft.subject), spell(draft.clip), *content)
@@ -114,6 +115,26 @@ def make_drafts(
         drafts.append(draft)
     _report_dates(cells, problems)
     return drafts
+
+
+def _meaning(field: str, cell: object) -> str:
+    """Write what a cell says in one way: 1.0 is 1, Fear is fear, and 7+4 is 4+7."""
+    text = tidy(as_text(cell))
+    try:
+        if field in ("onset", "apex", "offset"):
+            number = as_number(text)
+            return "" if number is None else str(number)
+        if field == "au" and text:
+            return repr(parse_aus(text))
+    except DataError:
+        return text
+    if field == "emotion":
+        return "+".join(map(canonical_emotion, text.split("+")))
+    if field == "path":
+        return "/".join(part for part in re.split(r"[\\/]", text) if part not in ("", "."))
+    if field == "fps" and not math.isnan(as_real(text)):
+        return str(as_real(text))
+    return text
 
 
 def _report_dates(cells: pd.DataFrame, problems: list[str]) -> None:

@@ -114,7 +114,7 @@ def gather_units(cells: pd.DataFrame, problems: list[str]) -> None:
         return
     texts = []
     for number, row in numbered(cells).items():
-        values = {unit: as_text(row[name]) for unit, name in columns.items()}
+        values = {unit: _flag(row[name]) for unit, name in columns.items()}
         others = [f"AU{unit} {text!r}" for unit, text in values.items() if text not in ("0", "1")]
         if others and any(values.values()):
             problems.append(
@@ -126,7 +126,16 @@ def gather_units(cells: pd.DataFrame, problems: list[str]) -> None:
         texts.append("" if others else "+".join(present) or "0")
     cells["au"] = texts
     units = ", ".join(f"AU{unit}" for unit in sorted(columns))
-    problems.append(f"Action units were read from the columns {units}.")
+    problems.append(
+        f"Action units were read from the columns {units}. Any other unit counts as absent, so"
+        " train no other with protocol.units."
+    )
+
+
+def _flag(cell: object) -> str:
+    """Return "0" and "1" also where a program wrote 0.0 and 1.0, and any other text as it is."""
+    text, value = as_text(cell), as_real(cell)
+    return str(int(value)) if value in (0, 1) else text
 
 
 def _find(root: Path, draft: Draft, parts: tuple[str, ...] | None, folders: Folders) -> Path | None:

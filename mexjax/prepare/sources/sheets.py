@@ -267,7 +267,7 @@ def _table(
         if header and header not in named and index not in columns.values():
             named[header] = index
     cells = {
-        first_row + i: [row[j] if j < len(row) else None for j in named.values()]
+        first_row + i: [row[j] if j < len(row) else "" for j in named.values()]
         for i, row in enumerate(rows)
         if any(as_text(cell) for cell in row) and not _is_header(row, headers)
     }

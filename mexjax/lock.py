@@ -1,4 +1,4 @@
-"""One owner of a run folder at a time.
+"""One owner of a folder that a command writes at a time.
 
 The owner holds a lock of the operating system on the file `.lock`, which a process that dies
 releases by itself. Where the file system has no such locks, the file `.owner` takes its place, and
@@ -31,8 +31,12 @@ _HELD_BY_OTHERS = (errno.EAGAIN, errno.EACCES)
 class FolderLock:
     """The right to write into a folder, held until `release` or the end of the process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, option: str = "--workdir") -> None:
         """Takes the lock.
+
+        Args:
+          folder: it must exist.
+          option: the option of the command that names the folder, for the message.
 
         Raises:
           WorkdirError: another process, or another run of this one, holds it.
@@ -41,11 +45,11 @@ class FolderLock:
         file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         self._finalizer = weakref.finalize(self, os.close, file)
         try:
-            if _is_locked_by_system(file, folder):
+            if _is_locked_by_system(file, folder, option):
                 os.ftruncate(file, 0)
                 os.pwrite(file, json.dumps(_this_process()).encode(), 0)
             else:
-                _claim(folder)
+                _claim(folder, option)
                 self._finalizer.detach()
                 os.close(file)
                 self._finalizer = weakref.finalize(self, (folder / OWNER).unlink, missing_ok=True)
@@ -58,7 +62,7 @@ class FolderLock:
         self._finalizer()
 
 
-def _is_locked_by_system(file: int, folder: Path) -> bool:
+def _is_locked_by_system(file: int, folder: Path, option: str) -> bool:
     """Takes the system's lock; False where the file system has none."""
     if fcntl is None:
         return False
@@ -66,12 +70,12 @@ def _is_locked_by_system(file: int, folder: Path) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _HELD_BY_OTHERS:
-            raise _refusal(folder, _read(folder / LOCK)) from None
+            raise _refusal(folder, option, _read(folder / LOCK)) from None
         return False
     return True
 
 
-def _claim(folder: Path) -> None:
+def _claim(folder: Path, option: str) -> None:
     """Takes the folder by a file that only one process can make."""
     path = folder / OWNER
     for _ in range(2):
@@ -81,13 +85,13 @@ def _claim(folder: Path) -> None:
             owner = _read(path)
             if not _is_gone(owner):
                 text = f" If that process is gone, delete {path}."
-                raise _refusal(folder, owner, text) from None
+                raise _refusal(folder, option, owner, text) from None
             _remove_dead(path, owner)
             continue
         with os.fdopen(file, "w", encoding="utf-8") as opened:
             json.dump(_this_process(), opened)
         return
-    raise _refusal(folder, _read(path))
+    raise _refusal(folder, option, _read(path))
 
 
 def _remove_dead(path: Path, owner: dict[str, Any]) -> None:
@@ -139,11 +143,11 @@ def _start_of(pid: int) -> str | None:
         return None
 
 
-def _refusal(folder: Path, owner: dict[str, Any], more: str = "") -> WorkdirError:
+def _refusal(folder: Path, option: str, owner: dict[str, Any], more: str = "") -> WorkdirError:
     who = "another process"
     if {"host", "pid", "since"} <= owner.keys():
         who = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
     return WorkdirError(
         f"{folder} is in use by {who}. Wait until it ends, or choose another folder, for example"
-        f" --workdir={folder}_2.{more}"
+        f" {option}={folder}_2.{more}"
     )
