@@ -10,7 +10,7 @@ from gpu_programs import CARDS, Case
 from results_files import Result, newest
 
 # The rows of the README.
-SHORT = ("fdp_tiny", "fdp_official", "tsfmicro_official", "ac4au_scratch", "micro_au_clip_paper")
+SHORT = ("fdp_tiny", "fdp_official", "tsfmicro_official", "ac4au_scratch")
 
 
 def _files(results: Sequence[Result]) -> list[Result]:
