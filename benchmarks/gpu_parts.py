@@ -72,13 +72,17 @@ def _functions(study: Any, config: Any) -> FoldFunctions:
     )
 
 
+def largest_value(tree: Any) -> float:
+    """The largest absolute value in a tree of arrays."""
+    return float(np.max([np.max(np.abs(x), initial=0.0) for x in jax.tree.leaves(tree)]))
+
+
 def largest_difference(a: Any, b: Any) -> float:
     """The largest difference of two trees, as a share of the largest value of `b`'s tree."""
     pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    largest = max(float(np.max(np.abs(y), initial=0.0)) for _, y in pairs)
     differences = [float(np.max(np.abs(x - y), initial=0.0)) for x, y in pairs]
     # NaN must not hide behind a comparison.
-    return float(np.max(differences)) / max(largest, 1e-30)
+    return float(np.max(differences)) / max(largest_value(b), 1e-30)
 
 
 def gpu_target() -> Target:
@@ -110,6 +114,8 @@ def parity(cards: list[str], tolerance: float) -> None:
             card=card,
             target=target.kind,
             differences=differences,
+            # A difference of numbers that are all zero would say nothing.
+            largest={name: largest_value(reference[name]) for name in reference},
             is_equal=all(value <= tolerance for value in differences.values()),
             tolerance=tolerance,
             seconds=round(time.perf_counter() - start, 1),
