@@ -56,6 +56,7 @@ def device_ms(
     length: int = 20,
     calls: int = 5,
     repeats: int = 3,
+    budget_s: float = 0.5,
     hopeless_ms: float = math.inf,
 ) -> float:
     """Milliseconds of one application of a function on the device of its arguments.
@@ -66,6 +67,7 @@ def device_ms(
       length: applications in a compiled loop.
       calls: calls of the loop that follow each other beside the one that is subtracted.
       repeats: measurements; their median counts.
+      budget_s: seconds for all measurements; slow functions take fewer calls, at least one.
       hopeless_ms: a function slower than this is measured by one call alone.
 
     Returns:
@@ -87,5 +89,6 @@ def device_ms(
     first_ms = 1e3 * seconds(1) / length
     if first_ms > hopeless_ms:
         return first_ms
+    calls = max(1, min(calls, int(budget_s / repeats / max(1e-3 * first_ms * length, 1e-9)) - 2))
     differences = [seconds(1 + calls) - seconds(1) for _ in range(repeats)]
     return max(1e3 * statistics.median(differences) / (calls * length), 0.0)

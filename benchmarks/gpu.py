@@ -124,9 +124,9 @@ def study(card: str, limit_s: float, *overrides: str) -> Part:
     return Part(f"study {card}", words, limit_s, is_study=True)
 
 
-def convolutions(network: str, limit_s: float, *, most_layers: int = 0) -> Part:
-    """Device times of every lowering of a network's convolutions."""
-    words = ("convolutions", network, f"--most-layers={most_layers}")
+def convolutions(network: str, limit_s: float, *, has_one_layer: bool = False) -> Part:
+    """Device times of every lowering of a network's convolutions, or of the cheapest alone."""
+    words = ("convolutions", network, *(["--one-layer"] if has_one_layer else []))
     dtypes = ("--dtypes", "float32", "bfloat16")
     return own_part(f"convolutions {network}", *words, *dtypes, limit_s=limit_s)
 
@@ -143,7 +143,7 @@ def parts_of(*, is_quick: bool) -> list[Part]:
             dataclasses.replace(step(tiny, graphs="off"), limit_s=200),
             dataclasses.replace(peer(tiny), limit_s=200),
             study("micro_au_clip:tiny", 200, *few),
-            convolutions("FDP tiny", 30, most_layers=1),
+            convolutions("FDP tiny", 200, has_one_layer=True),
         ]
     cards = ("fdp", "tsfmicro", "gamdss", "ac4au", "micro_au_clip")
     published = ("fdp_official", "ac4au_scratch", "tsfmicro_official", "micro_au_clip_paper")

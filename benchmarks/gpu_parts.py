@@ -122,13 +122,20 @@ def parity(cards: list[str], tolerance: float) -> None:
         )
 
 
-def convolutions(network: str, dtypes: list[str], most_layers: int) -> None:
-    """Prints a line for each layer of a network and type, the costly layers first."""
+def convolutions(network: str, dtypes: list[str], *, has_one_layer: bool) -> None:
+    """Prints a line for each layer of a network and type, the costly layers first.
+
+    Args:
+      network: a name in `convolutions.STUDIES`.
+      dtypes: types of the arrays.
+      has_one_layer: true if the cheapest layer is enough.
+    """
     import convolutions as benchmark
 
     card, overrides = benchmark.STUDIES[network]
     layers = benchmark.layers_of_study(card, overrides)
-    layers = sorted(layers, key=lambda layer: -layer.flops)[: most_layers or None]
+    layers = sorted(layers, key=lambda layer: -layer.flops)
+    layers = layers[-1:] if has_one_layer else layers
     for layer in layers:
         for dtype in dtypes:
             typed = benchmark.with_dtype(layer, dtype)
@@ -147,7 +154,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="cards, or a network of convolutions.py")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--dtypes", nargs="+", default=["float32"])
-    parser.add_argument("--most-layers", type=int, default=0, help="0: all")
+    parser.add_argument("--one-layer", action="store_true", help="the cheapest layer alone")
     arguments = parser.parse_args()
     if arguments.part == "environment":
         environment()
@@ -155,7 +162,7 @@ def main() -> None:
         parity(arguments.names, arguments.tolerance)
     else:
         for network in arguments.names:
-            convolutions(network, arguments.dtypes, arguments.most_layers)
+            convolutions(network, arguments.dtypes, has_one_layer=arguments.one_layer)
 
 
 if __name__ == "__main__":
