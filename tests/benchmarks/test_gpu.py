@@ -178,6 +178,7 @@ def test_rows_of_one_kind_of_gpu_are_not_for_another(load, monkeypatch):
         with target.use(gpu):
             return convolutions._layer(16, 16, 96)
 
+    assert set(load("gpu_parts").GPU_LOWERINGS) <= set(choice.LOWERINGS)
     layer = layer_for("NVIDIA H200")
     rows = [{"layer": layer, **dict.fromkeys(OPERATIONS, "shifted")}]
     monkeypatch.setattr(choice, "_table", lambda: rows)
