@@ -3,13 +3,16 @@
     python benchmarks/convolutions.py --quick
     python benchmarks/convolutions.py --json=FILE
     python benchmarks/convolutions.py --tune
+    python benchmarks/convolutions.py --tune-from=FILE
 
 Times are medians in milliseconds for one fold (the time of F folds divided by F), float32, of the
 forward pass, the input gradient and the weight gradient, each compiled alone. `auto` is the choice
 of the library; `vmap` is XLA's convolution under `jax.vmap` over weights and images, which one
 writes without this library. PyTorch runs the same folds one after another with as many threads, in
 its default layout and channels last, and the faster of the two counts. `--tune` writes the fastest
-lowering of each operation into the table by which the library chooses.
+lowering of each operation into the table by which the library chooses. On a GPU, times are those
+of the device in a loop (see `device_time.py`), one fold alone, and rows of the table are keyed by
+the kind of device; `--tune-from` takes the rows that `gpu.py` has measured there.
 
 Layers are recorded from a training step of each network. Without the packages that a study needs,
 the layers of the library's own table are measured instead.
@@ -21,6 +24,7 @@ pages for every large array, and PyTorch and XLA take up to twice as long.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -35,10 +39,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from device_time import device_ms
 from rich.console import Console
 from rich.table import Table
 
-from mexjax import machine
+from mexjax import machine, target
 from mexjax.cpu.heap import heap_for_training, run_in_calling_thread
 from mexjax.ops.conv import LOWERINGS, conv2d
 from mexjax.ops.conv import choice as conv_choice
@@ -73,7 +78,9 @@ def _layer(
 ) -> Layer:  # fmt: skip
     edge = kernel // 2 if padding is None else padding
     geometry = Geometry((size, size), (kernel,) * 2, (stride,) * 2, ((edge,) * 2,) * 2, groups)
-    return Layer(geometry, batch, channels, out or channels, "float32", jax.default_backend())
+    device = target.current()
+    kind = "" if device.platform == "cpu" else device.kind
+    return Layer(geometry, batch, channels, out or channels, "float32", device.platform, kind)
 
 
 # Networks whose layers are recorded from a training step: recipe card and overrides.
@@ -112,7 +119,9 @@ def layers_of_study(card: str, overrides: dict[str, Any]) -> list[Layer]:
 def layers_of_table() -> list[Layer]:
     """The layers that have a row in the table, on this platform."""
     rows = json.loads(conv_choice.TABLE.read_text(encoding="utf-8"))["rows"]
-    here = {"platform": jax.default_backend()}
+    device = target.current()
+    kind = "" if device.platform == "cpu" else device.kind
+    here = {"platform": device.platform, "kind": kind}
     listed = {conv_choice.layer_from_json(row["layer"] | here) for row in rows}
     return sorted(listed, key=lambda layer: (layer.group_kind != "dense", -layer.flops))
 
@@ -158,6 +167,52 @@ def median_ms(
         function()
         times.append(time.perf_counter() - start)
     return 1e3 * statistics.median(times)
+
+
+def with_dtype(layer: Layer, dtype: str) -> Layer:
+    """The same layer for arrays of another type."""
+    return dataclasses.replace(layer, dtype=dtype)
+
+
+def measure_on_device(layer: Layer, names: Sequence[str] = ()) -> dict[str, Any]:
+    """One row with the device time of every lowering, for one fold.
+
+    Args:
+      layer: a layer of this process's device.
+      names: lowerings to measure; none: all that apply to the layer.
+
+    Returns:
+      `layer`, `gflop`, `chosen` and `lowerings` as `measure` gives them.
+    """
+    g = layer.geometry
+    arrays = {key: jnp.asarray(x[0], layer.dtype) for key, x in _arrays(layer, 1).items()}
+    applicable = [
+        name
+        for name in names or PREFERENCE
+        if LOWERINGS[name].applies(g, layer.channels, layer.out)
+    ]
+    fastest_ms: dict[str, float] = {}
+    lowerings: dict[str, dict[str, float]] = {}
+    for name in applicable:
+        times = {}
+        for operation in OPERATIONS:
+            pair = tuple(arrays[key] for key in _arguments(operation))
+
+            def run(
+                a: jax.Array, b: jax.Array, operation: str = operation, name: str = name
+            ) -> jax.Array:
+                return conv_choice.compute(operation, a, b, g, name)
+
+            best = fastest_ms.get(operation, math.inf)
+            times[operation] = device_ms(run, pair, hopeless_ms=4 * best)
+            fastest_ms[operation] = min(best, times[operation])
+        lowerings[name] = times
+    return {
+        "layer": conv_choice.layer_to_json(layer),
+        "gflop": layer.flops / 1e9,
+        "chosen": {operation: conv_choice.choose(operation, layer) for operation in OPERATIONS},
+        "lowerings": lowerings,
+    }
 
 
 def _arrays(layer: Layer, num_folds: int) -> dict[str, np.ndarray]:
@@ -310,6 +365,22 @@ def tune(row: dict[str, Any], environment: dict[str, Any]) -> None:
     conv_choice.forget_table()
 
 
+def tune_from(path: Path) -> int:
+    """Puts the layers that `gpu.py` has measured into the table, and returns their number."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    environment = record["environment"]
+    rows = [
+        line
+        for name, part in record["parts"].items()
+        if name.startswith("convolutions")
+        for line in part["results"]
+        if "lowerings" in line
+    ]
+    for row in rows:
+        tune(row, environment | {"processor": row["layer"].get("kind", environment["processor"])})
+    return len(rows)
+
+
 def describe(layer: Layer) -> str:
     """A layer in words, such as "288 x 16x16 x 96 -> 96, 3x3", and its stride and groups."""
     g = layer.geometry
@@ -345,19 +416,21 @@ def show(network: str, rows: list[dict[str, Any]], layers_: list[Layer]) -> None
             table.add_row(label, name, *cells, f"{sum(values):.1f}", f"{rate:.0f}")
         table.add_section()
         by_torch = sum(row["torch"].values()) if row["torch"] else float("nan")
-        for which in row["folds"][counts[0]]:
+        for which in row["folds"][counts[0]] if counts else ():
             times_ = [row["folds"][count][which] for count in counts]
             ratio = f"{by_torch / times_[0]:.2f}" if which == "auto" else ""
             cells = [f"{ms:.1f}" for ms in times_]
             folds.add_row(f"{describe(layer)}: {which}", *cells, f"{by_torch:.1f}", ratio)
     console.print(table)
-    console.print(folds)
+    if counts:
+        console.print(folds)
 
 
 def main() -> None:
     """Runs the benchmark of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--tune", action="store_true", help="write the library's table")
+    parser.add_argument("--tune-from", type=Path, default=None, help="a results file of gpu.py")
     parser.add_argument("--quick", action="store_true", help="one layer of FDP tiny")
     parser.add_argument("--folds", type=int, nargs="*", default=None, help="default: 1 2 4 8")
     parser.add_argument("--only", default="", help="networks whose name contains this")
@@ -365,6 +438,9 @@ def main() -> None:
     parser.add_argument("--new", action="store_true", help="layers the table has no row of")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
+    if arguments.tune_from:
+        print(f"{tune_from(arguments.tune_from)} layers are in {conv_choice.TABLE}.")
+        return
     run_in_calling_thread()
     with heap_for_training() as heap:
         run(arguments, keeps_memory=heap.keep_freed_memory().is_kept)
@@ -393,6 +469,7 @@ def run(arguments: argparse.Namespace, *, keeps_memory: bool) -> None:
         "load_before": os.getloadavg()[0],
         "networks": {},
     }
+    is_cpu = target.current().platform == "cpu"
     only = arguments.only or ("tiny" if arguments.quick else "")
     for network, layers_ in layers(only).items():
         layers_ = [layer for layer in layers_ if arguments.layers in describe(layer)]
@@ -404,7 +481,10 @@ def run(arguments: argparse.Namespace, *, keeps_memory: bool) -> None:
             continue
         rows = record["networks"][network] = []
         for layer in layers_:
-            rows.append(measure(layer, folds, timer, names))
+            if is_cpu:
+                rows.append(measure(layer, folds, timer, names))
+            else:
+                rows.append(measure_on_device(layer, names) | {"folds": {}, "torch": None})
             if arguments.tune:
                 tune(rows[-1], record["environment"])
         show(network, rows, layers_)

@@ -106,7 +106,8 @@ def run_torch(config: ConfigDict, arguments: argparse.Namespace, heap: Heap) -> 
 
     def step() -> None:
         nonlocal count
-        peer.update(batches[count % len(batches)], config.train.learning_rate)
+        with torch.autocast(peer.device, torch.bfloat16, enabled=arguments.autocast == "yes"):
+            peer.update(batches[count % len(batches)], config.train.learning_rate)
         count += 1
         if is_gpu:
             torch.cuda.synchronize()
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="0: compile only (jax)")
     parser.add_argument("--layout", default="contiguous", choices=("contiguous", "channels_last"))
     parser.add_argument("--compiled", default="no", choices=("no", "yes"), help="torch.compile")
+    parser.add_argument("--autocast", default="no", choices=("no", "yes"), help="torch in bfloat16")
     parser.add_argument("--peer-path", default="", help="a checkout of the released code")
     parser.add_argument("--set", nargs="*", default=[], help="overrides, key=value")
     arguments = parser.parse_args()

@@ -18,22 +18,29 @@ from mexjax.train.study import make_study
 BENCHMARKS = ROOT / "benchmarks"
 
 
+@pytest.fixture(autouse=True)
+def _neighbours(monkeypatch):
+    """A script finds its neighbours."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
 def load(name: str):
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
 SCRIPTS = (
-    "all", "convolutions", "cpu_tricks", "frozen", "key_frame_views", "key_frames", "pictures",
+    "all", "convolutions", "cpu_tricks", "frozen", "gpu", "gpu_parts", "key_frame_views",
+    "key_frames", "pictures",
     "pipeline", "preparation", "scores", "step_process", "step_time", "study_time", "tables",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_benchmark_explains_itself(name, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))  # where a script finds its neighbours
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     with pytest.raises(SystemExit) as stopped:
         load(name).main()

@@ -3,8 +3,8 @@
 The choice is made while tracing, from platform, dtype and shapes alone, and separately for the
 forward pass and the two gradients. `table.json`, where the package has one, holds measured
 rows: the fastest lowering of each operation of a layer. A layer takes the choice of the nearest
-row of its platform, dtype, kernel and stride (`_distance`) if that is within `MAX_DISTANCE`;
-otherwise `_rule` decides.
+row of its platform, kind of device, dtype, kernel and stride (`_distance`) if that is within
+`MAX_DISTANCE`; otherwise `_rule` decides.
 """
 
 import contextlib
@@ -110,8 +110,9 @@ def forget_table() -> None:
 
 
 def layer_to_json(layer: Layer) -> dict[str, Any]:
-    """A layer as a row of `table.json` holds it."""
-    return dataclasses.asdict(layer)
+    """A layer as a row of `table.json` holds it; the row of a CPU names no kind of device."""
+    fields = dataclasses.asdict(layer)
+    return fields if layer.kind else {name: fields[name] for name in fields if name != "kind"}
 
 
 def layer_from_json(fields: dict[str, Any]) -> Layer:
@@ -131,7 +132,8 @@ def layer_from_json(fields: dict[str, Any]) -> Layer:
 def _distance(a: Layer, b: Layer) -> float:
     """The octaves between two layers that differ in sizes only; infinite if in more than that."""
     fixed = [
-        (x.platform, x.dtype, x.geometry.kernel, x.geometry.stride, x.group_kind) for x in (a, b)
+        (x.platform, x.kind, x.dtype, x.geometry.kernel, x.geometry.stride, x.group_kind)
+        for x in (a, b)
     ]
     if fixed[0] != fixed[1]:
         return math.inf
@@ -193,13 +195,19 @@ def choose(operation: str, layer: Layer, override: str | None = None) -> str:
     return near[0][1] if near else _rule(operation, layer)
 
 
+def _device() -> tuple[str, str]:
+    """Platform and kind of the device of a layer that is traced now."""
+    device = target.current()
+    return device.platform, "" if device.platform == "cpu" else device.kind
+
+
 def layer_of(operation: str, a: jax.Array, b: jax.Array, g: Geometry) -> Layer:
     """The layer of a call `operation(a, b, g)` of a `Lowering`."""
     if operation == "weight_gradient":
         channels, out = a.shape[-1], b.shape[-1]
     else:
         channels, out = b.shape[2] * g.groups, b.shape[3]
-    layer = Layer(g, a.shape[0], channels, out, str(a.dtype), target.current().platform)
+    layer = Layer(g, a.shape[0], channels, out, str(a.dtype), *_device())
     if operation == "forward":
         for layers in _recorders.get():
             layers.add(layer)

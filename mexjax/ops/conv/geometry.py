@@ -77,6 +77,7 @@ class Layer:
       out: output channels of the whole layer.
       dtype: name of the dtype of the arrays.
       platform: JAX's name of the platform.
+      kind: the maker's name of the device; empty for a CPU, whose kinds do not differ much.
     """
 
     geometry: Geometry
@@ -85,6 +86,7 @@ class Layer:
     out: int
     dtype: str
     platform: str
+    kind: str = ""
 
     @property
     def flops(self) -> int:
