@@ -215,6 +215,8 @@ def test_the_table_takes_rows_of_a_gpu_run(load, monkeypatch, tmp_path):
         choice.forget_table()
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_training_needs_no_package_of_preparation():
     text = """
 import sys
