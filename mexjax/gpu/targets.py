@@ -173,6 +173,17 @@ GPUS = {
 _ORDER = re.compile(r"^([a-z]+\d+)(?:x(\d+))?$")
 
 
+def bandwidth_of(kind: str, *, default: float) -> float:
+    """Bytes per second of the memory of a device of the maker's name `kind`.
+
+    Args:
+      kind: such as `NVIDIA H200`.
+      default: the answer for a device that is none of `GPUS`.
+    """
+    name = (peaks_of(kind) or ("", None))[0].lower()
+    return GPUS[name].bytes_per_s if name in GPUS else default
+
+
 def parse(text: str) -> tuple[Gpu, int]:
     """A device and a number of devices, from a text such as `h200` or `h200x8`.
 
