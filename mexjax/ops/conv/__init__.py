@@ -2,8 +2,9 @@
 
 `jax.vmap` over the weights of a convolution makes one grouped convolution of it, which no backend
 runs well. Here the forward pass and the two gradients are three functions, each with a batching
-rule of its own that computes one fold at a time, or on a GPU small layers of all folds as groups of
-one convolution; `jax.custom_vjp` joins them.  How a fold is computed is chosen per layer, platform and dtype while tracing (`mexjax.ops.conv.choice`).
+rule of its own that computes one fold at a time, or on a GPU the folds of a small layer as groups
+of one convolution; `jax.custom_vjp` joins them. How a fold is computed is chosen per layer,
+platform and dtype while tracing (`mexjax.ops.conv.choice`).
 """
 
 import functools

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from mexjax import target
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.gpu.bounds import GRAPH_S
 from mexjax.gpu.targets import bandwidth_of
 from mexjax.ops.conv.depthwise import LOWERINGS as DEPTHWISE
 from mexjax.ops.conv.geometry import Geometry, Layer, Lowering
@@ -37,9 +38,6 @@ TABLE = Path(__file__).with_name("table.json")
 # The distance is in octaves, summed over map size, channels in and out (and of a group), and half
 # the batch.
 MAX_DISTANCE = 1.5
-# Seconds of a launch in a CUDA graph, and bytes per second of a GPU that has no entry in
-# `mexjax.gpu.targets`.
-LAUNCH_S, BYTES_PER_S = 2e-6, 2e12
 
 LOWERINGS: dict[str, Lowering] = {
     **NATIVE,
@@ -209,7 +207,7 @@ def folds_pay(operation: str, layer: Layer, num_folds: int) -> bool:
     if operation == "input_gradient" and layer.geometry.stride != (1, 1):
         return False
     copied = 2 * num_folds * layer.num_elements * jnp.dtype(layer.dtype).itemsize
-    return (num_folds - 1) * LAUNCH_S > copied / bandwidth_of(layer.kind, default=BYTES_PER_S)
+    return (num_folds - 1) * GRAPH_S > copied / bandwidth_of(layer.kind)
 
 
 @functools.cache
