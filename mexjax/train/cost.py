@@ -108,7 +108,7 @@ def step_bound(forward: flops.Work, num_params: int, target: Target, dtype: str)
     entry = peaks_of(target.kind) or ("A100", PEAKS["A100"])
     num_bytes = BYTES_PER_RESULT * forward.num_bytes + BYTES_PER_PARAMETER * num_params
     bandwidth = bandwidth_of(target.kind)
-    work = flops.train_flops(forward.flops) / entry[1].of(dtype) + num_bytes / bandwidth
+    work = flops.train_flops(int(forward.flops)) / entry[1].of(dtype) + num_bytes / bandwidth
     return StepBound(work, KERNELS_PER_OPERATION * forward.num_operations * GRAPH_S)
 
 

@@ -65,8 +65,9 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
             y = y.reshape(*y.shape[:-1], num_folds, -1)
             return jnp.moveaxis(y, -2, 0), True
         fold = [x[0] if is_mapped else x for x, is_mapped in zip((a, b), is_batched, strict=True)]
-        lowering = lowering_of(*fold, num_folds if a_is_batched and b_is_batched else 1)
-        if lowering == "native_folds" and a_is_batched and b_is_batched:
+        are_both = a_is_batched and b_is_batched
+        lowering = lowering_of(fold[0], fold[1], num_folds if are_both else 1)
+        if lowering == "native_folds" and are_both:
             return folds_as_groups(operation, a, b, geometry).astype(a.dtype), True
         if LOWERINGS[lowering].maps:
             axes = tuple(0 if is_mapped else None for is_mapped in is_batched)
