@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mexjax.target import Target
-from mexjax.train import cost, flops
+from mexjax.train import cost, flops, group
 
 GIB = 2**30
 
@@ -121,3 +121,20 @@ def test_work_counts_results_and_operations_of_loops():
 
     work = flops.forward_work(forward, jax.ShapeDtypeStruct((8, 8), "float32"))
     assert work == flops.Work(flops=2 * 8**3, num_bytes=4 * 8 * 8 * 4, num_operations=4)
+
+
+def test_only_the_last_evaluation_fetches_more_than_logits(monkeypatch):
+    trainer = object.__new__(group.GroupTrainer)
+    outputs = {"logits": np.ones((1, 2, 3)), "map": np.ones((1, 2))}
+    trainer.compiled = types.SimpleNamespace(evaluate=lambda *_: outputs)
+    trainer.batches, trainer.names, trainer.plan, trainer.data = [0, 1], ["a"], None, None
+    trainer.schedule = types.SimpleNamespace(num_epochs=2, eval_epochs=[1, 2])
+    trainer.host_plan = types.SimpleNamespace(valid=np.ones((1, 1), bool))
+    trainer.history = types.SimpleNamespace(logits=np.zeros((1, 2, 4, 3)))
+    fetched = []
+    monkeypatch.setattr(group.jax, "device_get", lambda tree: fetched.append(tree) or tree)
+    carry = types.SimpleNamespace(states=None)
+    assert trainer._evaluate(1, carry) == {}
+    assert [sorted(part) for part in fetched.pop()] == [["logits"]] * 2
+    assert trainer._evaluate(2, carry)["map"].shape == (1, 4)
+    assert trainer.history.logits.all()
