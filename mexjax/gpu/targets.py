@@ -170,7 +170,19 @@ GPUS = {
         "NVIDIA L4", (8, 9), 58, 128, 100 * 1024, 1536, 2.04, 48 * 2**20, 22 * 2**30, 0.3e12
     ),
 }  # fmt: skip
+# Bytes per second of the memory of a GPU that is none of these.
+BYTES_PER_S = 2e12
 _ORDER = re.compile(r"^([a-z]+\d+)(?:x(\d+))?$")
+
+
+def bandwidth_of(kind: str) -> float:
+    """Bytes per second of the memory of a device of the maker's name `kind`.
+
+    Args:
+      kind: such as `NVIDIA H200`; `BYTES_PER_S` is the answer for one that is none of `GPUS`.
+    """
+    name = (peaks_of(kind) or ("", None))[0].lower()
+    return GPUS[name].bytes_per_s if name in GPUS else BYTES_PER_S
 
 
 def parse(text: str) -> tuple[Gpu, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import sys
 import time
@@ -10,16 +11,27 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from mexjax import machine
+from mexjax.gpu.bounds import GRAPH_S
+from mexjax.gpu.targets import PEAKS, bandwidth_of, peaks_of
 from mexjax.target import Target
 from mexjax.train import flops
 
 log = logging.getLogger(__name__)
 
-# Small groups keep a GPU busy; larger ones only lengthen compilation. A CPU is busy with one fold:
-# two in a program take as long as two programs, and compile longer.
+# The largest group where no step was estimated. A CPU is busy with one fold: two in a program take
+# as long as two programs, and compile longer.
 LARGEST_GROUP = {"cpu": 1, "gpu": 8, "tpu": 8}
+# The largest group of all: a larger one only lengthens compilation.
+MOST_FOLDS = 64
+# A training step beside the forward pass as it is traced: bytes that its kernels move for each byte
+# of a result, and kernels for each operation. In the programs that XLA compiles for an H200 these
+# are 2.2 to 2.9 and 0.4 to 1.1. The optimiser reads four numbers a parameter and writes three.
+BYTES_PER_RESULT, KERNELS_PER_OPERATION, BYTES_PER_PARAMETER = 2.5, 1.0, 28
+# Seconds that the host of a GPU loses when it waits for an answer of the device.
+ANSWER_S = 20e-6
 # Share of the free memory a group may plan for: the rest is for evaluation and checkpoints.
 MEMORY_SHARE = 0.8
 
@@ -61,6 +73,62 @@ class CompileCounter:
         jax.monitoring.unregister_event_duration_listener(self._listen)
 
 
+class StepBound(NamedTuple):
+    """An estimate of one fold's training step on a GPU, made before it is compiled.
+
+    Attributes:
+      work_s: seconds that its operations and bytes take at the peaks of the device.
+      launch_s: seconds that its launches take, at 2 microseconds each. A group of folds has
+        about as many as one fold.
+    """
+
+    work_s: float
+    launch_s: float
+
+    @property
+    def folds_worth(self) -> int:
+        """Folds of a group whose work is as long as its launches; at least one."""
+        return max(1, math.ceil(self.launch_s / self.work_s)) if self.work_s > 0 else MOST_FOLDS
+
+    @property
+    def seconds(self) -> float:
+        """The longer of the two."""
+        return max(self.work_s, self.launch_s)
+
+
+def step_bound(forward: flops.Work, num_params: int, target: Target, dtype: str) -> StepBound:
+    """Estimates a training step from its forward pass; it is a bound, not a measurement.
+
+    Args:
+      forward: the forward pass of a training batch, see `flops.forward_work`.
+      num_params: trained parameters of a fold.
+      target: the devices; a kind that is not known counts as an A100.
+      dtype: the type the network computes in.
+    """
+    entry = peaks_of(target.kind) or ("A100", PEAKS["A100"])
+    num_bytes = BYTES_PER_RESULT * forward.num_bytes + BYTES_PER_PARAMETER * num_params
+    bandwidth = bandwidth_of(target.kind)
+    work = flops.train_flops(int(forward.flops)) / entry[1].of(dtype) + num_bytes / bandwidth
+    return StepBound(work, KERNELS_PER_OPERATION * forward.num_operations * GRAPH_S)
+
+
+def skipping_pays(valid: np.ndarray, num_folds: int, bound: StepBound) -> bool:
+    """True if leaving out steps that no fold of a group has saves more than it costs on a GPU.
+
+    Whether a step is run is then known to the device only: the host waits for its answer before
+    every step.
+
+    Args:
+      valid: bool[F, S], the steps of every fold of the run.
+      num_folds: folds in a group, over all devices.
+      bound: see `step_bound`.
+    """
+    starts = range(0, len(valid), num_folds)
+    busy = np.stack([valid[start : start + num_folds].any(axis=0) for start in starts])
+    num_idle = busy.size - busy.sum()
+    return bool(num_idle * bound.seconds > busy.sum() * ANSWER_S)
+
+
 class GroupSize(NamedTuple):
     """The number of folds that one program takes on one device, and the reason.
 
@@ -99,14 +167,26 @@ def temporary_bytes(compiled: jax.stages.Compiled) -> int:
     return memory.temp_size_in_bytes if memory else 0
 
 
-def first_group(num_folds: int, devices: Sequence[Any], asked: int, *, strategy: str) -> GroupSize:
+def first_group(
+    num_folds: int,
+    devices: Sequence[Any],
+    asked: int,
+    *,
+    strategy: str,
+    bound: StepBound | None = None,
+) -> GroupSize:
     """The largest group that is worth to be tried.
+
+    On a GPU a small network's step is as long as its launches, which a group of folds shares: the
+    group grows until its work outweighs them. A step of a large network is as long as its work; its
+    folds gain nothing in a group and take memory each, so that they run one by one.
 
     Args:
       num_folds: folds of the run.
       devices: those that the strategy uses.
       asked: `folds.per_chunk`; 0: the size follows from memory.
       strategy: `loop`, `vmap` or `shard`; `loop` runs one fold at a time.
+      bound: an estimate of one fold's step, for a GPU.
     """
     on_each = -(-num_folds // len(devices))
     if strategy == "loop":
@@ -116,9 +196,17 @@ def first_group(num_folds: int, devices: Sequence[Any], asked: int, *, strategy:
         return GroupSize(min(asked, on_each), reason, fits=True)
     platform = Target(tuple(devices)).platform
     largest = LARGEST_GROUP.get(platform, 8)
+    if bound is not None:
+        largest = min(bound.folds_worth, MOST_FOLDS)
     # Groups are equal: 10 folds and at most 8 give two groups of 5, without padding.
     size = -(-on_each // -(-on_each // largest))
-    return GroupSize(size, f"of {on_each} folds per {platform} device: no more than {largest} pays")
+    reason = f"of {on_each} folds per {platform} device: no more than {largest} pays"
+    if bound is not None:
+        reason += (
+            f", a fold's step being bound to {1e3 * bound.work_s:.2g} ms of work and a group's to"
+            f" {1e3 * bound.launch_s:.2g} ms of launches,"
+        )
+    return GroupSize(size, reason)
 
 
 def measured(size: GroupSize, train: jax.stages.Compiled, devices: Sequence[Any]) -> GroupSize:

@@ -41,6 +41,46 @@ def forward_flops(function: Callable[..., Any], *args: Any) -> int:
     return _count(jaxpr.jaxpr)
 
 
+class Work(NamedTuple):
+    """The work of a function as it is traced, before any compilation.
+
+    Attributes:
+      flops: operations of its matrix products and convolutions.
+      num_bytes: bytes of the results of all its operations.
+      num_operations: its operations, those of a loop as often as they run.
+    """
+
+    flops: float
+    num_bytes: float
+    num_operations: float
+
+
+def forward_work(function: Callable[..., Any], *args: Any) -> Work:
+    """The work of a forward pass; the arguments are those of `forward_flops`."""
+    with conv.use_lowering("native"):
+        jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    sizes = [
+        (times, sum(var.aval.size * var.aval.dtype.itemsize for var in eqn.outvars))
+        for eqn, times in _operations(jaxpr)
+    ]
+    return Work(
+        flops=_count(jaxpr),
+        num_bytes=sum(times * size for times, size in sizes),
+        num_operations=sum(times for times, _ in sizes),
+    )
+
+
+def _operations(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """The equations that call no others, and how often each runs."""
+    for eqn in jaxpr.eqns:
+        inner = list(_subgraphs(eqn.params))
+        if not inner:
+            yield eqn, times
+        for sub in inner:
+            length = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+            yield from _operations(sub, times * length)
+
+
 def train_flops(forward: int) -> int:
     """Operations of a training step: both gradients of a product cost as much as the product."""
     return 3 * forward

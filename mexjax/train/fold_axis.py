@@ -85,6 +85,7 @@ def make_programs(
     example: tuple[FoldPlan, Arrays],
     epoch_steps: int,
     steps_per_call: int,
+    skips_idle: bool = False,
 ) -> Programs:
     """Lifts one fold's functions to a group.
 
@@ -95,6 +96,9 @@ def make_programs(
       example: the plan of one group (leading k) and the dataset; only shapes are read.
       epoch_steps: steps of an epoch; `logs` holds that many.
       steps_per_call: updates in one call of `train`; must divide `epoch_steps`.
+      skips_idle: true if a call of several steps ends on each device with the last step that a fold
+        there has. The host of a GPU then asks the device before every step if it is to be run;
+        otherwise it launches all steps ahead. See `cost.skipping_pays`.
 
     Returns:
       The programs. `train` donates its carry.
@@ -109,7 +113,8 @@ def make_programs(
     plan, data = example
     mesh = Mesh(np.array(devices), ("folds",)) if is_sharded else None
     k = plan.fold_id.shape[0]
-    lift = _make_lift(k if mesh is None else k // mesh.size, mesh)
+    num_local = k if mesh is None else k // mesh.size
+    lift = _make_lift(num_local, mesh)
     init_folds = lift(functions.init, (True, False))
     train_folds = lift(functions.train, (True, False, True, False))
     evaluate = lift(functions.evaluate, (True, False, True, False))
@@ -136,12 +141,45 @@ def make_programs(
     def train_several(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
         return jax.lax.fori_loop(0, steps_per_call, lambda _, c: train(c, plan, data), carry)
 
+    local_folds = _make_lift(num_local, None)(functions.train, (True, False, True, False))
+
+    def busy_steps(
+        states: FoldState, logs: jax.Array, start: jax.Array, plan: FoldPlan, data: Arrays
+    ) -> tuple[FoldState, jax.Array]:
+        """The steps of a call up to the last one that a fold of this device has."""
+        valid = jax.lax.dynamic_slice_in_dim(plan.valid, start, steps_per_call, axis=1).any(axis=0)
+        count = jnp.max(jnp.where(valid, jnp.arange(1, steps_per_call + 1), 0))
+
+        def body(i: jax.Array, pair: tuple[FoldState, jax.Array]) -> tuple[FoldState, jax.Array]:
+            states, values = local_folds(pair[0], start + i, plan, data)
+            row = jnp.stack([values[name].astype(jnp.float32) for name in names], axis=-1)
+            where = (0, (start + i) % epoch_steps, 0)
+            return states, jax.lax.dynamic_update_slice(pair[1], row[:, None], where)
+
+        return jax.lax.fori_loop(0, count, body, (states, logs))
+
+    def train_busy(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
+        run = busy_steps
+        if mesh is not None:
+            # Each device counts its own steps, and asks no other one.
+            folds, alike = PartitionSpec("folds"), PartitionSpec()
+            run = jax.shard_map(
+                busy_steps,
+                mesh=mesh,
+                in_specs=(folds, folds, alike, folds, alike),
+                out_specs=(folds, folds),
+                check_vma=False,
+            )
+        states, logs = run(carry.states, carry.logs, carry.position, plan, data)
+        return Carry(states=states, position=carry.position + steps_per_call, logs=logs)
+
+    several = train_busy if skips_idle else train_several
     folded, shared = _shardings(mesh, devices[0])
     carried = Carry(states=folded, position=shared, logs=folded)
     return Programs(
         init=jax.jit(init, in_shardings=(folded, shared), out_shardings=carried),
         train=jax.jit(
-            train if steps_per_call == 1 else train_several,
+            train if steps_per_call == 1 else several,
             in_shardings=(carried, folded, shared),
             out_shardings=carried,
             donate_argnums=0,

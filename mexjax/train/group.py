@@ -283,6 +283,9 @@ class GroupTrainer:
             parts = [
                 self.compiled.evaluate(carry.states, j, self.plan, self.data) for j in self.batches
             ]
+        is_last = epoch == self.schedule.num_epochs
+        if not is_last:  # only the last evaluation's other outputs are recorded
+            parts = [{"logits": part["logits"]} for part in parts]
         host: list[dict[str, Any]] = jax.device_get(parts)
         joined = {name: np.concatenate([p[name] for p in host], axis=1) for name in host[0]}
         logits = joined.pop("logits")
@@ -294,7 +297,7 @@ class GroupTrainer:
                 f" {epoch}. {self._after_divergence()}"
             )
         self.history.logits[:, self.schedule.eval_epochs.index(epoch)] = logits
-        return joined if epoch == self.schedule.num_epochs else {}
+        return joined if is_last else {}
 
     def _fold_steps(self, start: int, end: int) -> int:
         return int(self.host_plan.valid[:, start:end].sum())

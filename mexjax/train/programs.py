@@ -52,7 +52,10 @@ def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Comp
       data: arrays from `device_data`.
       per_device: folds in a group on one device; 0: the number follows from memory.
     """
-    size = cost.first_group(len(study.fold_ids), study.devices, per_device, strategy=study.strategy)
+    bound = _step_bound(study, data)
+    size = cost.first_group(
+        len(study.fold_ids), study.devices, per_device, strategy=study.strategy, bound=bound
+    )
     while True:
         programs, (folds, arrays) = make_group_programs(study, data, size.per_device)
         carry = jax.eval_shape(programs.init, folds, arrays)
@@ -90,6 +93,7 @@ def make_group_programs(
         has_invalid_steps=not study.plan.valid.all() or len(study.fold_ids) % num_folds > 0,
     )
     shapes = jax.eval_shape(lambda x: x, (first, data))
+    bound = _step_bound(study, data)
     programs = fold_axis.make_programs(
         functions,
         study.strategy,
@@ -97,8 +101,17 @@ def make_group_programs(
         example=shapes,
         epoch_steps=study.schedule.epoch_steps,
         steps_per_call=study.schedule.steps_per_call,
+        skips_idle=bound is not None and cost.skipping_pays(study.plan.valid, num_folds, bound),
     )
     return programs, shapes
+
+
+def _step_bound(study: Study, data: Arrays) -> cost.StepBound | None:
+    """The estimate of one fold's step on a GPU; None for other devices."""
+    if study.target.platform != "gpu":
+        return None
+    work, num_params = step_work(study, data)
+    return cost.step_bound(work, num_params, study.target, study.config.dtype)
 
 
 def device_data(study: Study) -> dict[str, Any]:
@@ -133,15 +146,39 @@ def clip_flops(study: Study, data: Arrays) -> int:
       study: the run.
       data: arrays from `device_data`.
     """
-    row = np.zeros(1, np.int32)
 
     def forward(data: Arrays) -> Any:
-        if is_prepared(data):
-            batch = prepared_batch(data, row)
-        else:
-            batch = study.batches.plain_batch(data, row)
+        batch = _plain_batch(study, data, 1)
         variables = study.module.init(jax.random.key(0), batch, train=False)
         return study.module.apply(variables, batch, train=False)
 
     # Initialisation is a forward pass too.
     return flops.forward_flops(forward, data) // 2
+
+
+def step_work(study: Study, data: Arrays) -> tuple[flops.Work, int]:
+    """The work of one fold's forward pass of a training batch, and its number of parameters.
+
+    Args:
+      study: the run.
+      data: arrays from `device_data`, or their shapes.
+    """
+
+    def init(data: Arrays) -> Any:
+        batch = _plain_batch(study, data, 2)
+        return study.module.init(jax.random.key(0), batch, train=False)
+
+    def forward(variables: Any, data: Arrays) -> Any:
+        batch = _plain_batch(study, data, study.config.train.batch_size)
+        return study.module.apply(variables, batch, train=False)
+
+    variables = jax.eval_shape(init, data)
+    return flops.forward_work(forward, variables, data), count_params(variables["params"])
+
+
+def _plain_batch(study: Study, data: Arrays, size: int) -> Any:
+    """A batch of `size` clips for a forward pass, without a part that is computed before."""
+    rows = np.zeros(size, np.int32)
+    return (
+        prepared_batch(data, rows) if is_prepared(data) else study.batches.plain_batch(data, rows)
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import BLOCKS, small_config
@@ -16,6 +18,7 @@ from mexjax.errors import ConfigError
 from mexjax.protocol.splits import Fold
 from mexjax.train import cost, fold_axis, plan
 from mexjax.train.programs import Compiled, compile_programs
+from mexjax.train.step import FoldPlan
 from mexjax.train.study import Study, make_study
 
 UNEQUAL = (27, 9, 18)
@@ -300,3 +303,48 @@ def test_steps_per_call_must_divide_an_epoch():
 def test_unknown_strategy_lists_the_known():
     with pytest.raises(ConfigError, match=r"'vmpa'.*Did you mean 'vmap'.*loop, shard, vmap"):
         fold_axis.strategy_for("vmpa", target.current())
+
+
+def counting_call(strategy: str, valid: np.ndarray, skips_idle: bool) -> tuple[list, np.ndarray]:
+    """Steps that each fold was taken through in one call of five, and the logged positions."""
+    count = len(valid)
+    layout = FoldPlan(
+        **{field.name: np.zeros(count, np.int32) for field in dataclasses.fields(FoldPlan)}
+        | {"valid": valid, "extras": {}}
+    )
+    functions = types.SimpleNamespace(
+        init=lambda plan, data: jnp.zeros((), jnp.int32) * plan.seed,
+        train=lambda state, position, plan, data: (state + 1, {"loss": position + data["x"]}),
+        evaluate=lambda state, batch, plan, data: {"logits": state},
+    )
+    data = {"x": np.zeros((), np.float32)}
+    programs = fold_axis.make_programs(
+        functions,
+        strategy,
+        target.current(),
+        example=(layout, data),
+        epoch_steps=5,
+        steps_per_call=5,
+        skips_idle=skips_idle,
+    )
+    carry = programs.init(layout, data)
+    carry = dataclasses.replace(carry, position=carry.position + 5)  # the second epoch
+    text = programs.train.lower(carry, layout, data).compile().as_text()
+    assert not re.search(r"all-(reduce|gather|to-all)|collective", text)
+    carry = jax.device_get(programs.train(carry, layout, data))
+    assert carry.position == 10
+    return carry.states.tolist(), carry.logs[..., 0]
+
+
+def test_steps_that_no_fold_has_are_not_run():
+    valid = np.zeros((4, 10), bool)
+    valid[:, :5] = True  # what the first epoch has does not matter
+    valid[0, 5:8] = valid[1, 6] = True
+    assert counting_call("vmap", valid, False)[0] == [5] * 4
+    steps, logs = counting_call("vmap", valid, True)
+    assert steps == [3] * 4
+    np.testing.assert_array_equal(logs, np.tile([5.0, 6, 7, np.nan, np.nan], (4, 1)))
+    if len(jax.local_devices()) == 4:
+        # Each device ends on its own.
+        assert counting_call("shard", valid, True)[0] == [3, 2, 0, 0]
+        assert counting_call("shard", valid, False)[0] == [5] * 4

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import types
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from mexjax.train import cost
+from mexjax.target import Target
+from mexjax.train import cost, flops, group
 
 GIB = 2**30
 
@@ -68,3 +73,68 @@ def test_cost_of_a_program(key):
     shape = jax.ShapeDtypeStruct((64, 64), "float32")
     found = cost.cost(jax.jit(lambda a: a @ a + 1).lower(shape).compile())
     assert found[key] >= 0 and found["flops"] >= 2 * 64**3
+
+
+H200 = Target((types.SimpleNamespace(platform="cuda", device_kind="NVIDIA H200"),))
+# Results in 10^9 bytes, operations, and 10^9 operations of products in a forward pass of a training
+# batch; parameters in 10^6; folds whose work is as long as the launches.
+STEPS = {
+    "fdp tiny": (0.127, 404, 0.7, 1.2, 11),
+    "tsfmicro tiny": (0.095, 458, 0.2, 0.07, 18),
+    "ac4au tiny": (1.09, 662, 1.6, 0.23, 3),
+    "micro_au_clip tiny": (0.033, 492, 0.13, 0.16, 53),
+    "a large one": (26.0, 900, 470.0, 12.8, 1),
+}
+
+
+def bound_of(name: str) -> cost.StepBound:
+    gbytes, operations, gflops, params, _ = STEPS[name]
+    work = flops.Work(gflops * 1e9, gbytes * 1e9, operations)
+    return cost.step_bound(work, int(params * 1e6), H200, "float32")
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_group_grows_until_its_work_outweighs_its_launches(name):
+    bound, worth = bound_of(name), STEPS[name][-1]
+    assert bound.folds_worth == worth
+    size = cost.first_group(120, H200.devices, 0, strategy="vmap", bound=bound)
+    groups = -(-120 // worth)
+    assert size.per_device == -(-120 // groups) <= worth
+    assert f"no more than {worth} pays" in size.reason and "ms of launches" in size.reason
+    assert cost.first_group(120, H200.devices, 5, strategy="vmap", bound=bound).per_device == 5
+    assert cost.first_group(2, H200.devices, 0, strategy="vmap", bound=bound).per_device <= 2
+
+
+def test_idle_steps_are_skipped_where_that_saves_more_than_the_answers_of_the_device_cost():
+    valid = np.ones((2, 100), bool)
+    small, large = bound_of("micro_au_clip tiny"), bound_of("a large one")
+    assert not cost.skipping_pays(valid, 1, large)
+    valid[1, 99] = False
+    # 200 answers of 20 microseconds: 4 ms. A step of the one takes 1 ms, of the other 16 ms.
+    assert cost.skipping_pays(valid, 1, large) and not cost.skipping_pays(valid, 1, small)
+    assert not cost.skipping_pays(valid, 2, large)  # the other fold has that step
+
+
+def test_work_counts_results_and_operations_of_loops():
+    def forward(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda y, _: (jnp.sin(y), None), x @ x, length=3)[0]
+
+    work = flops.forward_work(forward, jax.ShapeDtypeStruct((8, 8), "float32"))
+    assert work == flops.Work(flops=2 * 8**3, num_bytes=4 * 8 * 8 * 4, num_operations=4)
+
+
+def test_only_the_last_evaluation_fetches_more_than_logits(monkeypatch):
+    trainer = object.__new__(group.GroupTrainer)
+    outputs = {"logits": np.ones((1, 2, 3)), "map": np.ones((1, 2))}
+    trainer.compiled = types.SimpleNamespace(evaluate=lambda *_: outputs)
+    trainer.batches, trainer.names, trainer.plan, trainer.data = [0, 1], ["a"], None, None
+    trainer.schedule = types.SimpleNamespace(num_epochs=2, eval_epochs=[1, 2])
+    trainer.host_plan = types.SimpleNamespace(valid=np.ones((1, 1), bool))
+    trainer.history = types.SimpleNamespace(logits=np.zeros((1, 2, 4, 3)))
+    fetched = []
+    monkeypatch.setattr(group.jax, "device_get", lambda tree: fetched.append(tree) or tree)
+    carry = types.SimpleNamespace(states=None)
+    assert trainer._evaluate(1, carry) == {}
+    assert [sorted(part) for part in fetched.pop()] == [["logits"]] * 2
+    assert trainer._evaluate(2, carry)["map"].shape == (1, 4)
+    assert trainer.history.logits.all()

@@ -2,8 +2,9 @@
 
 `jax.vmap` over the weights of a convolution makes one grouped convolution of it, which no backend
 runs well. Here the forward pass and the two gradients are three functions, each with a batching
-rule of its own that computes one fold at a time; `jax.custom_vjp` joins them.  How a fold is
-computed is chosen per layer, platform and dtype while tracing (`mexjax.ops.conv.choice`).
+rule of its own that computes one fold at a time, or on a GPU the folds of a small layer as groups
+of one convolution; `jax.custom_vjp` joins them. How a fold is computed is chosen per layer,
+platform and dtype while tracing (`mexjax.ops.conv.choice`).
 """
 
 import functools
@@ -24,6 +25,7 @@ from mexjax.ops.conv.choice import (
     use_lowering,
 )
 from mexjax.ops.conv.geometry import Geometry
+from mexjax.ops.conv.native import folds_as_groups
 from mexjax.ops.mesh import vary_alike
 
 __all__ = ["LOWERINGS", "conv2d", "conv2d_transpose", "record_layers", "use_lowering"]
@@ -42,10 +44,10 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
       is_fixed: `name` is the choice already made for the loop over folds around this call.
     """
 
-    def lowering_of(a: jax.Array, b: jax.Array) -> str:
+    def lowering_of(a: jax.Array, b: jax.Array, num_folds: int = 1) -> str:
         if name is not None and is_fixed:
             return name
-        return choose(operation, layer_of(operation, a, b, geometry), name)
+        return choose(operation, layer_of(operation, a, b, geometry), name, num_folds)
 
     @jax.custom_batching.custom_vmap
     def run(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -63,7 +65,10 @@ def _make_operation(operation: str, geometry: Geometry, name: str | None, is_fix
             y = y.reshape(*y.shape[:-1], num_folds, -1)
             return jnp.moveaxis(y, -2, 0), True
         fold = [x[0] if is_mapped else x for x, is_mapped in zip((a, b), is_batched, strict=True)]
-        lowering = lowering_of(*fold)
+        are_both = a_is_batched and b_is_batched
+        lowering = lowering_of(fold[0], fold[1], num_folds if are_both else 1)
+        if lowering == "native_folds" and are_both:
+            return folds_as_groups(operation, a, b, geometry).astype(a.dtype), True
         if LOWERINGS[lowering].maps:
             axes = tuple(0 if is_mapped else None for is_mapped in is_batched)
             each = functools.partial(compute, operation, g=geometry, name=lowering)

@@ -3,8 +3,9 @@
 The choice is made while tracing, from platform, dtype and shapes alone, and separately for the
 forward pass and the two gradients. `table.json`, where the package has one, holds measured
 rows: the fastest lowering of each operation of a layer. A layer takes the choice of the nearest
-row of its platform, kind of device, dtype, kernel and stride (`_distance`) if that is within
-`MAX_DISTANCE`; otherwise `_rule` decides.
+row of its platform, dtype, kernel and stride (`_distance`) if that is within `MAX_DISTANCE`;
+otherwise `_rule` decides. Rows of a GPU name its kind, such as `NVIDIA H200`; where no row of the
+layer's own kind is near, rows without a kind count.
 """
 
 import contextlib
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from mexjax import target
 from mexjax.errors import ConfigError, unknown_name
+from mexjax.gpu.bounds import GRAPH_S
+from mexjax.gpu.targets import bandwidth_of
 from mexjax.ops.conv.depthwise import LOWERINGS as DEPTHWISE
 from mexjax.ops.conv.geometry import Geometry, Layer, Lowering
 from mexjax.ops.conv.grouped import LOWERINGS as GROUPED
@@ -34,7 +38,6 @@ TABLE = Path(__file__).with_name("table.json")
 # The distance is in octaves, summed over map size, channels in and out (and of a group), and half
 # the batch.
 MAX_DISTANCE = 1.5
-
 
 LOWERINGS: dict[str, Lowering] = {
     **NATIVE,
@@ -131,9 +134,10 @@ def layer_from_json(fields: dict[str, Any]) -> Layer:
 
 def _distance(a: Layer, b: Layer) -> float:
     """The octaves between two layers that differ in sizes only; infinite if in more than that."""
+    if b.kind not in ("", a.kind):
+        return math.inf
     fixed = [
-        (x.platform, x.kind, x.dtype, x.geometry.kernel, x.geometry.stride, x.group_kind)
-        for x in (a, b)
+        (x.platform, x.dtype, x.geometry.kernel, x.geometry.stride, x.group_kind) for x in (a, b)
     ]
     if fixed[0] != fixed[1]:
         return math.inf
@@ -172,27 +176,65 @@ def _rule(operation: str, layer: Layer) -> str:
 def _rule_of_groups(layer: Layer) -> str:
     """The same for a layer with groups."""
     g = layer.geometry
+    if layer.platform == "gpu":
+        # The bound: one launch instead of one for each run of groups, no more operations or bytes.
+        return "native"
     if layer.group_kind == "depthwise":
-        return "native" if layer.platform == "gpu" else "depthwise"
+        return "depthwise"
     is_by_vectors = layer.out // g.groups % 8 == 0 and layer.platform == "cpu"
     if is_by_vectors and LOWERINGS["grouped"].applies(g, layer.channels, layer.out):
         return "grouped"
     return "split" if layer.channels // g.groups >= 32 or g.groups <= 4 else "merge64"
 
 
+def folds_pay(operation: str, layer: Layer, num_folds: int) -> bool:
+    """True if folds as groups of one convolution are bound to take less time on a GPU than apart.
+
+    It is a bound, not a measurement. One call instead of `num_folds` saves all launches but one, of
+    2 microseconds each. It costs a copy of the images and one of the outputs of every fold, with
+    channels of all folds side by side, each read once and written once at the bandwidth of the
+    memory. Depthwise and grouped layers follow the same bound. A strided input gradient stays
+    apart: cuDNN's own form of it is found for one group only, and the other spreads the output
+    gradient with zeros.
+
+    Args:
+      operation: "forward", "input_gradient" or "weight_gradient".
+      layer: of one fold.
+      num_folds: folds in the program.
+    """
+    if operation == "input_gradient" and layer.geometry.stride != (1, 1):
+        return False
+    copied = 2 * num_folds * layer.num_elements * jnp.dtype(layer.dtype).itemsize
+    return (num_folds - 1) * GRAPH_S > copied / bandwidth_of(layer.kind)
+
+
 @functools.cache
-def choose(operation: str, layer: Layer, override: str | None = None) -> str:
-    """The name of the lowering that computes `operation` ("forward", ...) of `layer`."""
+def choose(operation: str, layer: Layer, override: str | None = None, num_folds: int = 1) -> str:
+    """The name of the lowering that computes `operation` ("forward", ...) of `layer`.
+
+    Args:
+      operation: "forward", "input_gradient" or "weight_gradient".
+      layer: of one fold.
+      override: the name of a lowering that is taken if it applies.
+      num_folds: folds that are computed at once, with weights of their own.
+    """
 
     def applies(name: str) -> bool:
         return LOWERINGS[name].applies(layer.geometry, layer.channels, layer.out)
 
     if override is not None and applies(override):
         return override
-    near = [(_distance(layer, row["layer"]), row[operation]) for row in _table()]
-    near = [(distance, name) for distance, name in near if distance <= MAX_DISTANCE]
-    near = [pair for pair in sorted(near) if applies(pair[1])]
-    return near[0][1] if near else _rule(operation, layer)
+    rows = [(_distance(layer, row["layer"]), row) for row in _table()]
+    near = sorted(
+        (row["layer"].kind != layer.kind, distance, row[operation])
+        for distance, row in rows
+        if distance <= MAX_DISTANCE and applies(row[operation])
+    )
+    if near:
+        return near[0][-1]
+    name = _rule(operation, layer)
+    is_native = name == "native" and layer.platform == "gpu" and num_folds > 1
+    return "native_folds" if is_native and folds_pay(operation, layer, num_folds) else name
 
 
 def _device() -> tuple[str, str]:

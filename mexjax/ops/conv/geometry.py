@@ -77,7 +77,8 @@ class Layer:
       out: output channels of the whole layer.
       dtype: name of the dtype of the arrays.
       platform: JAX's name of the platform.
-      kind: the maker's name of the device; empty for a CPU, whose kinds do not differ much.
+      kind: the maker's name of the device; empty for a CPU, and for a row of any device of the
+        platform.
     """
 
     geometry: Geometry
@@ -94,6 +95,14 @@ class Layer:
         g = self.geometry
         taps = math.prod(g.kernel) * math.prod(g.out_size)
         return 2 * self.batch * taps * self.channels * self.out // g.groups
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of the images, the output and the kernel, which every operation moves."""
+        g = self.geometry
+        images = self.batch * math.prod(g.size) * self.channels
+        outputs = self.batch * math.prod(g.out_size) * self.out
+        return images + outputs + math.prod(g.kernel) * self.channels * self.out // g.groups
 
     @property
     def group_kind(self) -> str:

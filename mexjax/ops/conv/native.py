@@ -1,5 +1,6 @@
 """XLA's own convolution, whole or in parts."""
 
+import dataclasses
 import math
 
 import jax
@@ -105,8 +106,35 @@ def _native_parts(most: int) -> Lowering:
     )
 
 
+# ---- folds as groups -----------------------------------------------------------------------------
+
+
+def folds_as_groups(operation: str, a: jax.Array, b: jax.Array, g: Geometry) -> jax.Array:
+    """One operation of several folds as one convolution with a group, or several, for each fold.
+
+    Args:
+      operation: "forward", "input_gradient" or "weight_gradient".
+      a: f[k,N,...], the first argument of the operation with a leading fold axis.
+      b: f[k,...], the second one.
+      g: the convolution of one fold.
+
+    Returns:
+      f[k,...], the results of the folds.
+    """
+    num_folds = a.shape[0]
+    a, b = (jnp.moveaxis(x, 0, -2) for x in (a, b))
+    a, b = (x.reshape(*x.shape[:-2], -1) for x in (a, b))
+    function = getattr(LOWERINGS["native_folds"], operation)
+    y = function(a, b, dataclasses.replace(g, groups=num_folds * g.groups))
+    return jnp.moveaxis(y.reshape(*y.shape[:-1], num_folds, -1), -2, 0)
+
+
 LOWERINGS: dict[str, Lowering] = {
     "native": Lowering(
+        _native, _native_input_gradient, _native_weight_gradient, lambda *_: True, in_loop=False
+    ),
+    # For one fold it is the same as `native`; several folds are groups of one convolution.
+    "native_folds": Lowering(
         _native, _native_input_gradient, _native_weight_gradient, lambda *_: True, in_loop=False
     ),
     "native_parts": _native_parts(FEW_PARTS),
