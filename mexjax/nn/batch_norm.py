@@ -128,9 +128,12 @@ def masked_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax
     if is_cpu():
         mean = mean_of(x.sum(axis=2))
         return mean, mean_of(jnp.square(x - mean[:, None]).sum(axis=2)), count
-    shift = _shift(x, mask)
+    # Sums over all at once: XLA:GPU writes x - shift down for sums over the pixels of a row.
+    shift = jax.lax.optimization_barrier(_shift(x, mask))
     rest = x - shift[:, None]
-    excess, square = mean_of(rest.sum(axis=2)), mean_of(jnp.square(rest).sum(axis=2))
+    if mask is not None:
+        rest = jnp.where(mask[:, :, None, None], rest, 0)
+    excess, square = rest.sum(axis=(0, 2)) / n, jnp.square(rest).sum(axis=(0, 2)) / n
     mean = jnp.where(count[:, None] > 0, shift + excess, 0)
     return mean, jnp.maximum(square - jnp.square(excess), 0), count
 
@@ -245,6 +248,9 @@ def _normalise_activate_bwd(eps, residuals, dz):
         return *_sums(x - mean[:, None], dy), d_slope
 
     sum_dy, sum_dy_centred, d_slope = sums_by_blocks(sums, x, dz)
+    if not is_cpu():
+        # Otherwise XLA:GPU writes the activation's gradient down for both of its uses.
+        mean, sum_dy = jax.lax.optimization_barrier((mean, sum_dy))
     dy = activation(x, dz)[1]
     gradients = _gradients(eps, (x, scale, mean, var, share), dy, sum_dy, sum_dy_centred)
     return *gradients, *_zeros_like(mean, var, share), d_slope
