@@ -40,7 +40,7 @@ CARDS = {
     "gamdss_official": ("gamdss:official",),
     "gamdss_vmamba": ("gamdss:official", "model.backbone=vmamba_tiny"),
     "ac4au_tiny": ("ac4au:tiny",),
-    "ac4au_scratch": ("ac4au:scratch",),
+    "ac4au_scratch": ("ac4au:scratch", "data.name=synthetic_sets", "data.collection.scale=0.05"),
     "micro_au_clip_tiny": ("micro_au_clip:tiny",),
     "micro_au_clip_paper": ("micro_au_clip:paper", "model.weights=random"),
 }

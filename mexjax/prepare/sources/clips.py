@@ -130,7 +130,9 @@ def _shared_frames(table: pd.DataFrame) -> list[str]:
     for _, rows in present.groupby(["frame_folder", "onset", "offset"]):
         if len(rows) == 1:
             continue
-        folder, onset, offset = rows[["frame_folder", "onset", "offset"]].iloc[0].tolist()
+        folder, onset, offset = (
+            rows[name].to_list()[0] for name in ("frame_folder", "onset", "offset")
+        )
         names = [f"{s}/{c}" for s, c in zip(rows["subject"], rows["clip"], strict=True)]
         faults = [
             fault
