@@ -239,7 +239,8 @@ KEYS: dict[str, Key] = {
     ),
     "folds.per_chunk": Key(
         0,
-        "Folds in one program on one device; 0: chosen from memory.",
+        "Folds in one program on one device; 0: chosen from memory and, on a GPU, so that the work"
+        " outweighs the launches.",
         "folds",
         least=0,
         most=MOST_FOLDS,
