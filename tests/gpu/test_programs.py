@@ -49,10 +49,7 @@ def test_a_step_stays_on_its_device(case):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_input_gradients_are_those_of_cudnn(case):
-    figures = compiled(case)
-    assert figures["padded_gradients"] == 0
-    forward = sum(n for name, n in figures["convolutions"].items() if "Forward" in name)
-    assert figures["convolutions"].get("BackwardFilter", 0) == forward
+    assert compiled(case)["padded_gradients"] == 0
 
 
 @pytest.mark.parametrize("case", BFLOAT16, ids=lambda case: case.name)
