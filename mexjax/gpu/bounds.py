@@ -56,14 +56,19 @@ class Bounds:
 
 
 def step_kernels(contents: Contents, num_steps: int) -> list[Kernel]:
-    """The kernels of one step; those of a loop over `num_steps` steps are divided by it."""
-    loops = [loop for loop in contents.loops if loop.depth == 0 and loop.trips == num_steps]
-    if num_steps == 1 or not loops:
+    """The kernels of one step of a program that loops over `num_steps` steps.
+
+    Those outside of the loop, which run once a call, do not count. A loop whose length is known
+    only when it runs is read as one step already.
+    """
+    outer = [loop.trips for loop in contents.loops if loop.depth == 0]
+    turns = num_steps if num_steps in outer else 1
+    if num_steps == 1 or not {num_steps, None} & set(outer):
         return contents.kernels
     return [
-        dataclasses.replace(kernel, trips=kernel.trips // num_steps)
+        dataclasses.replace(kernel, trips=kernel.trips // turns)
         for kernel in contents.kernels
-        if kernel.depth >= 1 and kernel.trips % num_steps == 0
+        if kernel.depth >= 1 and kernel.trips % turns == 0
     ]
 
 
