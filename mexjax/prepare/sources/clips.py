@@ -133,26 +133,6 @@ def _shared_frames(table: pd.DataFrame) -> list[str]:
         folder, onset, offset = (
             next(iter(rows[name])) for name in ("frame_folder", "onset", "offset")
         )
-        names = [f"{s}/{c}" for s, c in zip(short["subject"], short["clip"], strict=True)]
-        problems.append(
-            f"Clips of fewer than {SHORT_FRAMES} frames ({len(short)}): {', '.join(names)}."
-        )
-    problems += _shared_frames(table)
-    report_units(drafts, problems)
-    problems += counts.check_counts(table)
-    return Reading(table, tuple(problems))
-
-
-def _shared_frames(table: pd.DataFrame) -> list[str]:
-    """Write a line for frames that are several clips, because rows call them differently."""
-    lines = []
-    present = table[table["frame_folder"] != ""]
-    for _, rows in present.groupby(["frame_folder", "onset", "offset"]):
-        if len(rows) == 1:
-            continue
-        folder, onset, offset = (
-            rows[name].to_list()[0] for name in ("frame_folder", "onset", "offset")
-        )
         names = [f"{s}/{c}" for s, c in zip(rows["subject"], rows["clip"], strict=True)]
         faults = [
             fault
