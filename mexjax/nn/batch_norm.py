@@ -9,10 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from mexjax.cpu import is_cpu
 from mexjax.cpu.ordering import copy_after
 from mexjax.cpu.sums import sums_by_blocks
 from mexjax.nn.mode import Mode
 from mexjax.ops.gradients import custom_vjp
+
+# Pixels, about, that the statistics of a GPU are shifted by the mean of.
+SHIFT_PIXELS = 16
 
 
 class BatchNorm(nn.Module):
@@ -98,7 +102,8 @@ class BatchNorm(nn.Module):
 def masked_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The mean and biased variance over rows and pixels, without gradient.
 
-    Two passes: the mean of squares minus the squared mean loses digits where the mean is large.
+    On a CPU there are two passes: the mean of squares minus the squared mean loses digits where
+    the mean is large. Elsewhere there is one, of what is left after `_shift`, which loses none.
 
     Args:
       x: f[B,T,P,C], P pixels.
@@ -120,8 +125,29 @@ def masked_moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax
         return (rows if mask is None else jnp.where(mask[..., None], rows, 0)).sum(axis=0) / n
 
     # Padding is left out of the sums of rows, which are small, and not of the pixels.
-    mean = mean_of(x.sum(axis=2))
-    return mean, mean_of(jnp.square(x - mean[:, None]).sum(axis=2)), count
+    if is_cpu():
+        mean = mean_of(x.sum(axis=2))
+        return mean, mean_of(jnp.square(x - mean[:, None]).sum(axis=2)), count
+    # Sums over all at once: XLA:GPU writes x - shift down for sums over the pixels of a row.
+    shift = jax.lax.optimization_barrier(_shift(x, mask))
+    rest = x - shift[:, None]
+    if mask is not None:
+        rest = jnp.where(mask[:, :, None, None], rest, 0)
+    excess, square = rest.sum(axis=(0, 2)) / n, jnp.square(rest).sum(axis=(0, 2)) / n
+    mean = jnp.where(count[:, None] > 0, shift + excess, 0)
+    return mean, jnp.maximum(square - jnp.square(excess), 0), count
+
+
+def _shift(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Numbers f32[T,C] near the means of f32[B,T,P,C]: of some pixels of a row that counts."""
+    if mask is None:
+        row = x[0]
+    else:
+        first = mask.argmax(axis=0)[None, :, None, None]
+        row = jnp.take_along_axis(x, first, axis=0, mode="clip")[0]
+    pixels = x.shape[2]
+    # Pixels at the border, which see the padding of a convolution, are few among these.
+    return row[:, :: max(pixels // SHIFT_PIXELS, 1)].mean(axis=1)
 
 
 def _affine(
@@ -222,6 +248,9 @@ def _normalise_activate_bwd(eps, residuals, dz):
         return *_sums(x - mean[:, None], dy), d_slope
 
     sum_dy, sum_dy_centred, d_slope = sums_by_blocks(sums, x, dz)
+    if not is_cpu():
+        # Otherwise XLA:GPU writes the activation's gradient down for both of its uses.
+        mean, sum_dy = jax.lax.optimization_barrier((mean, sum_dy))
     dy = activation(x, dz)[1]
     gradients = _gradients(eps, (x, scale, mean, var, share), dy, sum_dy, sum_dy_centred)
     return *gradients, *_zeros_like(mean, var, share), d_slope
