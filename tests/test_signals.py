@@ -228,8 +228,9 @@ def test_training_twice_interrupted(waits_s, tmp_path):
     status, errors = interrupted(process, *waits_s)
     assert status == 130
     lines = errors.splitlines()
-    assert lines[-1] == signals.STOPPED
-    assert lines[:-1] in ([], ["SIGINT: saving and stopping; again to stop at once"])
+    # Two threads write the two lines; on a busy machine either may be the first.
+    assert signals.STOPPED in lines
+    assert set(lines) <= {signals.STOPPED, "SIGINT: saving and stopping; again to stop at once"}
 
 
 @pytest.mark.slow
