@@ -69,6 +69,7 @@ WORTHWHILE_GAIN = 0.07
 PREFERENCE = (
     "patchify", "dense_map", "depthwise", "few_outputs", "grouped", "native", "native_parts",
     "im2col", "shifted", "split", "merge32", "merge64", "winograd2", "winograd4", "native_many",
+    "native_folds",
 )  # fmt: skip
 
 
