@@ -106,7 +106,9 @@ def _native_parts(most: int) -> Lowering:
     )
 
 
-# ---- folds as groups -----------------------------------------------------------------------------
+_NATIVE = Lowering(
+    _native, _native_input_gradient, _native_weight_gradient, lambda *_: True, in_loop=False
+)
 
 
 def folds_as_groups(operation: str, a: jax.Array, b: jax.Array, g: Geometry) -> jax.Array:
@@ -124,19 +126,14 @@ def folds_as_groups(operation: str, a: jax.Array, b: jax.Array, g: Geometry) -> 
     num_folds = a.shape[0]
     a, b = (jnp.moveaxis(x, 0, -2) for x in (a, b))
     a, b = (x.reshape(*x.shape[:-2], -1) for x in (a, b))
-    function = getattr(LOWERINGS["native_folds"], operation)
+    function = getattr(_NATIVE, operation)
     y = function(a, b, dataclasses.replace(g, groups=num_folds * g.groups))
     return jnp.moveaxis(y.reshape(*y.shape[:-1], num_folds, -1), -2, 0)
 
 
 LOWERINGS: dict[str, Lowering] = {
-    "native": Lowering(
-        _native, _native_input_gradient, _native_weight_gradient, lambda *_: True, in_loop=False
-    ),
-    # For one fold it is the same as `native`; several folds are groups of one convolution.
-    "native_folds": Lowering(
-        _native, _native_input_gradient, _native_weight_gradient, lambda *_: True, in_loop=False
-    ),
+    "native": _NATIVE,
+    "native_folds": _NATIVE,  # several folds are groups of one convolution, see `folds_as_groups`
     "native_parts": _native_parts(FEW_PARTS),
     "native_many": _native_parts(MANY_PARTS),
 }
