@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from mexjax.errors import ConfigError, unknown_name
 from mexjax.target import Target
-from mexjax.train.step import Arrays, FoldFunctions, FoldPlan, FoldState
+from mexjax.train.step import Arrays, FoldFunctions, FoldPlan, FoldState, Logs
 
 STRATEGIES = ("auto", "loop", "vmap", "shard")
 
@@ -131,11 +131,15 @@ def make_programs(
             logs=jnp.full((k, epoch_steps, len(names)), jnp.nan, jnp.float32),
         )
 
+    def logged(logs: jax.Array, values: Logs, position: jax.Array) -> jax.Array:
+        """`logs` f32[k, S, L] with the values f[k] of a step at its position."""
+        row = jnp.stack([values[name].astype(jnp.float32) for name in names], axis=-1)  # (k, L)
+        where = (0, position % epoch_steps, 0)
+        return jax.lax.dynamic_update_slice(logs, row[:, None], where)
+
     def train(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
         states, logs = train_folds(carry.states, carry.position, plan, data)
-        row = jnp.stack([logs[name].astype(jnp.float32) for name in names], axis=-1)  # (k, L)
-        where = (0, carry.position % epoch_steps, 0)
-        logs = jax.lax.dynamic_update_slice(carry.logs, row[:, None], where)
+        logs = logged(carry.logs, logs, carry.position)
         return Carry(states=states, position=carry.position + 1, logs=logs)
 
     def train_several(carry: Carry, plan: FoldPlan, data: Arrays) -> Carry:
@@ -152,9 +156,7 @@ def make_programs(
 
         def body(i: jax.Array, pair: tuple[FoldState, jax.Array]) -> tuple[FoldState, jax.Array]:
             states, values = local_folds(pair[0], start + i, plan, data)
-            row = jnp.stack([values[name].astype(jnp.float32) for name in names], axis=-1)
-            where = (0, (start + i) % epoch_steps, 0)
-            return states, jax.lax.dynamic_update_slice(pair[1], row[:, None], where)
+            return states, logged(pair[1], values, start + i)
 
         return jax.lax.fori_loop(0, count, body, (states, logs))
 
