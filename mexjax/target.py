@@ -33,11 +33,6 @@ class Target:
         """The maker's name of the device."""
         return self.devices[0].device_kind
 
-    @property
-    def is_here(self) -> bool:
-        """True if programs for these devices can run in this process."""
-        return self.devices[0] in jax.local_devices()
-
 
 _current: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target", default=None)
 

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from mexjax import target as targets
 from mexjax.ops import conv
 from mexjax.target import Target
-from mexjax.train.programs import count_params, device_data, make_group_programs
-from mexjax.train.study import Study, make_study
+from mexjax.train.programs import count_params, device_data, make_group_programs, step_bound
+from mexjax.train.study import Study, for_target, make_study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +49,13 @@ def lower_for(config: ConfigDict, target: Target, per_device: int) -> Lowered:
       target: see `mexjax.gpu.targets.absent`.
       per_device: folds in a group on one device.
     """
-    data = device_data(make_study(config))
+    study = make_study(config)
+    data = device_data(study)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), data)
+    study = for_target(study, target)
     with targets.use(target), conv.use_lowering(config.conv):
-        study = make_study(config)
-        programs, (folds, arrays) = make_group_programs(study, shapes, per_device)
+        bound = step_bound(study, shapes)
+        programs, (folds, arrays) = make_group_programs(study, shapes, per_device, bound)
         carry = jax.eval_shape(programs.init, folds, arrays)
         batch = jax.ShapeDtypeStruct((), np.int32)
         num_folds = per_device * study.num_devices

@@ -52,12 +52,12 @@ def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Comp
       data: arrays from `device_data`.
       per_device: folds in a group on one device; 0: the number follows from memory.
     """
-    bound = _step_bound(study, data)
+    bound = step_bound(study, data)
     size = cost.first_group(
         len(study.fold_ids), study.devices, per_device, strategy=study.strategy, bound=bound
     )
     while True:
-        programs, (folds, arrays) = make_group_programs(study, data, size.per_device)
+        programs, (folds, arrays) = make_group_programs(study, data, size.per_device, bound)
         carry = jax.eval_shape(programs.init, folds, arrays)
         batch = jax.ShapeDtypeStruct((), np.int32)
         evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays)
@@ -72,15 +72,23 @@ def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Comp
 
 def trace_step(study: Study, data: Arrays, per_device: int = 1) -> jax.stages.Traced:
     """Traces the training program of a group of folds; nothing is compiled."""
-    programs, (folds, arrays) = make_group_programs(study, data, per_device)
+    bound = step_bound(study, data)
+    programs, (folds, arrays) = make_group_programs(study, data, per_device, bound)
     carry = jax.eval_shape(programs.init, folds, arrays)
     return programs.train.trace(carry, folds, arrays)
 
 
 def make_group_programs(
-    study: Study, data: Arrays, per_device: int
+    study: Study, data: Arrays, per_device: int, bound: cost.StepBound | None
 ) -> tuple[Programs, tuple[FoldPlan, Arrays]]:
-    """The jitted programs of one group shape, and the shapes of their plan and data."""
+    """The jitted programs of one group shape, and the shapes of their plan and data.
+
+    Args:
+      study: the run.
+      data: arrays from `device_data`, or their shapes.
+      per_device: folds in a group on one device.
+      bound: see `step_bound`.
+    """
     config = study.config
     num_folds = per_device * study.num_devices
     first = plan.pad_folds(plan.take_folds(study.plan, slice(0, num_folds)), num_folds)
@@ -93,7 +101,6 @@ def make_group_programs(
         has_invalid_steps=not study.plan.valid.all() or len(study.fold_ids) % num_folds > 0,
     )
     shapes = jax.eval_shape(lambda x: x, (first, data))
-    bound = _step_bound(study, data)
     programs = fold_axis.make_programs(
         functions,
         study.strategy,
@@ -106,7 +113,7 @@ def make_group_programs(
     return programs, shapes
 
 
-def _step_bound(study: Study, data: Arrays) -> cost.StepBound | None:
+def step_bound(study: Study, data: Arrays) -> cost.StepBound | None:
     """The estimate of one fold's step on a GPU; None for other devices."""
     if study.target.platform != "gpu":
         return None

@@ -9,7 +9,6 @@ from typing import Any
 import flax.linen as nn
 from ml_collections import ConfigDict
 
-from mexjax.cpu import is_cpu
 from mexjax.data.dataset import Dataset, Takes
 from mexjax.data.loading import load
 from mexjax.errors import ConfigError, unknown_name
@@ -108,10 +107,7 @@ class Study:
 
 
 def make_study(config: ConfigDict) -> Study:
-    """Loads the data and lays out folds and batches; nothing is compiled.
-
-    The study is for the target of the innermost `mexjax.target.use`.
-    """
+    """Loads the data and lays out folds and batches; nothing is compiled."""
     paper = get_model(config.model.name)
     options = paper.options(config.model, config.dtype)
     dataset = load_dataset(config, paper, options)
@@ -122,6 +118,7 @@ def make_study(config: ConfigDict) -> Study:
     fold_ids = _select(all_folds, config.folds.only)
     fold_ids = sorted(fold_ids, key=lambda i: (-len(all_folds[i].train), i))
     folds = [all_folds[i] for i in fold_ids]
+    target = current()
     layout = plan.plan_batches(folds, fold_ids, dataset.clips, config, dataset.train_clips)
     return Study(
         config=config,
@@ -132,9 +129,15 @@ def make_study(config: ConfigDict) -> Study:
         all_folds=all_folds,
         fold_ids=fold_ids,
         plan=dataclasses.replace(layout, extras=paper.fold_arrays(dataset, folds, options)),
-        schedule=_make_schedule(folds, config),
-        target=current(),
+        schedule=_make_schedule(folds, config, target),
+        target=target,
     )
+
+
+def for_target(study: Study, target: Target) -> Study:
+    """The same study on other devices."""
+    schedule = _make_schedule(study.folds, study.config, target)
+    return dataclasses.replace(study, schedule=schedule, target=target)
 
 
 def load_dataset(config: ConfigDict, paper: Paper | None = None, options: Any = None) -> Dataset:
@@ -171,19 +174,19 @@ def _select(folds: Sequence[Fold], only: Sequence[str]) -> list[int]:
     return [i for i, name in enumerate(names) if not only or name in only]
 
 
-def _make_schedule(folds: Sequence[Fold], config: ConfigDict) -> Schedule:
+def _make_schedule(folds: Sequence[Fold], config: ConfigDict, target: Target) -> Schedule:
     epoch_steps = plan.steps_per_epoch(folds, config)
     return Schedule(
         num_epochs=plan.num_epochs(folds, config),
         epoch_steps=epoch_steps,
-        steps_per_call=_steps_per_call(config, epoch_steps),
+        steps_per_call=_steps_per_call(config, epoch_steps, target),
         eval_every=config.eval.every_epochs,
         checkpoint_every=config.checkpoint.every_epochs,
         checkpoint_seconds=config.checkpoint.min_seconds,
     )
 
 
-def _steps_per_call(config: ConfigDict, epoch_steps: int) -> int:
+def _steps_per_call(config: ConfigDict, epoch_steps: int, target: Target) -> int:
     """Steps of one call of the training program.
 
     A call has one step on the CPU, where a convolution's gradient inside a loop is many times
@@ -191,4 +194,4 @@ def _steps_per_call(config: ConfigDict, epoch_steps: int) -> int:
     """
     if config.train.steps_per_call > 0:
         return config.train.steps_per_call
-    return 1 if is_cpu() else epoch_steps
+    return 1 if target.platform == "cpu" else epoch_steps
