@@ -32,8 +32,6 @@ from mexjax.cpu.ordering import zeros_after
 from mexjax.ops import retention_tables as tables
 from mexjax.ops.gradients import custom_vjp
 
-# The score of a key that is not there: its weight is zero, and no infinity meets another.
-_ABSENT = -1e30
 # Widths of heads of which a kernel holds tiles in registers (`retention_fused`).
 _KERNEL_WIDTHS = (16, 32, 64, 128)
 
@@ -251,7 +249,7 @@ def _scores(
     """The decayed scores of one chunk of keys, f32[N,heads,L,chunk]."""
     bias = tables.plane_decay(tables.coordinates(size), place, log_decay)
     scores = jnp.einsum("nhqd,nhkd->nhqk", q, k) + bias
-    return jnp.where(is_there, scores, _ABSENT)
+    return jnp.where(is_there, scores, tables.ABSENT)
 
 
 @custom_vjp(0, 1, 2)
@@ -280,7 +278,7 @@ def _chunked_fwd(size, log_decay, chunk, q, k, v) -> tuple[jax.Array, Any]:
         return (new, total, y * shrink + weights @ v), None
 
     one = zeros_after(q, (*q.shape[:-1], 1), jnp.float32)
-    carry = (one + _ABSENT, one, zeros_after(q, v.shape, jnp.float32))
+    carry = (one + tables.ABSENT, one, zeros_after(q, v.shape, jnp.float32))
     (largest, total, y), _ = jax.lax.scan(step, carry, chunks)
     y = y / total
     return y, (q, k, v, y, largest + jnp.log(total))

@@ -23,10 +23,9 @@ from jax.experimental.pallas import triton as plt
 
 from mexjax.ops.gradients import custom_vjp
 from mexjax.ops.mesh import struct_like
+from mexjax.ops.retention_tables import ABSENT
 
 Decays = tuple[float, ...]
-# The score of a key that is not there: its weight is zero, and no infinity meets another.
-_ABSENT = -1e30
 # Keys of a line that one program of the backward pass holds, so that it sees all of them.
 _LONGEST_LINE = 128
 
@@ -191,7 +190,7 @@ def _scores(
         distance = jnp.abs(rows[0][:, None] - rows[1][None, :])
         distance += jnp.abs(columns[0][:, None] - columns[1][None, :])
     scores = _product(q, k, (1, 1)) + at.decay * distance.astype(jnp.float32)
-    return jnp.where((keys < at.length)[None, :], scores, _ABSENT)
+    return jnp.where((keys < at.length)[None, :], scores, ABSENT)
 
 
 def _forward_kernel(size, log_decay, tile, num_keys, *refs) -> None:
@@ -210,7 +209,7 @@ def _forward_kernel(size, log_decay, tile, num_keys, *refs) -> None:
         return new, total, y * shrink[:, None] + _product(weights.astype(v.dtype), v, (1, 0))
 
     start = (
-        jnp.full((tile,), _ABSENT, jnp.float32),
+        jnp.full((tile,), ABSENT, jnp.float32),
         jnp.zeros((tile,), jnp.float32),
         jnp.zeros((tile, v_ref.shape[-1]), jnp.float32),
     )

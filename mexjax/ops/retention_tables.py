@@ -18,6 +18,8 @@ import numpy as np
 
 Size = tuple[int, int]
 Array = jax.Array | np.ndarray
+# The score of a key that is not there: its weight is zero, and no infinity meets another.
+ABSENT = -1e30
 
 
 def log_decays(num_heads: int, initial: float, span: float) -> tuple[float, ...]:
