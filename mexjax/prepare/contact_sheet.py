@@ -117,7 +117,7 @@ def _drawn(clip: ClipFrames, job: Job, cropper: Cropper, crop: Mapping[str, Any]
     matrix = np.array(crop["matrix"])
     before = crop["matrix_before"]
     points = to_crop(clip.landmarks[0], cv2.invertAffineTransform(matrix))
-    image = read_frames(frames[:1], is_color=True)[0]
+    image = read_frames(frames[:1], is_color=True, depth=cropper.depth_for(job, frames))[0]
     return _Drawn(image, points, matrix, None if before is None else np.array(before))
 
 
