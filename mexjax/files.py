@@ -65,11 +65,6 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         ) from error
 
 
-def is_utf8(name: str) -> bool:
-    """True unless a name from the disk has bytes that are no UTF-8, which Python keeps apart."""
-    return not any("\ud800" <= mark <= "\udfff" for mark in name)
-
-
 def is_folder(path: Path) -> bool:
     """True if there is such a folder; False also for a name that no file can have."""
     try:
@@ -101,6 +96,12 @@ def open_regular(path: Path) -> Iterator[io.BufferedReader]:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what `open_regular` refuses, before a library opens it that would wait."""
+    with open_regular(path):
+        pass
 
 
 def read_regular(path: Path) -> bytes:

@@ -31,7 +31,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from mexjax.data.clip_frames import ClipFrames
 from mexjax.errors import DataError
-from mexjax.files import open_regular, read_regular
+from mexjax.files import check_regular, read_regular
 
 SCHEMA_VERSION = 1
 MANIFEST, RECORD = "manifest.parquet", "preparation.json"  # files of a prepared folder
@@ -167,8 +167,7 @@ def load_clip(root: str | Path, row: Row, *, nearest: Sequence[int] | None = Non
     """
     path, position, _ = _locate(Path(root), row)
     try:
-        with open_regular(path):  # the reader would wait for the writer of a FIFO
-            pass
+        check_regular(path)  # the reader would wait for the writer of a FIFO
         reader = ArrayRecordReader(str(path), READER_OPTIONS)
         data = reader.read([position])[0]
         reader.close()  # a reader that failed cannot be closed, only dropped

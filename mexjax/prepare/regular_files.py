@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from mexjax import files
 from mexjax.errors import DataError
 
 _KINDS = {
@@ -56,15 +57,11 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
             " release."
         )
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
+        # The file may have been exchanged for a FIFO since it was asked.
+        with files.open_regular(path) as file:
             yield file
     except OSError as error:
         raise DataError(
             f"Cannot read the frame {path}: {error.strerror or error}. Check that the folder is"
             " complete and may be read."
         ) from error
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting, even where the file was exchanged for a FIFO since it was asked."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -24,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mexjax.errors import CheckpointError, WorkdirError
-from mexjax.files import open_regular
+from mexjax.files import check_regular
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ class GroupCheckpoints:
         """The tree of a checkpoint; any error if it is damaged."""
         for path in (self.folder / str(position)).rglob("*"):
             if not path.is_dir():
-                with open_regular(path):  # orbax would wait for the writer of a FIFO
-                    pass
+                check_regular(path)  # orbax would wait for the writer of a FIFO
         shapes = _flatten(like) | {_DIGEST: np.zeros(32, np.uint8)}
         items = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(shapes)})
         flat = dict(self._manager.restore(position, args=items)[_ITEM])

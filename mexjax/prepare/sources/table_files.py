@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import stat
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from openpyxl.utils import get_column_letter
@@ -161,9 +160,3 @@ def _without_errors(where: str, rows: Rows) -> list[str]:
         f"{where}: {len(cells)} cells hold errors of the spreadsheet program and are read as empty"
         f" ({', '.join(cells[:_MAX_EXAMPLES])}{more})."
     ]
-
-
-def widest(rows: Sequence[Sequence[object]]) -> int:
-    """Score rows by the number of those that have as many cells as most have, above one."""
-    widths = [len(row) for row in rows if len(row) > 1]
-    return max((widths.count(width) for width in set(widths)), default=0)
