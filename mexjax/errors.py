@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 QUOTED = 100  # characters of a value that a message quotes
 _WORD, _SENTENCES = 240, 1500  # most characters without a blank, and of a message
@@ -69,9 +69,19 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name[:QUOTED], names, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    more = f" and {len(names) - _NUM_NAMES} more" if len(names) > _NUM_NAMES else ""
-    known_names = ", ".join(names[:_NUM_NAMES]) + more
-    return f"Unknown {kind} {quoted(name)}.{hint} Known: {known_names}."
+    return f"Unknown {kind} {quoted(name)}.{hint} Known: {listed(names, _NUM_NAMES)}."
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def beginning(text: object, most: int = 80) -> str:
+    """A name from a file for a message: in one line, and cut at the end where it is long."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def quoted(value: object, most: int = QUOTED) -> str:

@@ -20,11 +20,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from mexjax.errors import ConfigError, MexjaxError, quoted, unknown_name
+from mexjax.errors import ConfigError, MexjaxError, beginning, quoted, unknown_name
 from mexjax.files import is_file
 
 _LONGEST = 200  # characters of a card's own error in a message
-_LONGEST_NAME = 80
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -71,8 +70,9 @@ def find_card(name: str) -> Path:
     try:
         is_there, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
-        short = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
-        raise ConfigError(f"Cannot read the recipe card {short}: {error.strerror}.") from error
+        raise ConfigError(
+            f"Cannot read the recipe card {beginning(name)}: {error.strerror}."
+        ) from error
     if is_there:
         return path
     if len(path.parts) == 1 or (len(path.parts) == 2 and path.parts[0] == "configs"):

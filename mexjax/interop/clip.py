@@ -23,9 +23,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mexjax.errors import ConfigError, DataError, unknown_name
+from mexjax.errors import ConfigError, DataError, beginning, listed, unknown_name
 from mexjax.interop import common
-from mexjax.interop.unwrap import listed, shorten
 from mexjax.nn.clip import SIZES, Clip, ClipSize, TowerSize
 from mexjax.nn.vit import ACTIVATIONS
 
@@ -145,7 +144,7 @@ def find_naming(state: Mapping[str, Any]) -> str:
     for naming, name in _PATCH.items():
         if name in state:
             return naming
-    first = listed([shorten(name) for name in sorted(state)])
+    first = listed([beginning(name) for name in sorted(state)])
     raise DataError(
         f"No CLIP with a vision transformer: expected {_PATCH['openai']} (OpenAI, open_clip) or"
         f" {_PATCH['huggingface']} (Hugging Face) among the {len(state)} tensors; found {first}."

@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, beginning, listed
 from mexjax.interop.files import read_file
-from mexjax.interop.unwrap import State, find_weights, listed, shorten, size_of, without_prefix
+from mexjax.interop.unwrap import State, find_weights, size_of, without_prefix
 
 __all__ = [
     "COUNTER",
@@ -130,17 +130,17 @@ def check_state(state: State, expected: Mapping[str, Shape], what: str) -> None:
     absent = sorted(set(expected) - set(state))
     surplus = sorted(n for n in set(state) - set(expected) if state[n].ndim)
     wrong = [
-        f"{shorten(name)} (expected {shape}, found {state[name].shape})"
+        f"{beginning(name)} (expected {shape}, found {state[name].shape})"
         for name, shape in expected.items()
         if name in state and state[name].shape != shape
     ]
     if len(absent) == len(expected) and surplus:
         raise DataError(
             f"The weights are not of {what}: it has {len(expected)} arrays like {absent[0]}, and"
-            f" the {len(surplus)} found have other names, like {shorten(surplus[0])}."
+            f" the {len(surplus)} found have other names, like {beginning(surplus[0])}."
         )
     problems = [
-        f"{len(names)} {kind}: {listed([shorten(name, length=160) for name in names], count=count)}"
+        f"{len(names)} {kind}: {listed([beginning(name, most=160) for name in names], count)}"
         for kind, names, count in (
             ("of wrong shape", wrong, 1),
             ("missing", absent, 2),

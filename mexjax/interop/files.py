@@ -12,9 +12,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, beginning, listed
 from mexjax.interop.pickled import read_pickled
-from mexjax.interop.unwrap import listed, shorten
 
 _SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 _EXPECTED = ".safetensors, .npz, .pt, .pth, .bin or .ckpt"
@@ -63,7 +62,7 @@ def read_file(path: Path) -> Mapping[Any, Any]:
         inside = sorted(p.name for p in path.iterdir()) if is_folder else []
     except OSError as error:
         raise DataError(
-            f"Cannot read the weights {shorten(path)}: {error.strerror or error}."
+            f"Cannot read the weights {beginning(path)}: {error.strerror or error}."
         ) from error
     if is_folder:
         names = [n for n in inside if n.endswith((*_SUFFIXES, ".index.json"))]
@@ -151,7 +150,7 @@ def _read_zip(path: Path) -> Mapping[Any, Any]:
         return _read_npz(path)
     files = [name for name in names if name.endswith(_SUFFIXES)] or names
     raise DataError(
-        f"{path} is an archive of other files ({shorten(listed(files))}): unpack it and give the"
+        f"{path} is an archive of other files ({beginning(listed(files))}): unpack it and give the"
         " file of weights."
     )
 
@@ -171,7 +170,8 @@ def _read_npz(path: Path) -> Mapping[Any, Any]:
         raise DataError(
             f"{path} is not an .npz of plain arrays: "
             + (
-                f"{shorten(name)} is a pickled object, which is not opened. Save the arrays alone."
+                f"{beginning(name)} is a pickled object, which is not opened. Save the arrays"
+                " alone."
                 if is_object
                 else "it is damaged or of another kind. Fetch it again."
             )
@@ -193,8 +193,8 @@ def _read_safetensors(path: Path) -> Mapping[Any, Any]:
                 entry = header[name]
                 if entry["dtype"] not in _TYPES:
                     raise DataError(
-                        f"{shorten(name)} in {path} has the type {shorten(entry['dtype'])}, which"
-                        " is not read; save it as float32."
+                        f"{beginning(name)} in {path} has the type {beginning(entry['dtype'])},"
+                        " which is not read; save it as float32."
                     )
                 first, last = entry["data_offsets"]
                 stream.seek(8 + length + first)
@@ -227,13 +227,13 @@ def _read_parts(path: Path, files: list[str]) -> Mapping[Any, Any]:
     strange = [name for name in files if Path(name).name != name or name.endswith(".json")]
     if strange:
         raise DataError(
-            f"{path} names {shorten(strange[0])}; expected files of weights that lie beside it."
+            f"{path} names {beginning(strange[0])}; expected files of weights that lie beside it."
         )
     missing = [name for name in files if not (path.parent / name).is_file()]
     if missing:
         raise DataError(
             f"The weights of {path} lie in {len(files)} files, of which {len(missing)} are missing:"
-            f" {listed([shorten(name) for name in missing])}. Put them beside it."
+            f" {listed([beginning(name) for name in missing])}. Put them beside it."
         )
     state: dict[Any, Any] = {}
     for name in files:

@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, beginning, listed
 from mexjax.interop import common
-from mexjax.interop.unwrap import listed, shorten
 from mexjax.nn.magnet import LAYOUTS, MagNet
 
 # Module here -> module there; the name of blocks is the part before their number.
@@ -102,7 +101,7 @@ def from_torch(state: common.State) -> tuple[MagNet, dict[str, Any]]:
             module = MagNet(layout)
             entries = make_entries(variable_shapes(module), layout)
             return module, common.to_variables(entries, state, f"MagNet, layout {layout!r}")
-    names = listed([shorten(name) for name in sorted(state)])
+    names = listed([beginning(name) for name in sorted(state)])
     raise DataError(
         f"No MagNet of a known port ({', '.join(LAYOUTS)}): expected names like"
         f" encoder.cba_1.conv2d.weight or encoder.res_encoder.conv1.weight; found {names}."

@@ -22,8 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mexjax.errors import ConfigError, DataError
-from mexjax.interop.unwrap import shorten
+from mexjax.errors import ConfigError, DataError, beginning
 
 # Objects that stand beside weights in checkpoints and hold settings; each becomes a stand-in.
 _SETTINGS = re.compile(
@@ -153,15 +152,16 @@ def _refusal(path: Path, names: Iterable[str], protocol: int) -> str:
     ]
     layers = [name for name in names if name.startswith("torch.nn.modules.")]
     if layers:
-        kind = shorten((foreign or layers)[0])
+        kind = beginning((foreign or layers)[0])
         return (
             f"{path} holds more than tensors: a whole model ({kind}), whose code would have to run."
             " Save its weights where that code is: torch.save(model.state_dict(), FILE)."
         )
     if foreign:
         return (
-            f"{path} holds more than tensors: an object {shorten(foreign[0])}, which is not opened"
-            " because a pickle can run code. Where the file was made, save the state dict alone."
+            f"{path} holds more than tensors: an object {beginning(foreign[0])}, which is not"
+            " opened because a pickle can run code. Where the file was made, save the state dict"
+            " alone."
         )
     return (
         f"{path} holds more than tensors, or is damaged or cut short. Fetch it again, or save the"

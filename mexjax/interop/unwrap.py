@@ -17,7 +17,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, beginning, listed
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def find_weights(source: Mapping[Any, Any]) -> State:
         source = inner[key]
     flat = _flatten(source, is_outermost=True)
     if not flat:
-        kinds = [f"{shorten(key)} ({type(value).__name__})" for key, value in outer.items()]
+        kinds = [f"{beginning(key)} ({type(value).__name__})" for key, value in outer.items()]
         raise DataError(
             f"There are no arrays among these weights; found {listed(kinds) or 'nothing'}."
             " Give the state dict of the network: names and tensors."
@@ -158,7 +158,7 @@ def as_numpy(name: str, value: Any) -> np.ndarray:
         array = array.view(ml_dtypes.bfloat16)
     if array.dtype.type.__module__ != "ml_dtypes" or array.dtype.name.startswith(("int", "uint")):
         raise DataError(
-            f"{shorten(name)} of these weights has the type {array.dtype}; expected real numbers:"
+            f"{beginning(name)} of these weights has the type {array.dtype}; expected real numbers:"
             " save it as float32."
         )
     return array.astype(np.float32)
@@ -180,7 +180,7 @@ def _of_tensor(name: str, tensor: Any) -> np.ndarray:
         except (RuntimeError, TypeError, ValueError):  # NotImplementedError is a RuntimeError
             pass
     raise DataError(
-        f"{shorten(name)} of these weights is a tensor of type {kind} on device {tensor.device},"
+        f"{beginning(name)} of these weights is a tensor of type {kind} on device {tensor.device},"
         " whose values cannot be read as real numbers: save it as float32 on the CPU."
     )
 
@@ -226,7 +226,7 @@ def without_prefix(state: State, anchors: Sequence[str], what: str) -> State:
     if prefix and len(plain) > 1:
         raise DataError(
             f"These weights hold {len(plain)} networks with the names of {what}, below"
-            f" {listed([shorten(p) for p in plain])}: give the state dict of one of them."
+            f" {listed([beginning(p) for p in plain])}: give the state dict of one of them."
         )
     others = tuple(p for p in prefixes if p != prefix and p.startswith(prefix))
     part = {
@@ -244,8 +244,8 @@ def without_prefix(state: State, anchors: Sequence[str], what: str) -> State:
             "%d of %d arrays are not of %s and are left out: %s.",
             len(outside),
             len(state),
-            f"{what}, which begins with {shorten(prefix)!r}" if prefix else what,
-            listed([shorten(name) for name in outside]),
+            f"{what}, which begins with {beginning(prefix)!r}" if prefix else what,
+            listed([beginning(name) for name in outside]),
         )
     return part
 
@@ -255,15 +255,3 @@ def size_of(state: State, name: str, axis: int, otherwise: int) -> int:
     shape = state[name].shape if name in state else ()
     is_there = -len(shape) <= axis < len(shape)
     return (shape[axis] or otherwise) if is_there else otherwise
-
-
-def shorten(text: object, *, length: int = 80) -> str:
-    """A name of a file for a message: on one line, and cut where it is long."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= length else f"{line[: length - 3]}..."
-
-
-def listed(names: Sequence[str], *, count: int = 3) -> str:
-    """The first names, and the number of the others."""
-    more = len(names) - count
-    return ", ".join(names[:count]) + (f" and {more} more" if more > 0 else "")

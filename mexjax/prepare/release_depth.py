@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, listed
 from mexjax.prepare.cropping import Job
 from mexjax.prepare.depth import PLAIN, TRANSPARENT, Depth
 from mexjax.prepare.images import is_video, range_of
@@ -99,9 +99,9 @@ def remarks(done: Iterable[Made]) -> list[str]:
                 " are not there any more to prepare them anew, so brightness differs between them."
             )
     if mixed:
-        lines.append(f"Frames of one clip have different depths: {_listed(mixed)}.")
+        lines.append(f"Frames of one clip have different depths: {listed(mixed, _MAX_EXAMPLES)}.")
     if transparent:
-        lines.append(f"Transparent pixels are black now: {_listed(transparent)}.")
+        lines.append(f"Transparent pixels are black now: {listed(transparent, _MAX_EXAMPLES)}.")
     return lines
 
 
@@ -117,8 +117,3 @@ def _recorded(done: Iterable[Made]) -> list[tuple[Job, Depth]]:
 
 def _count(number: int) -> str:
     return f"{number} clip{'' if number == 1 else 's'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _MAX_EXAMPLES
-    return ", ".join(names[:_MAX_EXAMPLES]) + (f" and {more} more" if more > 0 else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, beginning
 from mexjax.protocol.classes import canonical_emotion
 from mexjax.protocol.names import fold, tidy
 
@@ -72,4 +72,4 @@ def spelled(emotion: object) -> str:
 
 def short(text: str) -> str:
     """A name for a message, of at most 60 characters."""
-    return text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 3]}..."
+    return beginning(text, _MAX_LETTERS)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mexjax import errors
 from mexjax.errors import ConfigError, DataError, unknown_name
 from mexjax.protocol.class_file import read_class_map, short, spelled
 from mexjax.protocol.classes import (
@@ -294,5 +295,4 @@ def _singles(words: Iterable[str]) -> list[str]:
 
 def _listed(words: Iterable[str]) -> str:
     names = [short(word) if word else NO_EMOTION for word in words]
-    rest = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + rest
+    return errors.listed(names, _MAX_NAMES)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mexjax.data import manifest
-from mexjax.errors import DataError
+from mexjax.errors import DataError, listed
 from mexjax.prepare.sources import counts
 from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.drafts import (
@@ -142,10 +142,9 @@ def _shared_frames(table: pd.DataFrame) -> list[str]:
             )
             if len(set(rows[column])) > 1
         ]
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
         lines.append(
             f"{len(names)} clips have the same frames ({folder}, {onset} to {offset}):"
-            f" {', '.join(names[:_MAX_NAMES])}{more}.{''.join(faults)} Leave one row for them."
+            f" {listed(names, _MAX_NAMES)}.{''.join(faults)} Leave one row for them."
         )
     if len(lines) > _MAX_LINES:
         lines[_MAX_LINES:] = [f"{len(lines) - _MAX_LINES} more groups of clips share their frames."]

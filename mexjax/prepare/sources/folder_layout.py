@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mexjax.errors import ConfigError
+from mexjax.errors import ConfigError, listed
 from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from mexjax.prepare.sources.folders import Folders, is_video
 from mexjax.prepare.sources.losses import Loss
@@ -125,9 +125,8 @@ def stray_line(layout: str, names: Sequence[tuple[str, ...]], places: set[tuple[
     strays = ["/".join(parts) for parts in names if parts not in places]
     if not strays:
         return ""
-    more = f" and {len(strays) - _MAX_EXAMPLES} more" if len(strays) > _MAX_EXAMPLES else ""
     line = (
-        f"Not read, because the place is not {layout}: {', '.join(strays[:_MAX_EXAMPLES])}{more}"
+        f"Not read, because the place is not {layout}: {listed(strays, _MAX_EXAMPLES)}"
         f" ({len(strays)} clip{'' if len(strays) == 1 else 's'}). Move them, or say the layout"
         " with --layout."
     )
