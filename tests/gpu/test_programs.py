@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib.metadata
 import json
 from typing import Any
 
@@ -15,9 +15,7 @@ from gpu_programs import Case
 pytestmark = [
     pytest.mark.gpu_program,
     pytest.mark.skipif(
-        importlib.util.find_spec("jax_plugins.xla_cuda12") is None
-        if importlib.util.find_spec("jax_plugins")
-        else True,
+        not any(d.name == "jax-cuda12-plugin" for d in importlib.metadata.distributions()),
         reason="the extra gpu-programs is not installed",
     ),
 ]
