@@ -78,6 +78,19 @@ WORK = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _signals_of_a_terminal():
+    """What a job in the background or under nohup ignores, its processes would ignore, too."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, new) for number, new in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def started(*arguments: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *arguments],
