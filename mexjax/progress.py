@@ -26,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mexjax import terminal
+from mexjax import signals, terminal
 from mexjax.errors import printable
 
 LINE_EVERY_S = 10.0
@@ -251,7 +251,8 @@ def without_alarms() -> Iterator[None]:
     os.dup2(writing, 2)
     os.close(writing)
     try:
-        yield
+        with signals.errors_to(before):
+            yield
     finally:
         sys.stderr.flush()
         os.dup2(before, 2)  # the last writer of the pipe is gone, so the thread ends

@@ -31,6 +31,7 @@ class _Process:
     Attributes:
       pid: number of the process; None: no command runs here. A forked child has another one.
       line: the line that is printed when the process ends at once.
+      errors: file descriptor that takes this line; not 2 while standard error is filtered.
       is_working: True while an interrupt is raised in the main thread.
       num_interrupts: interrupts so far.
       leaver: number of the thread that ends the process.
@@ -39,6 +40,7 @@ class _Process:
 
     pid: int | None = None
     line = STOPPED
+    errors = 2
     is_working = False
     num_interrupts = 0
     leaver: int | None = None
@@ -88,6 +90,26 @@ def work(line: str = STOPPED) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def errors_to(number: int) -> Iterator[None]:
+    """Write lines about signals to another file descriptor than 2 in the block.
+
+    A filter behind descriptor 2 would lose the last line when the process ends at once.
+    """
+    before, _Process.errors = _Process.errors, number
+    try:
+        yield
+    finally:
+        _Process.errors = before
+
+
+def write_line(text: str) -> None:
+    """Write a line to standard error, from a signal's handler or before the process ends."""
+    # A stream of Python cannot be written to from a handler while it is being written to.
+    with contextlib.suppress(OSError):
+        os.write(_Process.errors, f"{text}\n".encode())
+
+
+@contextlib.contextmanager
 def kept_from_children() -> Iterator[None]:
     """Keep Ctrl-C from processes that are started in the block; this one ends them itself.
 
@@ -131,10 +153,8 @@ def leave_at_once(status: int = INTERRUPTED, line: str | None = None) -> NoRetur
     if _Process.leaver != threading.get_ident():
         time.sleep(60)  # another thread ends the process meanwhile
     _end_children()
-    with contextlib.suppress(OSError):
-        is_terminal = os.isatty(2)
-        cursor = "\r\x1b[?25h\x1b[K" if is_terminal else ""  # a progress bar hides the cursor
-        os.write(2, f"{cursor}{line or _Process.line}\n".encode())
+    cursor = "\r\x1b[?25h\x1b[K" if os.isatty(_Process.errors) else ""  # a bar hides the cursor
+    write_line(cursor + (line or _Process.line))
     os._exit(status)
 
 

@@ -6,11 +6,10 @@ goes on.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 
 from mexjax import signals
@@ -47,9 +46,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
                 signals.interrupt_again(number)
             return
         request.signal_name = name
-        # A stream of Python cannot be written to from here while it is being written to.
-        with suppress(OSError):
-            os.write(2, f"{name}: saving and stopping; again to stop at once\n".encode())
+        signals.write_line(f"{name}: saving and stopping; again to stop at once")
 
     numbers = [signal.SIGTERM, signal.SIGINT]
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
