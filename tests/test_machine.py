@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from process_helpers import own_lines
 
 import mexjax
 from mexjax import cli, machine, main
@@ -68,7 +69,7 @@ def test_devices_that_are_not_there_end_in_one_message(arguments, tmp_path):
     command = ["-m", "mexjax.main", *arguments, f"{folder}={tmp_path / 'run'}"]
     answer = run(command, JAX_PLATFORMS="no_such_platform")
     assert answer.returncode == cli.ERROR
-    lines = answer.stderr.strip().splitlines()
+    lines = own_lines(answer.stderr.strip())
     assert len(lines) == 1, answer.stderr
     assert lines[0].startswith("Error: JAX_PLATFORMS=no_such_platform asks for devices that")
     assert lines[0].endswith("Unset JAX_PLATFORMS, or set it to cpu.")
