@@ -40,6 +40,7 @@ TABLES: dict[str, Callable[[Sequence[Result], Path], str]] = {
     "preparation": speed_tables.preparation_tables,
     "gpu_bounds": gpu_tables.short_table,
     "gpu_programs": gpu_tables.gpu_tables,
+    "gpu_plan": gpu_tables.plan_table,
     "face_boxes": face_tables.face_box_tables,
     "key_frame_views": speed_tables.view_tables,
     "pipeline": speed_tables.pipeline_tables,

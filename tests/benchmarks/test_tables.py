@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import gpu_tables
 import pytest
 import score_tables
 import speed_tables
@@ -145,3 +146,24 @@ def test_a_stale_document_is_told_and_then_written(monkeypatch, tmp_path, capsys
     assert "**0.500**" in document.read_text(encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["tables.py", "--check"])
     assert tables.main() == 0
+
+
+def test_a_plan_takes_the_group_that_ends_first():
+    rows = {
+        "fdp_official_1x1": {"graph_ms": 10.0, "roofline_ms": 8.0},
+        "fdp_official_4x1": {"graph_ms": 24.0, "roofline_ms": 20.0},
+        "fdp_official_1x1_bfloat16": {"graph_ms": 4.0, "roofline_ms": 3.0},
+    }
+    updates = gpu_tables.num_updates("fdp_official")
+    assert updates == 501
+    # 26 folds: 26 rounds of one, or 7 of four.
+    plan = gpu_tables.best_plan(rows, "fdp_official", "float32", 1)
+    assert plan == pytest.approx((7 * 501 * 0.024, 7 * 501 * 0.020, 4))
+    # On 8 devices: 4 rounds of one fold a device need 40 ms, one of four 24.
+    plan = gpu_tables.best_plan(rows, "fdp_official", "float32", 8)
+    assert plan == pytest.approx((501 * 0.024, 501 * 0.020, 4))
+    plan = gpu_tables.best_plan(rows, "fdp_official", "bfloat16", 8)
+    assert plan == pytest.approx((4 * 501 * 0.004, 4 * 501 * 0.003, 1))
+    assert gpu_tables.best_plan(rows, "gamdss_official", "float32", 1) is None
+    # An epoch has a batch for every 32 of the 246 clips that are not held out.
+    assert gpu_tables.num_updates("tsfmicro_official") == 174 * 8
