@@ -141,11 +141,17 @@ def is_damaged(content: Mapping[str, Any], entry: str = SEAL) -> bool:
     return entry in content and sealed(content, entry)[entry] != content[entry]
 
 
-def read_sealed(path: Path) -> dict[str, Any] | None:
-    """The content of a sealed JSON file; None if it is missing, damaged or has no seal."""
+def read_sealed(path: Path, *entries: str) -> dict[str, Any] | None:
+    """The content of a sealed JSON file; None if it is missing, damaged or has no seal.
+
+    Args:
+      path: the file.
+      *entries: names that a file of this kind has; without them it is another sealed file that
+        was put in its place.
+    """
     try:
         content = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return None
     is_whole = isinstance(content, dict) and SEAL in content and not is_damaged(content)
-    return content if is_whole else None
+    return content if is_whole and set(entries) <= content.keys() else None

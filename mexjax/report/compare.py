@@ -151,7 +151,7 @@ def _data_digest(run: Run) -> str:
 
     The place of the data is in its stead where `data.json` is missing or damaged.
     """
-    content = read_sealed(run.path / "data.json")
+    content = read_sealed(run.path / "data.json", "table")
     if content is None or not content.get("table"):
         return f"unknown, from {run.config['data'].get('root', '')}"
     return digest(canonical(content["table"]))[:16]

@@ -28,6 +28,7 @@ from mexjax.train.workdir import Workdir
 log = logging.getLogger(__name__)
 
 FILE = "data.json"
+_ENTRIES = ("recipe", "classes", "clips", "folds", "table")
 # It rises when the same files and keys give other clips, labels or folds than before.
 RECIPE = 1
 # Columns of a prepared dataset's table that a run can depend on, beside the name of a clip.
@@ -70,7 +71,7 @@ def check_inputs(folder: Workdir, study: Study) -> str:
     """
     content = inputs_of(study)
     now, mark = sealed(content), folder.inputs_mark()
-    before = read_sealed(folder.path / FILE)
+    before = read_sealed(folder.path / FILE, *_ENTRIES)
     if not folder.holds_results():
         folder.save_json(FILE, now)
         return now[SEAL]
@@ -102,7 +103,7 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
     Raises:
       WorkdirError: the data differ; the message says in what.
     """
-    before = read_sealed(folder.path / FILE)
+    before = read_sealed(folder.path / FILE, *_ENTRIES)
     if before is None:
         log.warning("%s has no readable %s: its data were not compared.", folder.path, FILE)
         return

@@ -36,6 +36,7 @@ RUN_FILES = (
 
 SWEEP = "sweep.json"  # only the folder of a sweep has it
 SIZE = "size.json"  # in the folder of groups: how the folds were cut, and of what run they are
+_OF_SIZE = ("per_device", "num_devices")
 
 
 class Workdir:
@@ -132,13 +133,13 @@ class Workdir:
 
     def _config_mark(self) -> str | None:
         """The digest of the configuration of the folds that are there; None if nothing tells it."""
-        begun = read_sealed(self.groups / SIZE) or {}
-        info = read_sealed(self.path / "run.json") or {}
+        begun = read_sealed(self.groups / SIZE, *_OF_SIZE) or {}
+        info = read_sealed(self.path / "run.json", "model") or {}
         return begun.get("config") or info.get("digests", {}).get("config.json")
 
     def inputs_mark(self) -> str | None:
         """The digest of the data of the folds that are there; None if nothing tells it."""
-        return (read_sealed(self.groups / SIZE) or {}).get("inputs")
+        return (read_sealed(self.groups / SIZE, *_OF_SIZE) or {}).get("inputs")
 
     def save_config(self, config: ConfigDict) -> None:
         """Writes `config.json`; keys without effect on numbers may differ from those before."""
@@ -244,7 +245,7 @@ class Workdir:
         Raises:
           WorkdirError: it was begun on another number of devices, so its groups are other ones.
         """
-        begun = read_sealed(self.groups / SIZE)
+        begun = read_sealed(self.groups / SIZE, *_OF_SIZE)
         if begun is None:
             return self._recorded_size(num_devices)
         if begun["num_devices"] != num_devices:

@@ -223,6 +223,23 @@ def test_a_damaged_list_of_the_data_is_told_from_its_digest(damage, begun, prepa
     assert file.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("data.json", "groups/size.json"), ("groups/size.json", "data.json")],
+)
+def test_a_sealed_file_in_the_place_of_another_is_a_damaged_one(
+    name, other, begun, finished, prepared, tmp_path, caplog
+):
+    shutil.copytree(begun, tmp_path / "run")
+    before = (begun / name).read_bytes()
+    (tmp_path / "run" / name).write_bytes((begun / other).read_bytes())
+    done = mexjax.run(config_of(prepared), tmp_path / "run")
+    if name == "data.json":
+        assert "data.json is missing or damaged: it is written again" in caplog.text
+    assert (tmp_path / "run" / name).read_bytes() == before
+    assert done.results["metrics"] == mexjax.write_report(finished)["metrics"]
+
+
 def test_another_recipe_of_the_code_is_told(finished, prepared, monkeypatch):
     monkeypatch.setattr(inputs, "RECIPE", inputs.RECIPE + 1)
     with pytest.raises(WorkdirError, match=r"recipe 2, that one 1.*mexjax report"):
