@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The owner that a file names; empty if it names none."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 

@@ -213,9 +213,9 @@ def _positions(path: Path, beside: Path, mtime_ns: int, size: int) -> dict[str, 
     """Id of each clip of a shard -> its position; the last two arguments tell versions apart."""
     try:
         ids = [clip["id"] for clip in json.loads(read_regular(beside))["clips"]]
+        return {name: position for position, name in enumerate(ids)}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{beside} does not describe a shard ({error}). {_ADVICE}") from error
-    return {name: position for position, name in enumerate(ids)}
 
 
 def _decode_frame(png: np.ndarray) -> np.ndarray | None:

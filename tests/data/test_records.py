@@ -191,9 +191,10 @@ def test_a_damaged_shard_names_the_clip(tmp_path):
     with pytest.raises(DataError, match="is damaged"):
         records.load_clip(tmp_path, manifest.iloc[0])
     index = records.index_path(path)
-    index.write_text("{}")
-    with pytest.raises(DataError, match=r"does not describe a shard.*Delete the shard"):
-        records.load_clip(tmp_path, manifest.iloc[0])
+    for text in ("{}", '{"clips": [{"id": [null]}]}'):
+        index.write_text(text)
+        with pytest.raises(DataError, match=r"does not describe a shard.*Delete the shard"):
+            records.load_clip(tmp_path, manifest.iloc[0])
 
 
 def test_a_shard_without_its_failed_clips(tmp_path):
