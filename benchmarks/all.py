@@ -27,6 +27,7 @@ NEEDS = {
     "step_time": STUDY,
     "frozen": STUDY,
     "study_time": (*STUDY, "torch"),
+    "sweeps": STUDY,
     "pipeline": (*STUDY, "grain"),
     "preparation": (*STUDY, "grain", "array_record", "pyarrow"),
     "face_boxes": STUDY,

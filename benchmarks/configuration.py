@@ -53,6 +53,7 @@ TITLES = {
     "augment": "augment",
     "train": "train",
     "folds": "folds",
+    "sweep": "sweep",
     "eval": "eval",
     "checkpoint": "checkpoint",
     "report": "report",

@@ -210,6 +210,23 @@ def _pipeline(result: Result, document: Path) -> str:
     return "\n".join(lines)
 
 
+def _sweeps(result: Result, document: Path) -> str:
+    record = result.record
+    alone = record["one_by_one"]["process_s"]
+    lines = [
+        f"| {record['num_trials']} runs of one fold | time, s | beside as many commands |",
+        "|---|---|---|",
+        f"| as many commands, warm | {alone:.1f} | 1 |",
+    ]
+    names = {"loop": "one command, run by run", "vmap": "one command, all in one program"}
+    lines += [
+        f"| {name} | {record[which]['process_s']:.1f} | **{record[which]['ratio']:.2f}** |"
+        for which, name in names.items()
+    ]
+    return "\n".join(lines)
+
+
+sweep_tables = _by_processor("sweeps", _sweeps)
 study_tables = _by_processor("study_time", _study)
 preparation_tables = _by_processor("preparation", _preparation)
 frozen_tables = _by_processor("frozen", _frozen)

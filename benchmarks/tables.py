@@ -36,6 +36,7 @@ TABLES: dict[str, Callable[[Sequence[Result], Path], str]] = {
     "steps": speed_tables.step_tables,
     "folds": speed_tables.fold_tables,
     "study_time": speed_tables.study_tables,
+    "sweeps": speed_tables.sweep_tables,
     "frozen": speed_tables.frozen_tables,
     "preparation": speed_tables.preparation_tables,
     "gpu_bounds": gpu_tables.short_table,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mexjax.models import from_torch, list_models, to_torch
     from mexjax.report.write import write_report
     from mexjax.train.run import run
+    from mexjax.train.sweep import run_sweep
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load_config": "mexjax.config",
     "run": "mexjax.train.run",
+    "run_sweep": "mexjax.train.sweep",
     "write_report": "mexjax.report.write",
     "from_torch": "mexjax.models",
     "to_torch": "mexjax.models",
@@ -32,6 +34,7 @@ __all__ = [
     "list_models",
     "load_config",
     "run",
+    "run_sweep",
     "to_torch",
     "write_report",
 ]

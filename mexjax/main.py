@@ -14,6 +14,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import importlib
+import math
 import os
 import re
 import sys
@@ -75,11 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         order = _read(arguments)
         outcome.is_output = order is None
         if order is not None:
+            from mexjax.config import has_sweep
             from mexjax.report.text import print_results
             from mexjax.report.write import ReportError
             from mexjax.train.run import run
 
             config, folder = _prepare(order)
+            if has_sweep(config):
+                _sweep(config, folder, order)
+                return outcome.status
             try:
                 _show(run(config, folder, overwrite=order.is_overwritten))
             except ReportError as error:
@@ -194,6 +199,8 @@ class Order:
             parts.append(str(changes.pop("protocol.name")))
         if "seed" in changes:
             parts.append(f"seed{changes.pop('seed')}")
+        # The keys of a sweep change no number of a run, but the folder of all of them.
+        changes |= {k: v for k, v in flat(config).items() if k.startswith("sweep.") and v}
         if changes:
             parts.append(digest(canonical(changes))[:6])
         name = re.sub(r"[^\w.+-]", "-", "_".join(parts))
@@ -275,13 +282,34 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
     title = terminal.plain("mexjax", "bold")
     about = (
         f"  {config.model.name} ({config.model.preset}) on {config.data.name},"
-        f" {config.protocol.name}, seed {config.seed},"
+        f" {config.protocol.name}, {_seeds(config)},"
         f" {len(devices)} x {devices[0].device_kind}, folder {folder}"
     )
     terminal.console().print(title + terminal.plain(about), soft_wrap=True)
     if classes := describe_classes(config):
         terminal.console().print(terminal.plain(classes), soft_wrap=True)
     return config, folder
+
+
+def _seeds(config: ConfigDict) -> str:
+    """The seeds and settings of a configuration, in words."""
+    from mexjax.config import flat
+
+    seeds = ", ".join(map(str, config.sweep.seeds or (config.seed,)))
+    text = f"{'seeds' if len(config.sweep.seeds) > 1 else 'seed'} {seeds}"
+    number = math.prod(len(values) for values in flat(config.sweep["values"]).values())
+    return f"{number} settings with {text}" if number > 1 else text
+
+
+def _sweep(config: ConfigDict, folder: str, order: Order) -> None:
+    """Train the runs of a sweep, and print them side by side."""
+    from mexjax.report.sweep import REPORT, print_sweep
+    from mexjax.train.sweep import run_sweep
+
+    done = run_sweep(config, folder, overwrite=order.is_overwritten)
+    console = terminal.console()
+    print_sweep(done.results, console=console)
+    terminal.say(console, f"All runs: {done.workdir}/{REPORT}")
 
 
 def _show(done: RunResult) -> None:

@@ -79,7 +79,7 @@ def test_a_card_may_inherit_another_one(tmp_path):
 
 def test_start_gives_every_key_and_the_options_of_the_preset():
     config = start("fdp", "paper_14m")
-    assert set(KEYS) - {"report.paper_results"} <= set(flat(config))
+    assert set(KEYS) - {"report.paper_results", "sweep.values"} <= set(flat(config))
     assert config.model.num_global == (0, 0, 0, 0) and "dtype" not in config.model
     assert "num_clips" in config.data.synthetic and "num_frames" not in config.data.synthetic
     with pytest.raises(ConfigError, match=r"Unknown model 'fpd'\. Did you mean 'fdp'"):

@@ -246,6 +246,17 @@ KEYS: dict[str, Key] = {
         most=MOST_FOLDS,
     ),
     "folds.only": Key((), "Names of the folds to run, for example `synthetic/01`; empty: all."),
+    "sweep.seeds": Key(
+        (),
+        "Seeds that are trained side by side, each as a run of its own; empty: the key seed alone.",
+        least=0,
+        most=2**32 - 1,
+    ),
+    "sweep.values": Key(
+        ConfigDict(),
+        "Values of other keys that are trained side by side: sweep.values.train.learning_rate="
+        "1e-3,3e-4 is two settings. Several keys are combined, all with all.",
+    ),
     "eval.every_epochs": Key(
         1,
         "Held-out logits are kept each time so many epochs are over, and at the end.",

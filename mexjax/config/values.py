@@ -20,6 +20,10 @@ from mexjax.errors import ConfigError, quoted, unknown_name
 _CARD = "_values_of_card"
 SYNTHETIC = "data.synthetic."  # keys of the embedded dataset begin with it
 PUBLISHED = "report.paper_results."
+SWEPT = "sweep.values."  # keys of a sweep begin with it
+# Keys of which a sweep has no values: they name or show a run and change no number of it.
+_NOT_SWEPT = ("sweep.", "report.", "checkpoint.", "folds.", "has_progress", "cpu_heap", "data.root")
+_NOT_SWEPT += ("data.cache", "model.name", "model.preset", "protocol.class_map")
 
 
 def as_pairs(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:
@@ -45,6 +49,9 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
     Raises:
       ConfigError: an unknown key, or a value that does not become one of the type.
     """
+    if key.startswith(SWEPT):
+        _set_swept(config, key.removeprefix(SWEPT), value)
+        return
     values = flat(config)
     if key not in values:
         close = difflib.get_close_matches(key, values, n=5, cutoff=0.5)
@@ -54,14 +61,63 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
             f"Unknown configuration key {quoted(key)}.{hint}{others} docs/configuration.md explains"
             " every key."
         )
-    has_words = key in KEYS and KEYS[key].takes_words
-    new = _number_or_words(key, value) if has_words else _as_type(key, value, values[key])
+    _put(config, key, _converted(key, value, values[key]))
+
+
+def _put(config: ConfigDict, key: str, value: Any) -> None:
+    """Set the dotted `key` to a value of any type; parents that are missing are made."""
     node = config
     *parents, leaf = key.split(".")
     for parent in parents:
+        if parent not in node:
+            node[parent] = ConfigDict()
         node = node[parent]
     with node.ignore_type():
-        node[leaf] = new
+        node[leaf] = value
+
+
+def _converted(key: str, value: Any, old: Any) -> Any:
+    """A value in the type of the key's present one."""
+    has_words = key in KEYS and KEYS[key].takes_words
+    return _number_or_words(key, value) if has_words else _as_type(key, value, old)
+
+
+def _set_swept(config: ConfigDict, key: str, value: Any) -> None:
+    """Set the values of a key that a sweep combines, each in the type of the key.
+
+    Raises:
+      ConfigError: an unknown key, one of which a sweep has no values, or values that are none.
+    """
+    values = flat(config)
+    if key not in values:
+        raise ConfigError(unknown_name("key of sweep.values", key, values))
+    if key == "seed":
+        raise ConfigError(f"Seeds have a key of their own: sweep.seeds={value}.")
+    if key.startswith(_NOT_SWEPT):
+        other = " Start a sweep for each." if key.startswith("model.") else ""
+        raise ConfigError(f"A sweep has no values of {key}.{other}")
+    if isinstance(values[key], tuple | list):
+        raise ConfigError(
+            f"{key} is a list itself, so a sweep has no values of it. Start a sweep for each."
+        )
+    items = value
+    if isinstance(value, str):
+        texts = (item.strip() for item in value.strip().strip("()[]").split(","))
+        items = [item.strip("'\"") for item in texts if item]
+    elif not isinstance(value, tuple | list):
+        items = [value]
+    new = tuple(_converted(key, item, values[key]) for item in items)
+    if not new:
+        raise ConfigError(f"{SWEPT}{key} needs one value or more, found none.")
+    if len(set(new)) < len(new):
+        raise ConfigError(f"{SWEPT}{key} has a value twice: {', '.join(map(str, new))}.")
+    _put(config, SWEPT + key, new)
+
+
+def has_sweep(config: ConfigDict) -> bool:
+    """True if several seeds or settings are asked for."""
+    sweep = config.get("sweep", {})
+    return bool(sweep and (sweep.seeds or flat(sweep["values"])))
 
 
 def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +196,11 @@ def remember_card(config: ConfigDict, card: dict[str, Any]) -> None:
             card[name] = os.path.expanduser(value)
     # An attribute of the object: every other name would be a key.
     object.__setattr__(config, _CARD, card)
+
+
+def recall_card(config: ConfigDict) -> dict[str, Any]:
+    """The values that `remember_card` gave a configuration; none for a copy."""
+    return dict(getattr(config, _CARD, {}))
 
 
 def check_changes(config: ConfigDict, card: Mapping[str, Any]) -> None:

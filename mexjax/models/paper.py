@@ -41,6 +41,8 @@ class Paper:
       tasks: values of `protocol.task` that the network is made for.
       training_only: names of top-level parameters that no prediction needs.
       on_request: names of predictions that are kept only with `eval.keeps_features`.
+      loss_numbers: options that `loss` alone reads, and that may be arrays f32[] there; above zero
+        each leaves the network and the terms of the loss as they are.
       weights: module with `from_torch(state, **kwargs)` and `to_torch(variables, **kwargs)`, if
         weights were released.
     """
@@ -51,6 +53,7 @@ class Paper:
     tasks: ClassVar[tuple[str, ...]] = ("emotion",)
     training_only: ClassVar[tuple[str, ...]] = ()
     on_request: ClassVar[tuple[str, ...]] = ()
+    loss_numbers: ClassVar[tuple[str, ...]] = ()
     weights: ClassVar[ModuleType | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

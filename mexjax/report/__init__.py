@@ -14,6 +14,7 @@ __all__ = [
     "files",
     "results",
     "stats",
+    "sweep",
     "tables",
     "text",
     "unit_figures",

@@ -14,7 +14,8 @@ from mexjax.files import SEAL, canonical, digest, file_digest, is_damaged
 # Keys that change the display and storage of a run, or the place of its data, not its numbers. The
 # content of the class map is in data.json.
 INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.", "data.root", "data.cache")
-INDIFFERENT += ("protocol.class_map",)
+# Each run of a sweep has its values in the keys themselves.
+INDIFFERENT += ("protocol.class_map", "sweep.")
 # Files whose digest run.json has; that of config.json is of the keys that numbers depend on.
 DIGESTED = ("config.json", "folds.json", "predictions.npz", "sheet.npz", "features.npz")
 # Entries of run.json, and the keys of config.json that say the same.

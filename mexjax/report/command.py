@@ -2,6 +2,7 @@
 
 mexjax report RUN            rebuild and print the report of a run
 mexjax report RUN1 RUN2 ...  the same for each, then compare them
+mexjax report SWEEP          the same for the folder of a sweep: a row a setting
 """
 
 from __future__ import annotations
@@ -38,10 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(workdirs: Sequence[Path]) -> int:
     # They are imported here, because --help must not wait for them.
     from mexjax.report.compare import compare, print_comparison
+    from mexjax.report.sweep import REPORT, is_sweep, print_sweep, write_sweep_report
     from mexjax.report.text import print_results
     from mexjax.report.write import ReportError, write_report
 
     console, problems = terminal.console(), []
+    sweeps = [workdir for workdir in workdirs if is_sweep(workdir)]
+    for sweep in sweeps:
+        print_sweep(write_sweep_report(sweep), console=console)
+        terminal.say(console, f"Written: {sweep / REPORT}\n")
+    workdirs = [workdir for workdir in workdirs if workdir not in sweeps]
     for workdir in workdirs:
         try:
             results, end = write_report(workdir), f"Written: {workdir / 'report.md'}\n"

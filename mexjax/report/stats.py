@@ -171,6 +171,14 @@ def over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float
     return out
 
 
+def interval_over_seeds(mean: float, sd: float, n: int) -> tuple[float, float]:
+    """The 95% interval of a mean over n seeds by Student's t; nan for a single run."""
+    if n < 2:
+        return float("nan"), float("nan")
+    half = float(stats.t.ppf(0.975, n - 1)) * sd / n**0.5
+    return mean - half, mean + half
+
+
 def _checked(confusions: np.ndarray) -> np.ndarray:
     confusions = np.asarray(confusions, np.float64)
     if confusions.ndim < 3 or confusions.shape[-1] != confusions.shape[-2] or not len(confusions):

@@ -16,6 +16,7 @@ __all__ = [
     "frozen",
     "group",
     "inputs",
+    "numbers",
     "optim",
     "plan",
     "programs",
@@ -24,5 +25,8 @@ __all__ = [
     "step",
     "stop",
     "study",
+    "sweep",
+    "trials",
+    "watch",
     "workdir",
 ]

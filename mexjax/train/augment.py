@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from ml_collections import ConfigDict
 from mexjax.cpu.sums import sum_terms
 from mexjax.errors import ConfigError, unknown_name
 
+# Keys of `augment` that are numbers of the program: their values may be traced arrays.
+NUMBERS = ("rotation_deg", "brightness", "contrast", "saturation", "hue", "gain_std")
 CENTERS = ("none", "imagenet", "onset", "clip_mean")
 # Mean and deviation of the pixels of ImageNet, by channel: networks for photographs are fed with
 # them by convention. The gray values are their luma (ITU-R BT.601).
@@ -33,6 +36,7 @@ def augment(
     config: ConfigDict,
     mirror: Callable[[jax.Array], jax.Array] = mirror,
     num_images: int | None = None,
+    values: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
     """Rotates, crops, shifts, flips and recolours each clip at random, all its frames alike.
 
@@ -44,10 +48,13 @@ def augment(
       config: the `augment` section of the configuration.
       mirror: function that flips a clip f32[T, H', W', C].
       num_images: number of first frames that are images, whose brightness may change; None: all.
+      values: numbers f32[] that take the place of keys in `NUMBERS`; a key that is zero in `config`
+        stays off.
 
     Returns:
       f32[B, T, H', W', C], H' = `crop_px` or H.
     """
+    number: dict[str, Any] = {name: config[name] for name in NUMBERS} | dict(values or {})
     keys = jax.random.split(key, clips.shape[0])
     size = config.crop_px or clips.shape[2]
     margin = clips.shape[2] - size
@@ -55,7 +62,8 @@ def augment(
     # These have random streams of their own, so that settings without them draw the same as before.
     turns, colours = (jax.vmap(jax.random.fold_in, (0, None))(keys, purpose) for purpose in (3, 4))
     if config.rotation_deg > 0:
-        clips = jax.vmap(functools.partial(_rotate, largest_deg=config.rotation_deg))(clips, turns)
+        rotate = functools.partial(_rotate, largest_deg=number["rotation_deg"])
+        clips = jax.vmap(rotate)(clips, turns)
     if config.shift_px:
         pad = (config.shift_px, config.shift_px)
         clips = jnp.pad(clips, ((0, 0), (0, 0), pad, pad, (0, 0)), mode="edge")
@@ -69,15 +77,18 @@ def augment(
         if config.is_flipped:
             clip = jnp.where(jax.random.bernoulli(flip), mirror(clip), clip)
         if config.gain_std > 0:
-            factor = jnp.exp(config.gain_std * jax.random.normal(gain))
+            factor = jnp.exp(number["gain_std"] * jax.random.normal(gain))
             images = 0.5 + (clip[:num_images] - 0.5) * factor
             clip = images if num_images is None else clip.at[:num_images].set(images)
         return clip
 
     clips = jax.vmap(one)(clips, keys)
-    amounts = [config[name] for name in ("brightness", "contrast", "saturation", "hue")]
-    if any(amounts):
-        images = jax.vmap(lambda clip, key: _jitter(clip, key, *amounts))(
+    amounts = ("brightness", "contrast", "saturation", "hue")
+    if any(config[name] for name in amounts):
+        turns_colour = bool(config.saturation or config.hue)
+        jitter = functools.partial(_jitter, turns_colour=turns_colour)
+        amount = [number[name] for name in amounts]
+        images = jax.vmap(lambda clip, key: jitter(clip, key, *amount))(
             clips[:, :num_images], colours
         )
         clips = images if num_images is None else clips.at[:, :num_images].set(images)
@@ -117,6 +128,8 @@ def _jitter(
     contrast: float,
     saturation: float,
     hue: float,
+    *,
+    turns_colour: bool,
 ) -> jax.Array:
     """The clip f32[T, H, W, C] in other colours, in [0, 1], by one draw for all its frames."""
     draws = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
@@ -124,7 +137,7 @@ def _jitter(
     is_color = clip.shape[-1] == 3
     mean = (clip.mean(axis=(0, 1, 2)) @ jnp.array(LUMA)) if is_color else clip.mean()
     clip = mean + (clip - mean) * (1 + contrast * draws[1])
-    if is_color and (saturation or hue):
+    if is_color and turns_colour:
         # Both are linear in colour, so one 3 x 3 matrix does them.
         angle = 2 * np.pi * hue * draws[3]
         cos, sin = jnp.cos(angle), jnp.sin(angle)

@@ -52,11 +52,13 @@ class BatchMaker:
       config: the whole configuration.
       paper: the paper.
       options: options of the paper.
+      strengths: see `values` of `mexjax.train.augment.augment`.
     """
 
     config: ConfigDict
     paper: Paper
     options: Any
+    strengths: Mapping[str, jax.Array] | None = None
 
     @property
     def has_flow(self) -> bool:
@@ -75,7 +77,9 @@ class BatchMaker:
         """The frames f32[B,T,H,W,C] of clips as a training step sees them."""
         num_images = flow_frames.NUM_IMAGES if self.has_flow else None
         frames = gather(data, idx, train=True)
-        return augment.augment(frames, key, self.config.augment, self.mirror, num_images)
+        return augment.augment(
+            frames, key, self.config.augment, self.mirror, num_images, self.strengths
+        )
 
     def batch(
         self, data: Data, frames: jax.Array, idx: Rows, scale: jax.Array | None = None

@@ -79,17 +79,33 @@ def train_group(
     with GroupCheckpoints(folder.checkpoint_folder(index)) as checkpoints:
         trainer = GroupTrainer(compiled, padded, data, study.schedule, names, checkpoints, session)
         outputs = trainer.run()
-        seconds = outputs.pop("seconds")
-        record = {name: array[: len(names)] for name, array in outputs.items()}
-        curves = record.pop("curves")
-        for i, name in enumerate(compiled.programs.log_names):
-            record[f"curve_{name}"] = curves[..., i]
-        record["num_params"] = np.full(len(names), num_params(study, compiled, data))
-        record["fold_id"] = layout.fold_id
-        record["seconds"] = np.tile(seconds / len(names), (len(names), 1))
+        seconds = outputs["seconds"]
+        record = record_of(outputs, layout, compiled, num_params(study, compiled, data))
         folder.save_group(index, record)
         checkpoints.remove()
     return record, seconds
+
+
+def record_of(
+    outputs: dict[str, np.ndarray], layout: FoldPlan, compiled: Compiled, num_params: int
+) -> dict[str, np.ndarray]:
+    """The record of a group: arrays with a leading axis of its folds, without padding.
+
+    Args:
+      outputs: see `GroupTrainer.run`.
+      layout: the plan of the k folds.
+      compiled: the programs of a group.
+      num_params: parameters that a prediction needs.
+    """
+    k = len(layout.fold_id)
+    record = {name: array[:k] for name, array in outputs.items() if name != "seconds"}
+    curves = record.pop("curves")
+    for i, name in enumerate(compiled.programs.log_names):
+        record[f"curve_{name}"] = curves[..., i]
+    record["num_params"] = np.full(k, num_params)
+    record["fold_id"] = layout.fold_id
+    record["seconds"] = np.tile(outputs["seconds"] / k, (k, 1))
+    return record
 
 
 def check_resume(position: int, steps_per_call: int, folder: Path) -> None:
@@ -140,7 +156,22 @@ class GroupTrainer:
         names: list[str],
         checkpoints: GroupCheckpoints,
         session: Session,
+        failures: dict[int, str] | None = None,
     ) -> None:
+        """Places the plan on the devices.
+
+        Args:
+          compiled: the programs of a group.
+          plan: plan of its folds, padded.
+          data: arrays from `device_data`, on the device.
+          schedule: times of evaluations and checkpoints.
+          names: names of the folds, without padding.
+          checkpoints: those of the group.
+          session: see `Session`.
+          failures: takes the message of each fold whose numbers are not finite, and the others go
+            on; None: the first such fold ends the training.
+        """
+        self.failures = failures
         self.compiled, self.schedule, self.names = compiled, schedule, names
         self.checkpoints, self.session = checkpoints, session
         self.progress, self.stop = session.progress, session.stop
@@ -253,6 +284,12 @@ class GroupTrainer:
         text = f"Stopped by {name}; the state is saved. Start the same command again to go on."
         return Interrupted(text, name)
 
+    def _diverged(self, fold: int, text: str) -> None:
+        """Ends the training of a group, or notes the fold that failed."""
+        if self.failures is None:
+            raise DivergedError(f"{text} {self._after_divergence()}")
+        self.failures.setdefault(fold, text)
+
     def _after_divergence(self) -> str:
         return (
             f"Finished folds and the last good checkpoint (if there was one, in"
@@ -265,13 +302,13 @@ class GroupTrainer:
         steps = self.schedule.epoch_steps
         valid = self.host_plan.valid[:, (epoch - 1) * steps : epoch * steps]
         bad = valid & ~np.isfinite(logs).all(axis=-1)
-        if bad.any():
-            step, fold = np.argwhere(bad.T)[0]
+        for step, fold in np.argwhere(bad.T):
             names = self.compiled.programs.log_names
             values = ", ".join(f"{n}={v:.4g}" for n, v in zip(names, logs[fold, step], strict=True))
-            raise DivergedError(
+            self._diverged(
+                int(fold),
                 f"The loss of fold {self.names[fold]} is not finite in epoch {epoch}, step"
-                f" {step + 1} of the epoch ({values}). {self._after_divergence()}"
+                f" {step + 1} of the epoch ({values}).",
             )
         count = valid.sum(axis=1)
         has = count > 0
@@ -290,12 +327,13 @@ class GroupTrainer:
         joined = {name: np.concatenate([p[name] for p in host], axis=1) for name in host[0]}
         logits = joined.pop("logits")
         real = [f for f in range(len(self.names)) if self.host_plan.valid[f].any()]
-        if not np.isfinite(logits[real]).all():
-            fold = next(f for f in real if not np.isfinite(logits[f]).all())
-            raise DivergedError(
-                f"A held-out prediction of fold {self.names[fold]} is not finite after epoch"
-                f" {epoch}. {self._after_divergence()}"
-            )
+        for fold in real:
+            if not np.isfinite(logits[fold]).all():
+                self._diverged(
+                    fold,
+                    f"A held-out prediction of fold {self.names[fold]} is not finite after epoch"
+                    f" {epoch}.",
+                )
         self.history.logits[:, self.schedule.eval_epochs.index(epoch)] = logits
         return joined if is_last else {}
 

@@ -6,7 +6,7 @@ step: it is computed in the step from the fold's own step, total and epoch lengt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -69,11 +69,20 @@ def _after(tree: Tree, other: Tree) -> Tree:
     return tree_after(tree, other) if is_cpu() else tree
 
 
-def make_optimizer(config: ConfigDict) -> Optimizer:
+# Keys of `train` that are numbers of the program: their values may be traced arrays.
+NUMBERS = (
+    *("learning_rate", "weight_decay", "momentum", "beta1", "beta2", "epsilon"),
+    *("grad_clip_norm", "warmup_fraction", "decay_per_epoch"),
+)
+
+
+def make_optimizer(config: ConfigDict, values: Mapping[str, Any] | None = None) -> Optimizer:
     """Builds the optimizer of `config.train`.
 
     Args:
       config: the `train` section of the configuration.
+      values: numbers f32[] that take the place of keys in `NUMBERS`. A key that is zero in
+        `config` and switches a part off leaves it off.
 
     Returns:
       A gradient transformation without learning rate, and the rate as a function of the
@@ -82,14 +91,15 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
     Raises:
       ConfigError: an optimizer or a schedule that does not exist.
     """
+    number = {name: config[name] for name in NUMBERS} | dict(values or {})
     parts = []
     if config.grad_clip_norm > 0:
-        parts.append(optax.clip_by_global_norm(config.grad_clip_norm))
+        parts.append(optax.clip_by_global_norm(number["grad_clip_norm"]))
     decay, by_name = None, config.decays_kernels_only
     if config.weight_decay > 0:
-        decay = optax.add_decayed_weights(config.weight_decay, _are_kernels if by_name else None)
-    adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
-    momentum = optax.trace(decay=config.momentum)
+        decay = optax.add_decayed_weights(number["weight_decay"], _are_kernels if by_name else None)
+    adam = optax.scale_by_adam(b1=number["beta1"], b2=number["beta2"], eps=number["epsilon"])
+    momentum = optax.trace(decay=number["momentum"])
     # L2 enters the gradient before the moments; decoupled decay comes after them.
     orders = {"adam": (decay, adam), "adamw": (adam, decay), "sgd": (decay, momentum)}
     if config.optimizer not in orders:
@@ -103,7 +113,7 @@ def make_optimizer(config: ConfigDict) -> Optimizer:
     transform = optax.chain(*parts)
     if is_fused and not by_name:
         transform = optax.flatten(transform)
-    return Optimizer(transform, make_rate(config))
+    return Optimizer(transform, make_rate(config, values))
 
 
 def _are_kernels(params: optax.Params) -> optax.Params:
@@ -113,13 +123,19 @@ def _are_kernels(params: optax.Params) -> optax.Params:
     )
 
 
-def make_rate(config: ConfigDict) -> Rate:
-    """The learning rate `f(step, total_steps, epoch_steps)` of `config.schedule`."""
-    peak = config.learning_rate
+def make_rate(config: ConfigDict, values: Mapping[str, Any] | None = None) -> Rate:
+    """The learning rate `f(step, total_steps, epoch_steps)` of `config.schedule`.
+
+    Args:
+      config: the `train` section of the configuration.
+      values: see `make_optimizer`.
+    """
+    number = {name: config[name] for name in NUMBERS} | dict(values or {})
+    peak, decay_per_epoch = number["learning_rate"], number["decay_per_epoch"]
 
     def constant(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
         del step, total, epoch
-        return jnp.float32(peak)
+        return jnp.asarray(peak, jnp.float32)
 
     def cosine(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
         del epoch
@@ -130,7 +146,8 @@ def make_rate(config: ConfigDict) -> Rate:
         # This is Smith & Topin 2018 with the common start at 1/25: up and down by a cosine.
         del epoch
         part = jnp.clip(step / jnp.maximum(total, 1), 0.0, 1.0)
-        warm = max(config.warmup_fraction, 1e-6)
+        warm = number["warmup_fraction"]
+        warm = max(warm, 1e-6) if isinstance(warm, float | int) else jnp.maximum(warm, 1e-6)
         up = 0.04 + 0.96 * 0.5 * (1.0 - jnp.cos(jnp.pi * jnp.minimum(part / warm, 1.0)))
         down = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip((part - warm) / (1.0 - warm), 0.0, 1.0)))
         return peak * jnp.where(part < warm, up, down)
@@ -140,13 +157,13 @@ def make_rate(config: ConfigDict) -> Rate:
         epochs = step // jnp.maximum(epoch, 1)
         if config.decay_epochs > 0:
             epochs = jnp.minimum(epochs, config.decay_epochs)
-        return peak * config.decay_per_epoch ** epochs.astype(jnp.float32)
+        return peak * decay_per_epoch ** epochs.astype(jnp.float32)
 
     def milestones(step: jax.Array, total: jax.Array, epoch: jax.Array) -> jax.Array:
         del total
         epochs = step // jnp.maximum(epoch, 1)
         passed = sum((jnp.float32(epochs >= at) for at in config.milestones), jnp.float32(0))
-        return peak * config.decay_per_epoch**passed
+        return peak * decay_per_epoch**passed
 
     rates = {
         "constant": constant,

@@ -23,6 +23,7 @@ def plan_batches(
     clips: np.ndarray,
     config: ConfigDict,
     train_clips: np.ndarray | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> FoldPlan:
     """Lays out batches for folds of unequal size so that one program can run them together.
 
@@ -37,6 +38,7 @@ def plan_batches(
       clips: u8[N, T, H, W, C], for the statistics of `data.split_scale`.
       config: the whole configuration.
       train_clips: as `clips`, where training sees other frames of them.
+      seeds: seed of each fold; None: that of the configuration.
 
     Returns:
       A `FoldPlan` of numpy arrays with a leading fold axis; S = epochs x steps per epoch.
@@ -54,10 +56,11 @@ def plan_batches(
     _check_memory(shape)
     idx, weight = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
     valid = np.zeros(shape[:3], bool)
-    for f, (fold, fold_id) in enumerate(zip(folds, fold_ids, strict=True)):
+    seeds = [config.seed] * len(folds) if seeds is None else seeds
+    for f, (fold, fold_id, seed) in enumerate(zip(folds, fold_ids, seeds, strict=True)):
         count, size = fold_steps[f], len(fold.train)
         for epoch in range(epochs):
-            order = np.random.default_rng([config.seed, fold_id, epoch]).permutation(fold.train)
+            order = np.random.default_rng([seed, fold_id, epoch]).permutation(fold.train)
             # Padding repeats the first samples; any row serves, for its weight is 0.
             padded = np.resize(order, count * batch_size)
             idx[f, epoch, :count] = padded.reshape(count, batch_size)
@@ -66,7 +69,7 @@ def plan_batches(
     total_steps = (len(folds), epochs * steps)
     return FoldPlan(
         fold_id=np.asarray(fold_ids, np.int32),
-        seed=np.full(len(folds), config.seed, np.uint32),
+        seed=np.asarray(seeds, np.uint32),
         idx=idx.reshape(*total_steps, batch_size),
         weight=weight.reshape(*total_steps, batch_size),
         valid=valid.reshape(total_steps),

@@ -7,9 +7,8 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,13 +16,10 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from mexjax import machine
-from mexjax.config import check_values
+from mexjax.config import check_values, has_sweep
 from mexjax.cpu import is_cpu
-from mexjax.cpu.heap import Heap, heap_for_training
-from mexjax.errors import MexjaxError, OutOfMemoryError
+from mexjax.errors import ConfigError, MexjaxError
 from mexjax.models import get_model
-from mexjax.ops import conv
-from mexjax.progress import TrainProgress
 from mexjax.report.agreement import config_digest
 from mexjax.report.files import read_run
 from mexjax.report.write import write_report
@@ -33,8 +29,8 @@ from mexjax.train.inputs import check_finished, check_inputs
 from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
 from mexjax.train.record import Rows, has_record, read_rows, rows_of, save_vanished, write_record
 from mexjax.train.step import Arrays
-from mexjax.train.stop import StopRequest, stop_on_signals
 from mexjax.train.study import Study, make_study
+from mexjax.train.watch import Watch, watched
 from mexjax.train.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -57,22 +53,6 @@ class RunResult:
     was_finished: bool
 
 
-class Watch(NamedTuple):
-    """Everything that follows a run without being part of it.
-
-    Attributes:
-      progress: the display.
-      stop: true if the process was asked to stop.
-      counter: counter of compilations.
-      heap: the heap of the process, on a CPU.
-    """
-
-    progress: TrainProgress
-    stop: StopRequest
-    counter: cost.CompileCounter
-    heap: Heap
-
-
 def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> RunResult:
     """Trains and evaluates every fold of a protocol, and reports.
 
@@ -91,6 +71,8 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
       MexjaxError: see `mexjax.errors`; each message says what to do.
     """
     start = time.perf_counter()
+    if has_sweep(config):
+        raise ConfigError("The configuration has a sweep: mexjax.run_sweep trains it.")
     check_values(config)
     machine.devices()  # refuses a platform that is not there
     get_model(config.model.name).options(config.model, config.dtype)  # refuses unknown ones
@@ -101,7 +83,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
             folder.save_config(config)
             was_finished = not _mend(folder, config, start)
         else:
-            with _watched(config) as watch:
+            with watched(config) as watch:
                 study = make_study(config)  # clips, folds, network, order of samples
                 inputs = check_inputs(folder, study)
                 for notice in study.dataset.notices:
@@ -132,29 +114,6 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
         results = write_report(folder.path)
         predictions = pd.read_csv(folder.path / "predictions.csv")
     return RunResult(results, predictions, folder.path, was_finished)
-
-
-@contextlib.contextmanager
-def _watched(config: ConfigDict) -> Iterator[Watch]:
-    """Prepare the process for a run, and explain it if the device has too little memory."""
-    try:
-        with (
-            stop_on_signals() as stop,
-            heap_for_training(config.cpu_heap) as heap,
-            conv.use_lowering(config.conv),
-            cost.CompileCounter() as counter,
-            TrainProgress(is_shown=config.has_progress) as progress,
-        ):
-            yield Watch(progress, stop, counter, heap)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise OutOfMemoryError(
-            f"The device has too little memory for this run ({str(error).splitlines()[0][:200]})."
-            f" Lower folds.per_chunk (now {config.folds.per_chunk}, 0 means chosen from memory) or"
-            f" train.batch_size (now {config.train.batch_size}), or set train.is_remat=true;"
-            " finished folds are kept."
-        ) from error
 
 
 def _mend(folder: Workdir, config: ConfigDict, start: float) -> bool:

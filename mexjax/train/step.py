@@ -19,10 +19,10 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from mexjax.models.paper import Paper
-from mexjax.train import frozen
+from mexjax.train import frozen, numbers
 from mexjax.train.batches import Batch, BatchMaker, is_prepared, prepared_batch
 from mexjax.train.draws import alike_at_once
-from mexjax.train.optim import Optimizer
+from mexjax.train.optim import Optimizer, make_optimizer
 
 Arrays = Mapping[str, Any]
 Logs = dict[str, jax.Array]
@@ -47,6 +47,8 @@ class FoldPlan:
       scale: f32[2, 2], (mean, maximum) of the training and of the evaluated split.
       eval_idx: i32[J, M], rows of the dataset in each evaluation batch (padding repeats a row).
       extras: the paper's `fold_arrays` of the fold, entries of its training batches.
+      values: f32[], numbers of the program that differ between the trials of a sweep, by dotted
+        key (`mexjax.train.numbers`); they take the place of those of the configuration.
     """
 
     fold_id: PlanArray
@@ -59,6 +61,7 @@ class FoldPlan:
     scale: PlanArray
     eval_idx: PlanArray
     extras: dict[str, PlanArray] = struct.field(default_factory=dict)
+    values: dict[str, PlanArray] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -86,6 +89,7 @@ class FoldFunctions:
       optimizer: see `mexjax.train.optim`.
       has_invalid_steps: True if any fold of the run has steps it must sit out. Without them the
         guard, which rereads the whole state, is left out of the program.
+      values: see `at`.
     """
 
     config: ConfigDict
@@ -94,11 +98,25 @@ class FoldFunctions:
     module: nn.Module
     optimizer: Optimizer
     has_invalid_steps: bool
+    values: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     @property
     def batches(self) -> BatchMaker:
         """The maker of this paper's batches."""
-        return BatchMaker(self.config, self.paper, self.options)
+        strengths = numbers.of_section(self.values, "augment")
+        return BatchMaker(self.config, self.paper, self.options, strengths)
+
+    def at(self, values: Mapping[str, jax.Array]) -> FoldFunctions:
+        """These functions with numbers f32[] in the place of keys, see `FoldPlan.values`."""
+        if not values:
+            return self
+        train = numbers.of_section(values, "train")
+        return dataclasses.replace(
+            self,
+            options=dataclasses.replace(self.options, **numbers.of_section(values, "model")),
+            optimizer=make_optimizer(self.config.train, train),
+            values=values,
+        )
 
     def init(self, plan: FoldPlan, data: Arrays) -> FoldState:
         """The state before the first update."""
@@ -134,6 +152,8 @@ class FoldFunctions:
           The state after it, and the logged values. In a step that the fold does not have, these
           are the same state and NaN.
         """
+        if plan.values and not self.values:
+            return self.at(plan.values).train(state, position, plan, data)
         idx, weight, valid = plan.idx[position], plan.weight[position], plan.valid[position]
         # Keys follow the fold's own step: its place in the plan depends on longer folds.
         key_augment, key_model = jax.random.split(

@@ -106,11 +106,16 @@ class Study:
         return BatchMaker(self.config, self.paper, self.options)
 
 
-def make_study(config: ConfigDict) -> Study:
-    """Loads the data and lays out folds and batches; nothing is compiled."""
+def make_study(config: ConfigDict, dataset: Dataset | None = None) -> Study:
+    """Loads the data and lays out folds and batches; nothing is compiled.
+
+    Args:
+      config: the whole configuration.
+      dataset: its dataset, if that was loaded before.
+    """
     paper = get_model(config.model.name)
     options = paper.options(config.model, config.dtype)
-    dataset = load_dataset(config, paper, options)
+    dataset = dataset or load_dataset(config, paper, options)
     # With several labels a clip every clip is used, and no class can be missing from a fold.
     labels = dataset.labels if dataset.task == "emotion" else None
     all_folds = splits.make_folds(dataset.table, labels, config.protocol, seed=config.seed)

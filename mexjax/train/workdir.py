@@ -34,6 +34,7 @@ RUN_FILES = (
 )
 
 
+SWEEP = "sweep.json"  # only the folder of a sweep has it
 SIZE = "size.json"  # in the folder of groups: how the folds were cut, and of what run they are
 _OF_SIZE = ("per_device", "num_devices")
 
@@ -58,6 +59,11 @@ class Workdir:
         if "\0" in str(path):
             raise WorkdirError(f"A folder's name cannot have a NUL in it, found {quoted(path)}.")
         folder = Path(path).expanduser()
+        if is_file(folder / SWEEP):
+            raise WorkdirError(
+                f"{folder} is the folder of a sweep, and a single run has a folder of its own."
+                " Choose another with --workdir."
+            )
         lock = None
         try:
             folder.mkdir(parents=True, exist_ok=True)

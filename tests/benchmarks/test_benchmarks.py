@@ -35,7 +35,8 @@ def load(name: str):
 SCRIPTS = (
     "all", "convolutions", "cpu_tricks", "frozen", "gpu", "gpu_parts", "key_frame_views",
     "key_frames", "pictures",
-    "pipeline", "preparation", "scores", "step_process", "step_time", "study_time", "tables",
+    "pipeline", "preparation", "scores", "step_process", "step_time", "study_time", "sweeps",
+    "tables",
 )  # fmt: skip
 
 

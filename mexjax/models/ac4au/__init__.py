@@ -31,6 +31,7 @@ class AC4AUPaper(Paper):
     tasks = ("au",)
     training_only = ("subject_prototypes",)
     on_request = ("f_dc", "f_ac", "gates")
+    loss_numbers = ("gamma", "focus", "arc_scale")
 
     def network(self, options: Options, classes: Sequence[str]) -> AC4AU:
         """The network for A action units."""

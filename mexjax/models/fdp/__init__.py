@@ -23,6 +23,7 @@ class FDPPaper(Paper):
     name = "fdp"
     presets = PRESETS
     weights = weights
+    loss_numbers = ("lambda_d", "lambda_r", "rank_slope", "label_smoothing")
 
     def network(self, options: Options, classes: Sequence[str]) -> FDP:
         """The network for K classes."""

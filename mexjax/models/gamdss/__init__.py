@@ -25,6 +25,7 @@ class GAMDSSPaper(Paper):
     presets = PRESETS
     weights = weights
     views = ("key_frames",)
+    loss_numbers = ("lambda_fall", "label_smoothing")
 
     def network(self, options: Options, classes: Sequence[str]) -> GAMDSS:
         """The network for K classes."""

@@ -29,6 +29,7 @@ class MicroAUClipPaper(Paper):
     presets = PRESETS
     views = ("flow_image",)
     tasks = ("au",)
+    loss_numbers = ("alpha", "beta")
 
     def options(self, model: Mapping[str, Any], dtype: str | None = None) -> Options:
         """See `Paper.options`.

@@ -23,6 +23,7 @@ class TSFmicroPaper(Paper):
     presets = PRESETS
     weights = weights
     views = ("key_frames",)
+    loss_numbers = ("label_smoothing",)
 
     def network(self, options: Options, classes: Sequence[str]) -> TSFmicro:
         """The network for K classes."""
