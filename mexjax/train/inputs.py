@@ -22,6 +22,7 @@ from mexjax.errors import WorkdirError
 from mexjax.files import SEAL, canonical, digest, read_sealed, sealed
 from mexjax.protocol.class_file import read_class_map
 from mexjax.protocol.splits import folds_to_json
+from mexjax.train.file_inputs import changed_files, file_digests
 from mexjax.train.study import Study
 from mexjax.train.workdir import Workdir
 
@@ -41,6 +42,7 @@ def inputs_of(study: Study) -> dict[str, Any]:
     """The content of `data.json`: what the folds of a run are trained on, clip by clip."""
     dataset = study.dataset
     protocol = study.config.protocol.name
+    files = file_digests(study.config)
     folds = folds_to_json(study.all_folds, dataset.clip_ids, protocol, dataset.class_names)
     return {
         "schema": 1,
@@ -55,6 +57,7 @@ def inputs_of(study: Study) -> dict[str, Any]:
         "folds": digest(canonical(folds)),
         "table": _table_of(study.config),
         "class_map": _class_map(study.config),
+        **({"files": files} if files else {}),
     }
 
 
@@ -89,6 +92,7 @@ def check_inputs(folder: Workdir, study: Study) -> str:
         differences.insert(0, f"the classes were {there} and are {now}")
     if not differences and before["folds"] != content["folds"]:
         differences = ["the folds have other clips"]
+    differences += changed_files(before.get("files", {}), study.config)
     _refuse(folder, differences, can_report=False)
     return before[SEAL]
 
@@ -108,6 +112,7 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
         return
     differences = _recipe(before, {"recipe": RECIPE})
     differences += _merging(before.get("class_map"), _class_map(config))
+    differences += changed_files(before.get("files", {}), config)
     if config.data.name == "prepared":
         if not config.data.root or not Path(config.data.root).is_dir():
             log.warning(
