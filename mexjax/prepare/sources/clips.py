@@ -117,6 +117,7 @@ def finish(
         problems.append(
             f"Clips of fewer than {SHORT_FRAMES} frames ({len(short)}): {', '.join(names)}."
         )
+    problems += folders.alike()
     problems += _shared_frames(table)
     report_units(drafts, problems)
     problems += counts.check_counts(table)

@@ -95,13 +95,14 @@ def _from_folders(root: Path, problems: list[str]) -> Sheet:
         rows = []
         for subject in folders.subfolders(home):
             micro = folders.descend(subject, ("micro",))
-            for folder in folders.subfolders(micro) if micro is not None else []:
+            emotions = folders.subfolders(micro) if micro is not None else []
+            for folder in emotions:
                 if fold(folder.name) not in EMOTIONS:
                     line = f"{folder}: no folder of {', '.join(EMOTIONS)}, left out."
                     problems.append(Loss(line, "folders that are of no emotion"))
             for emotion in EMOTIONS:
-                place = folders.descend(subject, ("micro", emotion))
-                for clip in folders.subfolders(place) if place is not None else []:
+                places = [folder for folder in emotions if fold(folder.name) == emotion]
+                for clip in (clip for place in places for clip in folders.subfolders(place)):
                     numbers = [frame.number for frame in folders.frames(clip)]
                     if not numbers:
                         problems.append(Loss(f"{clip}: no images, left out.", "empty folders"))
