@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from source_helpers import found, read, write_frames, write_sheet
 
+from mexjax.prepare import command
 from mexjax.prepare.landmark_table import LandmarkTable
 
 HEADER = ["subject", "clip", "onset", "offset", "emotion"]
@@ -147,3 +148,21 @@ def test_two_emotion_folders_of_one_name_in_smic(tmp_path):
     assert sorted(reading.table["clip"]) == ["s1_po_01", "s1_po_02"]
     assert (reading.table["frame_folder"] != "").all()
     assert found(reading, "'Positive' and 'positive'")
+
+
+def test_a_letter_of_another_script_is_told_and_first(tmp_path, capsys):
+    """Two people stay two; forty other remarks do not push the line off the terminal."""
+    rows = [["anna1", "c1", 1, 9, "sad"], ["\u0430nna1", "c2", 1, 9, "s\u0430d"]]
+    rows += [[f"p{i:02}", "c1", 1, 9, ""] for i in range(70)]
+    write_sheet(tmp_path / "table.csv", [HEADER, *rows])
+    for subject, clip in [row[:2] for row in rows]:
+        write_frames(tmp_path / subject / clip, range(1, 10))
+    reading = read("csv", tmp_path)
+    assert reading.table["subject"].nunique() == 72
+    (line,) = found(reading, "Subjects 'anna1'")
+    assert "'\u0430nna1' (U+0430 CYRILLIC SMALL LETTER A)" in line and "2 people" in line
+    (words,) = found(reading, "Emotions 'sadness'")
+    assert "2 classes" in words
+    assert command.main(["--dataset=csv", f"--root={tmp_path}", "--check"]) == 0
+    shown = capsys.readouterr().out
+    assert "remarks:\n  Subjects 'anna1'" in shown

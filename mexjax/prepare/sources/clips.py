@@ -29,7 +29,7 @@ from mexjax.prepare.sources.folders import (
     is_clip,
     not_found,
 )
-from mexjax.prepare.sources.losses import Loss
+from mexjax.prepare.sources.losses import Loss, Risk
 from mexjax.prepare.sources.sheets import NOTHING, as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
 from mexjax.protocol.classes import canonical_emotion
@@ -117,7 +117,7 @@ def finish(
         problems.append(
             f"Clips of fewer than {SHORT_FRAMES} frames ({len(short)}): {', '.join(names)}."
         )
-    problems += folders.alike()
+    problems += map(Risk, folders.alike())
     problems += _shared_frames(table)
     report_units(drafts, problems)
     problems += counts.check_counts(table)
@@ -143,10 +143,11 @@ def _shared_frames(table: pd.DataFrame) -> list[str]:
             )
             if len(set(rows[column])) > 1
         ]
-        lines.append(
+        line = (
             f"{len(names)} clips have the same frames ({folder}, {onset} to {offset}):"
             f" {listed(names, _MAX_NAMES)}.{''.join(faults)} Leave one row for them."
         )
+        lines.append(Risk(line) if faults else line)
     if len(lines) > _MAX_LINES:
         lines[_MAX_LINES:] = [f"{len(lines) - _MAX_LINES} more groups of clips share their frames."]
     return lines

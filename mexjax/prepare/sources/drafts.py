@@ -12,11 +12,12 @@ import pandas as pd
 
 from mexjax.errors import DataError
 from mexjax.prepare.sources.folders import check_part
-from mexjax.prepare.sources.losses import Loss
+from mexjax.prepare.sources.losses import Loss, Risk
 from mexjax.prepare.sources.sheets import as_number, as_real, as_text, numbered, row_name
 from mexjax.prepare.sources.workbooks import is_date
 from mexjax.protocol.action_units import parse_aus
 from mexjax.protocol.classes import canonical_emotion
+from mexjax.protocol.lookalikes import lines_of_emotions, lines_of_people
 from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
@@ -194,6 +195,7 @@ def report_words(drafts: list[Draft], problems: list[str]) -> None:
     for word, texts in spellings.items():
         if len(texts) > 1:
             problems.append(f"Emotions {', '.join(texts)} are one word and one class, {word}.")
+    problems += lines_of_emotions(spellings)
     alike: dict[str, list[str]] = {}
     for word in spellings:
         letters = unicodedata.normalize("NFD", word)
@@ -255,7 +257,8 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
     """Give subjects that differ in case their first spelling; in place.
 
     Otherwise one person, typed in two ways, could be on both sides of a split. Subjects that
-    differ in leading zeros are only reported: "1" and "01" may come from two cameras' own lists.
+    differ in leading zeros, or in letters of other scripts that look alike, are only reported: "1"
+    and "01" may come from two cameras' own lists.
     """
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
@@ -269,16 +272,18 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
             f"Subjects {', '.join(dict.fromkeys([spelling, *names]))} differ only in case and are"
             f" taken for one person, {spelling}; spell two people differently in the table."
         )
+    problems += map(Risk, lines_of_people(first.values()))
     alike: dict[str, list[str]] = {}
     for key, spelling in first.items():
         alike.setdefault(re.sub(r"(?<![0-9])0+(?=[0-9])", "", key), []).append(spelling)
     for names in alike.values():
         if len(names) > 1:
-            problems.append(
+            line = (
                 f"Subjects {', '.join(names)} differ only by leading zeros and are taken for"
                 f" {len(names)} people; if they are one, spell them alike in the table, or splits"
                 " by subject train and test on the same person."
             )
+            problems.append(Risk(line))
 
 
 def number_repeats(drafts: list[Draft], problems: list[str]) -> None:
