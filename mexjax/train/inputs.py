@@ -226,7 +226,7 @@ def _rows(before: dict[str, list[str]] | None, now: dict[str, list[str]] | None)
     """The differences of two tables of a prepared dataset."""
     if before is None or now is None:
         return ["the dataset was not a prepared one"]
-    out, pairs = _names(before["clip"], now["clip"])
+    out, pairs = _names(before, now, "record")
     words = _changed(before, now, pairs, "emotion")
     emotions = {clip for clip, _, _ in words}
     out += _told("the emotion of", [f"{c} ({a} there, {b} now)" for c, a, b in words])
@@ -238,7 +238,7 @@ def _rows(before: dict[str, list[str]] | None, now: dict[str, list[str]] | None)
 
 def _clips(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[str]:
     """The differences of the clips that were and would be trained on."""
-    out, pairs = _names(before["clip"], now["clip"])
+    out, pairs = _names(before, now, "frames")
     labels = _changed(before, now, pairs, "label")
     out += _told("the label of", [f"{c} ({a} there, {b} now)" for c, a, b in labels])
     out += _told("the frames of", [c for c, _, _ in _changed(before, now, pairs, "frames")])
@@ -252,20 +252,37 @@ def _clips(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[str]
     return out
 
 
-def _names(before: list[str], now: list[str]) -> tuple[list[str], list[tuple[int, int]]]:
-    """Clips that came, went or moved, in words, and the places of those that are in both."""
-    places = {clip: row for row, clip in enumerate(now)}
-    there = set(before)
-    gone = [clip for clip in before if clip not in places]
-    new = [clip for clip in now if clip not in there]
-    out = []
-    if len(gone) == len(new) == 1 or (gone and len(gone) == len(new) == len(before)):
-        out += _told("renamed:", [f"{a} is {b} now" for a, b in zip(gone, new, strict=True)])
-    else:
-        out += _told("clips that are gone:", gone) + _told("clips that are new:", new)
-    if not out and before != now:
+def _names(
+    before: dict[str, list[str]], now: dict[str, list[str]], content: str
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Clips that came, went or moved, in words, and the places of those that are in both.
+
+    Args:
+      before: the clips and their columns there.
+      now: the same now.
+      content: the column of digests by which a clip is known under another name.
+    """
+    places = {clip: row for row, clip in enumerate(now["clip"])}
+    there = set(before["clip"])
+    gone = [row for row, clip in enumerate(before["clip"]) if clip not in places]
+    new = [row for row, clip in enumerate(now["clip"]) if clip not in there]
+    contents: dict[str, list[int]] = {}
+    for row in new if before[content] and now[content] else ():
+        contents.setdefault(now[content][row], []).append(row)
+    renamed = {
+        row: same.pop(0)
+        for row in gone
+        if contents and (same := contents.get(before[content][row]))
+    }
+    out = _told(
+        "renamed:", [f"{before['clip'][a]} is {now['clip'][b]} now" for a, b in renamed.items()]
+    )
+    out += _told("clips that are gone:", [before["clip"][r] for r in gone if r not in renamed])
+    others = set(renamed.values())
+    out += _told("clips that are new:", [now["clip"][r] for r in new if r not in others])
+    if not out and before["clip"] != now["clip"]:
         out = ["the clips have another order"]
-    pairs = [(row, places[clip]) for row, clip in enumerate(before) if clip in places]
+    pairs = [(row, places[clip]) for row, clip in enumerate(before["clip"]) if clip in places]
     return out, pairs
 
 

@@ -100,6 +100,14 @@ def renamed(table):
     return table, f"{table['subject'][row]}/EP99_99 now"
 
 
+def replaced(table):
+    """One clip went and another came: it is not the same one under another name."""
+    table, _ = renamed(table)
+    row = table.index[table["clip"] == "EP99_99"][0]
+    table.loc[row, "sha256"] = "0" * 64
+    return table, f"clips that are new: {table['subject'][row]}/EP99_99"
+
+
 def another_onset(table):
     row = trained_rows(table).index[0]
     table.loc[row, "onset"] += 2
@@ -112,6 +120,7 @@ def another_onset(table):
         (relabel, "the label of ", "the emotion of "),
         (without_first, "clips that are gone: ", "clips that are gone: "),
         (renamed, None, "renamed: "),
+        (replaced, None, "clips that are gone: "),
         (another_onset, "the frames of ", r"the annotation \(units or key frames\) of "),
     ],
 )

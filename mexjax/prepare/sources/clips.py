@@ -16,6 +16,7 @@ from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.drafts import (
     Draft,
     number_repeats,
+    place_name,
     report_spellings,
     report_uncoded,
     report_units,
@@ -162,7 +163,7 @@ def locate(
     """
     for draft in drafts:
         for part in (part for place in draft.places for part in place):
-            check_part(part.removesuffix("*"), f"{draft.row.capitalize()} of the spreadsheet")
+            check_part(part.removesuffix("*"), place_name(draft.index, draft.origin))
     bases = [folders.descend(root, home.split("/")) for home in homes] + [root]
     best = _best([base for base in bases if base is not None], drafts, folders)
     if not any(best):

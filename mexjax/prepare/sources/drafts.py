@@ -24,6 +24,7 @@ from mexjax.protocol.names import fold, tidy
 # be left open with "*".
 Place = tuple[str, ...]
 FIELDS = ("onset", "apex", "offset", "emotion", "au")
+ORIGIN = "(folder)"  # a column that no table can have: the folder of a clip, in place of its row
 _MAX_EXAMPLES = 20  # names of one remark
 
 
@@ -42,6 +43,7 @@ class Draft:
       fps: frames per second where the row says its own.
       typed: subject and clip as they were typed, before `tidy`.
       doubtful: units that a rule makes of a cell that cannot be read.
+      origin: folder of a clip that is in no table, for messages; "" for a row of one.
     """
 
     index: int
@@ -54,16 +56,24 @@ class Draft:
     fps: float | None = None
     typed: tuple[str, str] = ("", "")
     doubtful: tuple[int, ...] = ()
+    origin: str = ""
 
     @property
     def row(self) -> str:
-        """The row, for messages."""
-        return row_name(self.index)
+        """The row, or the place of a clip that is in no table, for messages."""
+        return self.origin or row_name(self.index)
 
     @property
     def name(self) -> str:
-        """Subject, clip and row, for messages."""
+        """Subject, clip and row or place, for messages."""
         return f"{self.subject}/{self.clip} ({self.row})"
+
+
+def place_name(index: int, origin: str = "") -> str:
+    """Begin a message about a row of the spreadsheet, or about the folder of a clip."""
+    if origin:
+        return f"The folder {origin}"
+    return f"{row_name(index).capitalize()} of the spreadsheet"
 
 
 def make_drafts(
@@ -89,7 +99,8 @@ def make_drafts(
     drafts = []
     rows: dict[tuple[str, ...], str] = {}
     for number, row in numbered(cells).items():
-        where = row_name(number)
+        origin = as_text(row.get(ORIGIN))
+        where = origin or row_name(number)
         typed = (as_text(row["subject"]), as_text(row["clip"]))
         names = [tidy(name) for name in typed]
         if not all(names):
@@ -98,9 +109,10 @@ def make_drafts(
             problems.append(Loss(line, "rows without a subject or a clip"))
             continue
         for name in names:
-            check_part(name, f"{where.capitalize()} of the spreadsheet")
+            check_part(name, place_name(number, origin))
         values = {field: row.get(field) for field in FIELDS}
         draft = Draft(number, subject(names[0]), clip(names[1]), values, typed=typed)
+        draft.origin = origin
         draft.video = draft.clip
         content = tuple(_meaning(name, row.get(name)) for name in (*FIELDS, "path", "fps"))
         # Without frame numbers, names in another case may be those of other folders.
@@ -296,4 +308,5 @@ def number_repeats(drafts: list[Draft], problems: list[str]) -> None:
             draft.clip = f"{name}_{count}"
         taken.add((draft.subject.casefold(), draft.clip.casefold()))
         if count > 1:
-            problems.append(f"{draft.name}: {name} occurs before, so this row is {draft.clip}.")
+            what = "clip" if draft.origin else "row"
+            problems.append(f"{draft.name}: {name} occurs before, so this {what} is {draft.clip}.")
