@@ -27,6 +27,7 @@ from mexjax.ops import flow_frames
 from mexjax.ops.flow import MIN_SIDE_PX
 from mexjax.protocol.action_units import numbers_of
 from mexjax.protocol.labelling import NO_EMOTION, check_classes, remarks_on
+from mexjax.protocol.lookalikes import lines_of_people
 from mexjax.protocol.splits import ProtocolConfig, label_table
 
 CONTROLS = ("none", "static", "shuffled_labels")
@@ -104,7 +105,11 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
         train_clips=sets[1] if is_only_train else None,
         views={name: array[keep] for name, array in views.items()},
         left_out=left_out,
-        notices=(*remarks, *_mean_faces(table, views, is_unit_task=is_unit_task)),
+        notices=(
+            *lines_of_people(table["subject"]),
+            *remarks,
+            *_mean_faces(table, views, is_unit_task=is_unit_task),
+        ),
     )
 
 

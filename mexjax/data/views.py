@@ -40,7 +40,6 @@ from mexjax.data.view_frames import (
     with_channels,
 )
 from mexjax.errors import ConfigError, unknown_name
-from mexjax.files import file_digest
 from mexjax.machine import num_cores
 from mexjax.ops import flow as optical
 
@@ -282,7 +281,9 @@ def compute_view(
 
 def _sha256(path: Path) -> str:
     """SHA-256 of a file of weights, so that changed weights give a new cache entry."""
+    from mexjax.interop.files import weights_digest  # it brings Flax
+
     try:
-        return file_digest(path)
+        return weights_digest(path)
     except OSError as error:
         raise ConfigError(f"Cannot read the weights {path}: {error.strerror or error}.") from None

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from mexjax.errors import DataError, beginning, listed
+from mexjax.files import digest, file_digest
 from mexjax.interop.pickled import read_pickled
 
 _SUFFIXES = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -72,12 +73,31 @@ def read_file(path: Path) -> Mapping[Any, Any]:
         )
     if not is_file:
         raise DataError(f"No weights at {path} (looked from {Path.cwd()}).")
-    if (part := _PART.search(path.name)) and int(part[2]) > 1:
-        width = len(part[2])
-        first, last = path.name[: part.start()], path.name[part.end() :]
-        numbers = (f"{k + 1:0{width}d}-of-{part[2]}" for k in range(min(int(part[2]), _MAX_PARTS)))
-        return _read_parts(path, [f"{first}-{number}{last}" for number in numbers])
+    if names := _part_names(path):
+        return _read_parts(path, names)
     return _read_one(path)
+
+
+def weights_digest(path: Path) -> str:
+    """The SHA-256 of a file of weights, or of all its parts and its index.
+
+    Raises:
+      OSError: one cannot be read.
+      DataError: the index of parts cannot be read.
+    """
+    names = _part_names(path) or ([path.name, *_indexed(path)] if _is_index(path) else [path.name])
+    digests = [file_digest(path.parent / name) for name in names]
+    return digests[0] if len(digests) == 1 else digest(" ".join(digests))
+
+
+def _part_names(path: Path) -> list[str]:
+    """The names of all parts, where a name is that of one part of several."""
+    if not (part := _PART.search(path.name)) or int(part[2]) < 2:
+        return []
+    width = len(part[2])
+    first, last = path.name[: part.start()], path.name[part.end() :]
+    numbers = (f"{k + 1:0{width}d}-of-{part[2]}" for k in range(min(int(part[2]), _MAX_PARTS)))
+    return [f"{first}-{number}{last}" for number in numbers]
 
 
 def _read_one(path: Path) -> Mapping[Any, Any]:
@@ -211,15 +231,19 @@ def _read_safetensors(path: Path) -> Mapping[Any, Any]:
 
 def _read_index(path: Path) -> Mapping[Any, Any]:
     """The weights of all files that an index names, which lie beside it."""
+    return _read_parts(path, _indexed(path))
+
+
+def _indexed(path: Path) -> list[str]:
+    """The names of the files that an index names."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        files = sorted({str(name) for name in content["weight_map"].values()})
+        return sorted({str(name) for name in content["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is not the index of a file of weights in parts: expected a JSON text with a"
             " weight_map."
         ) from error
-    return _read_parts(path, files)
 
 
 def _read_parts(path: Path, files: list[str]) -> Mapping[Any, Any]:

@@ -15,6 +15,7 @@ __all__ = [
     "face_geometry",
     "face_looks",
     "faces",
+    "fingerprints",
     "image_headers",
     "images",
     "inspection",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from mexjax.prepare.depth import PLAIN, Depth, clip_notes
 from mexjax.prepare.face_check import LIMIT, NOTE, Sight, gap
 from mexjax.prepare.face_geometry import square_of
 from mexjax.prepare.faces import Face, Finder, align, alignment, make_finder, to_crop
+from mexjax.prepare.fingerprints import fingerprint
 from mexjax.prepare.images import (
     is_video,
     range_of_frames,
@@ -39,8 +39,6 @@ COLORS = ("auto", "gray", "rgb")
 # keeps state between calls, so every thread has its own.
 _LOOKUPS = ("landmarks", "precropped")
 _NO_DEPTH = Depth()
-# These columns of the manifest decide what is stored of a clip.
-_STORED = ("onset", "apex", "offset", "frame_folder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,22 +315,6 @@ def key_frames(frames: Sequence[Frame], apex: int) -> list[Frame]:
     """Return the first frame, the one nearest to the apex and the last one, each once."""
     nearest = min(range(len(frames)), key=lambda i: abs(frames[i].number - apex))
     return [frames[i] for i in sorted({0, nearest, len(frames) - 1})]
-
-
-def fingerprint(job: Job, frames: Sequence[Frame] | None = None) -> str:
-    """Hash the annotation, the list of frames and the sizes of the files of a clip.
-
-    File times are left out, because copying a release to another disk changes them all. The text
-    is empty where the frames cannot be listed.
-    """
-    try:
-        frames = job.frames() if frames is None else frames
-        sizes = {path: path.stat().st_size for path in {frame.path for frame in frames}}
-    except (DataError, OSError):
-        return ""
-    parts = [str(job.row.get(column, "")) for column in _STORED]
-    entries = [(frame.number, frame.path.name, sizes[frame.path]) for frame in frames]
-    return hashlib.sha256(json.dumps([job.id, parts, entries]).encode()).hexdigest()
 
 
 def _read_one_by_one(

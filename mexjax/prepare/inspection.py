@@ -15,7 +15,7 @@ from mexjax.prepare.cropping import Cropper
 from mexjax.prepare.options import Input, Options
 from mexjax.prepare.pipeline import make_parameters, read_inputs
 from mexjax.prepare.sources.counts import published
-from mexjax.prepare.sources.losses import loss_lines
+from mexjax.prepare.sources.losses import first_lines, loss_lines
 from mexjax.prepare.summary import counts, emotion_counts, plural, unit_counts
 from mexjax.protocol.classes import OWN_DATASETS
 from mexjax.terminal import plain, say
@@ -58,10 +58,11 @@ def check(inputs: Sequence[Input], console: Console) -> int:
         console.print(line, markup=False, soft_wrap=True)
     if reading.problems:
         console.print(f"{plural(len(reading.problems), 'remark')}:")
-    for line in reading.problems[:MAX_PROBLEMS]:
+    shown = first_lines(reading.problems, MAX_PROBLEMS)
+    for line in shown:
         say(console, f"  {one_line(line)}")
-    if len(reading.problems) > MAX_PROBLEMS:
-        console.print(f"  and {len(reading.problems) - MAX_PROBLEMS} more")
+    if len(reading.problems) > len(shown):
+        console.print(f"  and {len(reading.problems) - len(shown)} more")
     absent = int(table["clips without frames"].to_numpy(int).sum())
     if absent:
         console.print(

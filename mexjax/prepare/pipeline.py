@@ -134,7 +134,7 @@ def _fill(
     plan = shards.plan_shards(options.out, reading.jobs, options.clips_per_shard)
     shards.remove_leftovers(options.out, plan)
     shards.write_json(options.out / RECORD, sealed(_record(options, parameters)))
-    done, missing, redone = _sorted(plan, parameters)
+    done, missing, redone = _sorted(plan, parameters, progress)
     work.depths = _depths(reading.jobs, done, is_read=bool(missing))
     redone += _take_outdated(done, missing, work.depths)
     missing.sort(key=plan.index)
@@ -189,13 +189,15 @@ def _fill(
 
 
 def _sorted(
-    plan: Sequence[Shard], parameters: dict[str, Any]
+    plan: Sequence[Shard], parameters: dict[str, Any], progress: Progress | None
 ) -> tuple[list[release_depth.Made], list[Shard], list[str]]:
     """Sort shards into finished ones and others, with a line for each that is made again."""
+    say = getattr(progress, "say", None)
+    if say is not None and any(shard.path.is_file() for shard in plan):
+        say("comparing the files of the release with those of before")
     done: list[release_depth.Made] = []
     missing, redone = [], []
-    for shard in plan:
-        description, why = shards.finished(shard, parameters)
+    for shard, (description, why) in shards.all_finished(plan, parameters):
         if description is None:
             missing.append(shard)
             if why:

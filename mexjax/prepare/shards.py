@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from mexjax.files import (
     sealed,
     temporary,
 )
-from mexjax.prepare.cropping import Crop, Failure, Job, fingerprint
+from mexjax.prepare.cropping import Crop, Failure, Job
+from mexjax.prepare.fingerprints import fingerprint, is_outdated
 
 # A group holds one clip, so that it is read alone. PNG does not get smaller by compression.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -115,11 +117,24 @@ def write_shard(
     return about
 
 
+def all_finished(
+    plan: Sequence[Shard], parameters: Mapping[str, Any]
+) -> Iterator[tuple[Shard, tuple[dict[str, Any] | None, str]]]:
+    """Yield each shard with what `finished` returns for it."""
+    # Files are read whole for their digests, in which threads do not hold the interpreter's lock.
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield from zip(plan, pool.map(lambda each: finished(each, parameters), plan), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """Return the description of a finished shard, or None and why it has to be made (again).
 
-    A shard is made again if it is damaged, or if its clips, their annotation or their files are not
-    those it was made from (also for a clip that failed, because the fault may have been mended).
+    A shard is made again if it is damaged, or if its clips, their annotation or the content of
+    their files are not those it was made from (also for a clip that failed, because the fault may
+    have been mended).
     Files that are not there any more change nothing: a release may be put away once it is prepared,
     and a disk that is not mounted must not cost what was made from it.
     """
@@ -139,8 +154,12 @@ def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any
     if sorted(inputs) != sorted(job.id for job in shard.jobs):
         return None, "its list of clips has changed"
     for job in shard.jobs:
-        if fingerprint(job) not in ("", inputs[job.id]):
-            return None, f"the frames or the annotation of {job.id} have changed"
+        now, before = fingerprint(job), str(inputs[job.id])
+        if not now or now == before:
+            continue
+        if is_outdated(before):
+            return None, "an older version made it, which did not compare the content of files"
+        return None, f"the frames or the annotation of {job.id} have changed"
     return about, ""
 
 

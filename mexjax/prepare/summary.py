@@ -13,7 +13,7 @@ from mexjax.errors import one_line
 from mexjax.prepare.face_check import face_notes
 from mexjax.prepare.next_step import class_lines, training_command
 from mexjax.prepare.options import Options, Outcome
-from mexjax.prepare.sources.losses import loss_lines
+from mexjax.prepare.sources.losses import first_lines, loss_lines
 
 _MAX_LINES = 200  # remarks in summary.md; the whole list is in preparation.json
 
@@ -127,9 +127,10 @@ def closing_lines(options: Options, outcome: Outcome) -> list[str]:
         lines.append(
             f"{plural(len(outcome.found.problems), 'remark')} of the readers, in {out}/summary.md:"
         )
-        lines += [f"  {one_line(line)}" for line in outcome.found.problems[:MAX_REMARKS]]
-        if len(outcome.found.problems) > MAX_REMARKS:
-            lines.append(f"  and {len(outcome.found.problems) - MAX_REMARKS} more")
+        shown = first_lines(outcome.found.problems, MAX_REMARKS)
+        lines += [f"  {one_line(line)}" for line in shown]
+        if len(outcome.found.problems) > len(shown):
+            lines.append(f"  and {len(outcome.found.problems) - len(shown)} more")
     sources = Counter(table["landmark_source"])
     if len(sources) > 1:
         lines.append(

@@ -11,6 +11,7 @@ __all__ = [
     "checkpoint",
     "cost",
     "draws",
+    "file_inputs",
     "flops",
     "fold_axis",
     "frozen",

@@ -22,6 +22,7 @@ from mexjax.errors import WorkdirError
 from mexjax.files import SEAL, canonical, digest, read_sealed, sealed
 from mexjax.protocol.class_file import read_class_map
 from mexjax.protocol.splits import folds_to_json
+from mexjax.train.file_inputs import changed_files, file_digests
 from mexjax.train.study import Study
 from mexjax.train.workdir import Workdir
 
@@ -42,6 +43,7 @@ def inputs_of(study: Study) -> dict[str, Any]:
     """The content of `data.json`: what the folds of a run are trained on, clip by clip."""
     dataset = study.dataset
     protocol = study.config.protocol.name
+    files = file_digests(study.config)
     folds = folds_to_json(study.all_folds, dataset.clip_ids, protocol, dataset.class_names)
     return {
         "schema": 1,
@@ -56,6 +58,7 @@ def inputs_of(study: Study) -> dict[str, Any]:
         "folds": digest(canonical(folds)),
         "table": _table_of(study.config),
         "class_map": _class_map(study.config),
+        **({"files": files} if files else {}),
     }
 
 
@@ -90,6 +93,7 @@ def check_inputs(folder: Workdir, study: Study) -> str:
         differences.insert(0, f"the classes were {there} and are {now}")
     if not differences and before["folds"] != content["folds"]:
         differences = ["the folds have other clips"]
+    differences += changed_files(before.get("files", {}), study.config)
     _refuse(folder, differences, can_report=False)
     return before[SEAL]
 
@@ -109,6 +113,7 @@ def check_finished(folder: Workdir, config: ConfigDict) -> None:
         return
     differences = _recipe(before, {"recipe": RECIPE})
     differences += _merging(before.get("class_map"), _class_map(config))
+    differences += changed_files(before.get("files", {}), config)
     if config.data.name == "prepared":
         if not config.data.root or not Path(config.data.root).is_dir():
             log.warning(
@@ -222,7 +227,7 @@ def _rows(before: dict[str, list[str]] | None, now: dict[str, list[str]] | None)
     """The differences of two tables of a prepared dataset."""
     if before is None or now is None:
         return ["the dataset was not a prepared one"]
-    out, pairs = _names(before["clip"], now["clip"])
+    out, pairs = _names(before, now, "record")
     words = _changed(before, now, pairs, "emotion")
     emotions = {clip for clip, _, _ in words}
     out += _told("the emotion of", [f"{c} ({a} there, {b} now)" for c, a, b in words])
@@ -234,7 +239,7 @@ def _rows(before: dict[str, list[str]] | None, now: dict[str, list[str]] | None)
 
 def _clips(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[str]:
     """The differences of the clips that were and would be trained on."""
-    out, pairs = _names(before["clip"], now["clip"])
+    out, pairs = _names(before, now, "frames")
     labels = _changed(before, now, pairs, "label")
     out += _told("the label of", [f"{c} ({a} there, {b} now)" for c, a, b in labels])
     out += _told("the frames of", [c for c, _, _ in _changed(before, now, pairs, "frames")])
@@ -248,20 +253,37 @@ def _clips(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[str]
     return out
 
 
-def _names(before: list[str], now: list[str]) -> tuple[list[str], list[tuple[int, int]]]:
-    """Clips that came, went or moved, in words, and the places of those that are in both."""
-    places = {clip: row for row, clip in enumerate(now)}
-    there = set(before)
-    gone = [clip for clip in before if clip not in places]
-    new = [clip for clip in now if clip not in there]
-    out = []
-    if len(gone) == len(new) == 1 or (gone and len(gone) == len(new) == len(before)):
-        out += _told("renamed:", [f"{a} is {b} now" for a, b in zip(gone, new, strict=True)])
-    else:
-        out += _told("clips that are gone:", gone) + _told("clips that are new:", new)
-    if not out and before != now:
+def _names(
+    before: dict[str, list[str]], now: dict[str, list[str]], content: str
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Clips that came, went or moved, in words, and the places of those that are in both.
+
+    Args:
+      before: the clips and their columns there.
+      now: the same now.
+      content: the column of digests by which a clip is known under another name.
+    """
+    places = {clip: row for row, clip in enumerate(now["clip"])}
+    there = set(before["clip"])
+    gone = [row for row, clip in enumerate(before["clip"]) if clip not in places]
+    new = [row for row, clip in enumerate(now["clip"]) if clip not in there]
+    contents: dict[str, list[int]] = {}
+    for row in new if before[content] and now[content] else ():
+        contents.setdefault(now[content][row], []).append(row)
+    renamed = {
+        row: same.pop(0)
+        for row in gone
+        if contents and (same := contents.get(before[content][row]))
+    }
+    out = _told(
+        "renamed:", [f"{before['clip'][a]} is {now['clip'][b]} now" for a, b in renamed.items()]
+    )
+    out += _told("clips that are gone:", [before["clip"][r] for r in gone if r not in renamed])
+    others = set(renamed.values())
+    out += _told("clips that are new:", [now["clip"][r] for r in new if r not in others])
+    if not out and before["clip"] != now["clip"]:
         out = ["the clips have another order"]
-    pairs = [(row, places[clip]) for row, clip in enumerate(before) if clip in places]
+    pairs = [(row, places[clip]) for row, clip in enumerate(before["clip"]) if clip in places]
     return out, pairs
 
 

@@ -106,9 +106,57 @@ def test_alternative_units_of_samm_count_as_the_benchmark_counts_them(tmp_path):
     assert np.flatnonzero((strict < 0).any(axis=1)).tolist() == list(ALTERNATIVES)
 
 
-def test_the_pair_of_4dme_is_exchanged(tmp_path):
+def fourd_rows() -> list[list]:
+    """Rows with as many clips of each unit as the benchmark has, and a pair of other labels."""
     rows = sheet_rows("fourd")
     rows[144][5:], rows[145][5:] = ["surprise", "1+2"], ["disgust", "4"]
+    counts = dict(
+        zip(published()["action_units"], published()["datasets"]["fourd"]["aus"], strict=True)
+    )
+    for unit in (1, 2, 4):
+        counts[unit] -= 1
+    for unit, count in counts.items():
+        for number in range(count):
+            rows[number][6] = f"{rows[number][6]}+{unit}"
+    return rows
+
+
+@pytest.mark.parametrize("unit", [1, 4, 17])
+def test_the_pair_of_another_4dme_is_left_alone(unit, tmp_path):
+    """A sheet of as many rows is told by the clips of its units; a line has what was expected."""
+    rows = fourd_rows()
+    rows[200][6] = f"45+{unit}"
+    reading = read_rows("fourd", tmp_path, rows)
+    assert reading.table["emotion"][144:146].tolist() == ["surprise", "disgust"]
+    expected = published()["datasets"]["fourd"]["aus"][published()["action_units"].index(unit)]
+    (line,) = found(reading, "is another one")
+    assert f"(AU{unit} in {expected + 1} rows and not {expected})" in line
+
+
+def test_columns_of_units_tell_the_4dme_of_the_benchmark(tmp_path):
+    """Their text may have a mistake in one cell."""
+    rows = fourd_rows()
+    units = published()["action_units"]
+    columns = [[int(str(u) in str(row[6]).split("+")) for u in units] for row in rows]
+    rows[3][6] = "45"
+    form = get_source("fourd").form
+    header = [form.fields[field][0] for field in FIELDS] + [f"AU{unit}" for unit in units]
+    rows = [[*row, *flags] for row, flags in zip(rows, columns, strict=True)]
+    write_sheet(tmp_path / form.files[0], [header, *rows])
+    assert found(read("fourd", tmp_path), "emotion and units exchanged, as CD6ME")
+
+
+@pytest.mark.parametrize("dataset", ["casme", "casme2", "samm", "fourd", "mmew"])
+def test_a_sheet_of_other_length_says_how_long_it_should_be(dataset, tmp_path):
+    rows = sheet_rows(dataset)[:-1]
+    reading = read_rows(dataset, tmp_path, rows)
+    (line,) = found(reading, "CD6ME")
+    assert f"has {len(rows)} rows and that of CD6ME {len(rows) + 1}" in line
+    assert "were not applied" in line
+
+
+def test_the_pair_of_4dme_is_exchanged(tmp_path):
+    rows = fourd_rows()
     reading = read_rows("fourd", tmp_path, rows)
     table = reading.table
     assert table["emotion"][144:146].tolist() == ["disgust", "surprise"]
@@ -127,7 +175,7 @@ def test_a_sheet_in_another_order_is_left_as_it_is(dataset, tmp_path):
     assert found(reading, "is another one (subjects are mixed)")
     assert not found(reading, "as CD6ME has it")
     reading = read_rows(dataset, tmp_path / "short/release", sheet_rows(dataset)[1:])
-    assert not found(reading, "CD6ME")
+    assert not found(reading, "as CD6ME has it")
 
 
 def test_a_row_without_the_flaw_shows_another_sheet(tmp_path):

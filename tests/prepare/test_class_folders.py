@@ -61,7 +61,7 @@ def test_subjects_from_folders(tmp_path):
     ]
     assert reading.problems[0].startswith("The folders were read as subject/emotion/clip, because")
     assert not found(reading, "The subjects of")
-    assert found(reading, "bob/x (row 0): no onset or no offset, left out")
+    assert found(reading, "bob/x (bob/fear/x): no onset or no offset, left out")
 
 
 def test_the_level_of_emotions_is_found_by_its_words(tmp_path):
@@ -182,3 +182,42 @@ def test_layout_is_an_option_of_folder_alone(tmp_path, capsys):
     assert "--layout='who/clip' cannot be read" in capsys.readouterr().err
     assert run("--dataset=csv", "--layout=emotion/clip", *given) == 2
     assert "--layout goes with --dataset=synthetic and" in capsys.readouterr().err
+
+
+def test_clips_without_a_table_are_named_by_their_folder(tmp_path):
+    """There is no row; SMIC's folders too."""
+    write(tmp_path / "own", "fear/a", "joy/a", "joy/odd*name/x", "sad/b?")
+    (tmp_path / "own/fear/empty").mkdir()
+    reading = read("folder", tmp_path / "own")
+    assert found(reading, "unknown/a_2 (joy/a): a occurs before, so this clip is a_2.")
+    assert found(reading, "unknown/empty (fear/empty): no onset")
+    assert {"a", "a_2", "b?"} == set(reading.table["clip"])
+    write(tmp_path / "smic", "HS/s1/micro/positive/c1", "HS/s01/micro/negative/c1")
+    smic = read("smic", tmp_path / "smic")
+    assert found(smic, "(s1/micro/positive/c1): c1 occurs before")
+    own, released = ([line for line in each.problems if "row " in line] for each in (reading, smic))
+    assert not own and not released
+
+
+def test_any_name_of_a_folder_is_a_subject(tmp_path):
+    write(tmp_path, "who?/fear/1", "C:/joy/1")
+    assert set(read("folder", tmp_path).table["subject"]) == {"folder/who?", "folder/C:"}
+
+
+def test_a_table_among_the_folders_that_is_not_read_has_a_hint(tmp_path):
+    write(tmp_path, "joy/a", "fear/b")
+    table = [["path", "subject", "emotion"], ["joy/a", "anna", "joy"], ["fear/b", "bob", "fear"]]
+    write_sheet(tmp_path / "labels.csv", table)
+    (line,) = found(read("folder", tmp_path), "Not read: labels.csv")
+    assert "say --dataset=csv" in line and "column clip" in line
+    write_sheet(tmp_path / "labels.csv", [["clip", "subject"], ["a", "anna"], ["b", "bob"]])
+    assert not found(read("folder", tmp_path), "Not read")
+    # Clips side by side, whose labels a table has, are no folders of classes.
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat/a.avi").touch()
+    write_sheet(tmp_path / "flat/labels.csv", [["video", "class", "person"], ["a", "joy", "anna"]])
+    with pytest.raises(DataError, match=r"No clips in .*labels\.csv lists 1 clips: .*=csv"):
+        read("folder", tmp_path / "flat")
+    write_sheet(tmp_path / "flat/labels.csv", [["path", "person"], ["a.avi", "anna"]])
+    with pytest.raises(DataError, match=r"No clips in .*labels\.csv.*--dataset=csv"):
+        read("folder", tmp_path / "flat")

@@ -178,3 +178,35 @@ def test_a_table_whose_name_is_no_letters(tmp_path):
     path.write_bytes(b"subject;clip;onset;offset\nJos\xe9;c1;1;9\n")
     reading = read("csv", tmp_path)
     assert reading.table["subject"].tolist() == ["csv/Jos\u00e9"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "xlsx", "xls"])
+def test_rows_above_the_header_are_told(tmp_path, suffix):
+    """A title is a remark; what may be clips is a loss; empty rows are neither."""
+    for name in ("c1", "c2"):
+        images(tmp_path / "anna" / name)
+    clip = ["anna", "c1", 1, 4, 8, "fear", "4"]
+    for above, text, num_lost in (
+        ([["Lab 3, 2026"], ["", "coded by two people"], []], "2 rows above", 0),
+        ([clip], "1 row above the row of headers (row 2) was passed over", 1),
+        ([["sorted by mood"], clip, clip], "3 rows above the row of headers (row 4)", 2),
+        ([[], [""]], "", 0),
+    ):
+        rows = [*above, HEADER, ["anna", "c2", 1, 4, 8, "fear", "4"]]
+        write_sheet(tmp_path / f"t.{suffix}", rows)
+        reading = read("csv", tmp_path)
+        assert reading.table["clip"].tolist() == ["c2"]
+        lines = found(reading, "above the row of headers")
+        assert len(lines) == bool(text), reading.problems
+        if text:
+            assert text in lines[0] and ("Lab" in lines[0] or num_lost)
+            assert getattr(lines[0], "num_lost", 0) == num_lost
+
+
+def test_named_columns_of_a_workbook_without_headers_are_told(tmp_path):
+    rows = [["number", "name", "start", "peak", "end", "AU", "feeling", "what", "emotion"]]
+    rows += [[1, "anger1_1", 5, 7, 9, "4", "negative", "micro-expression", "anger"]]
+    write_sheet(tmp_path / "CAS(ME)^2code_final.xlsx", rows, names=["CASFEcode_final"])
+    reading = read("casme_sq", tmp_path)
+    assert len(reading.table) == 1
+    assert "row 1 was taken for the names" in found(reading, "names of the columns")[0]

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from prepared_helpers import (
@@ -28,6 +30,7 @@ from prepared_helpers import (
 )
 from small import ROOT
 
+from mexjax.files import sealed
 from mexjax.prepare import pipeline, shards
 
 
@@ -183,6 +186,82 @@ def test_a_deleted_frame_is_a_missing_one(own_release, prepared, tmp_path):
     table = manifest_of(out)
     missing = own_release.expected["num_missing_frames"].tolist()
     assert table["num_missing_frames"].tolist() == [*missing[:5], missing[5] + 1]
+
+
+def test_an_image_with_other_content_of_the_same_size_is_noticed(
+    own_release, prepared, tmp_path, capsys
+):
+    """Name, size and even the time of the file stay; the frame is another one."""
+    out = tmp_path / "out"
+    shutil.copytree(prepared, out)
+    row = own_release.expected.iloc[3]
+    path = first_image(clip_folder(own_release, row))
+    about, content = path.stat(), bytearray(path.read_bytes())
+    content[-200:-180] = bytes(20)
+    path.write_bytes(content)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert path.stat().st_size == about.st_size
+    before, table = files(out), manifest_of(prepared)
+    assert run(*arguments("casme2", own_release, out)) == 0
+    name = f"{row['subject']}/{row['clip']}"
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"the frames or the annotation of {name} have changed" in said
+    after = files(out)
+    assert {n for n in after if after[n] != before[n]} == {
+        "casme2-00001.arrayrecord",
+        "casme2-00001.json",
+    }
+    assert (manifest_of(out)["sha256"] != table["sha256"]).tolist() == [i == 3 for i in range(6)]
+
+
+def test_the_video_of_two_clips_with_other_content_is_noticed(tmp_path, capsys):
+    """Two frames change places, so that the file keeps its size."""
+    root, out = tmp_path / "release", tmp_path / "out"
+    root.mkdir()
+    (root / "t.csv").write_text(
+        "subject,clip,path,onset,offset\nA,c1,v.avi,0,4\nA,c2,v.avi,5,9\nB,c3,w.avi,0,4\n"
+    )
+    frames = np.random.default_rng(0).integers(0, 255, (10, 32, 32, 3), np.uint8)
+    write_video(root / "v.avi", frames)
+    write_video(root / "w.avi", frames)
+    words = ["--dataset=csv", f"--root={root}", f"--out={out}", "--faces=precropped"]
+    words += ["--size_px=48", "--clips-per-shard=1"]
+    assert run(*words) == 0
+    table = manifest_of(out)
+    size = (root / "v.avi").stat().st_size
+    write_video(root / "v.avi", frames[[0, 1, 2, 3, 4, 9, 8, 7, 6, 5]])
+    assert (root / "v.avi").stat().st_size == size
+    capsys.readouterr()
+    assert run(*words) == 0
+    changed = (manifest_of(out)["sha256"] != table["sha256"]).tolist()
+    assert changed == [False, True, False]
+    assert "shards finished before: 1" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_an_older_version_made_is_made_again_and_said(casme2, prepared, tmp_path, capsys):
+    """Its fingerprints know the sizes of files only."""
+    out = tmp_path / "out"
+    shutil.copytree(prepared, out)
+    path = max(out.glob("frames/*.json"))
+    content = json.loads(path.read_text())
+    for clip in content["clips"]:
+        clip["inputs"] = "0" * 64
+    path.write_text(json.dumps(sealed(content, shards.SEAL)))
+    assert run(*arguments("casme2", casme2, out)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{path.stem}.arrayrecord is made again: an older version made it" in said
+    assert "shards finished before: 2" in said
+
+
+def write_video(path, frames):
+    """An .avi file of uncompressed frames."""
+    height, width = frames.shape[1:3]
+    code = cv2.VideoWriter.fourcc(*"png ")
+    writer = cv2.VideoWriter(str(path), code, 25.0, (width, height))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from source_helpers import found, read, write_frames, write_sheet
 
+from mexjax.prepare import command
 from mexjax.prepare.landmark_table import LandmarkTable
 
 HEADER = ["subject", "clip", "onset", "offset", "emotion"]
@@ -83,3 +84,85 @@ def test_landmarks_of_a_clip_typed_otherwise(tmp_path):
     path.write_text("clip,frame,x,y,w,h\nJose\u0301/c1,,10,10,60,60\n", encoding="utf-8")
     face = LandmarkTable(path)(np.zeros((100, 100)), ("csv/Jos\u00e9/c1", 1))
     assert face.landmarks.shape == (68, 2)
+
+
+def test_two_folders_of_one_name_are_told(tmp_path):
+    """The one that is spelled as the table is read; a clip of the other is found as well."""
+    write_frames(tmp_path / "Jos\u00e9/c1", range(1, 10))
+    write_frames(tmp_path / "Jose\u0301/c1", range(1, 4))
+    write_frames(tmp_path / "Jose\u0301/c2", range(1, 6))
+    write_frames(tmp_path / "anna/c3", range(1, 10))
+    rows = [["Jos\u00e9", "c1", "sad"], ["Jose\u0301", "c2", "sad"], ["anna", "c3", "happy"]]
+    write_sheet(tmp_path / "table.csv", [["subject", "clip", "emotion"], *rows])
+    reading = read("csv", tmp_path)
+    assert reading.table["n_frames"].tolist() == [9, 5, 9]
+    (line,) = found(reading, "look alike or differ in case")
+    assert f"{tmp_path} has 'Jose\\u0301' and 'Jos\\xe9'" in line
+    assert "clips were read from 'Jose\\u0301' and 'Jos\\xe9'" in line
+
+
+def test_the_table_does_not_decide_between_two_folders(tmp_path):
+    write_frames(tmp_path / "Sub 01/c1", range(1, 10))
+    write_frames(tmp_path / "sub 01/c1", range(1, 4))
+    write_frames(tmp_path / "SUB 02/c1", range(1, 4))
+    rows = [["SUB 01", "c1", "sad"], ["sub 02", "c1", "sad"]]
+    write_sheet(tmp_path / "table.csv", [["subject", "clip", "emotion"], *rows])
+    reading = read("csv", tmp_path)
+    assert reading.table["subject"].tolist() == ["csv/sub 02"]
+    (line,) = found(reading, "look alike or differ in case")
+    assert "'Sub 01' and 'sub 01'" in line and "none was read" in line
+    # A path says which.
+    write_sheet(tmp_path / "table.csv", [["subject", "path"], ["SUB 01", "sub 01/c1"]])
+    reading = read("csv", tmp_path)
+    assert reading.table["n_frames"].tolist() == [3]
+    assert "clips were read from 'sub 01'" in found(reading, "look alike or differ in case")[0]
+
+
+def test_two_folders_of_one_name_in_a_release(tmp_path):
+    header = ["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame"]
+    header += ["Estimated Emotion", "Action Units"]
+    rows = [["01", "EP01", 1, 5, 9, "others", "4"]]
+    write_sheet(tmp_path / "CASME2-coding-20190701.xlsx", [header, *rows])
+    write_frames(tmp_path / "sub01/EP01", range(1, 10))
+    write_frames(tmp_path / "sub01/ep01", range(1, 10))
+    reading = read("casme2", tmp_path)
+    assert reading.table["frame_folder"].tolist() == ["sub01/EP01"]
+    assert "'EP01' and 'ep01'" in found(reading, "look alike or differ in case")[0]
+
+
+def test_a_folder_and_a_video_of_one_clip_are_told(tmp_path):
+    write_frames(tmp_path / "a/c1", range(1, 10))
+    write_frames(tmp_path / "c1", range(1, 4))
+    write_frames(tmp_path / "a/c2", range(1, 10))
+    write_sheet(tmp_path / "table.csv", [["subject", "clip"], ["a", "c1"], ["a", "c2"]])
+    reading = read("csv", tmp_path)
+    assert reading.table["n_frames"].tolist() == [9, 9]
+    (line,) = found(reading, "its frames may be")
+    assert "a/c1" in line and "c1 was read" in line and "column path" in line
+
+
+def test_two_emotion_folders_of_one_name_in_smic(tmp_path):
+    for place in ("s1/micro/positive/s1_po_01", "s1/micro/Positive/s1_po_02"):
+        write_frames(tmp_path / "HS" / place, range(1, 10))
+    reading = read("smic", tmp_path)
+    assert sorted(reading.table["clip"]) == ["s1_po_01", "s1_po_02"]
+    assert (reading.table["frame_folder"] != "").all()
+    assert found(reading, "'Positive' and 'positive'")
+
+
+def test_a_letter_of_another_script_is_told_and_first(tmp_path, capsys):
+    """Two people stay two; forty other remarks do not push the line off the terminal."""
+    rows = [["anna1", "c1", 1, 9, "sad"], ["\u0430nna1", "c2", 1, 9, "s\u0430d"]]
+    rows += [[f"p{i:02}", "c1", 1, 9, ""] for i in range(70)]
+    write_sheet(tmp_path / "table.csv", [HEADER, *rows])
+    for subject, clip in [row[:2] for row in rows]:
+        write_frames(tmp_path / subject / clip, range(1, 10))
+    reading = read("csv", tmp_path)
+    assert reading.table["subject"].nunique() == 72
+    (line,) = found(reading, "Subjects 'anna1'")
+    assert "'\u0430nna1' (U+0430 CYRILLIC SMALL LETTER A)" in line and "2 people" in line
+    (words,) = found(reading, "Emotions 'sadness'")
+    assert "2 classes" in words
+    assert command.main(["--dataset=csv", f"--root={tmp_path}", "--check"]) == 0
+    shown = capsys.readouterr().out
+    assert "remarks:\n  Subjects 'anna1'" in shown

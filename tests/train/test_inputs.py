@@ -100,6 +100,14 @@ def renamed(table):
     return table, f"{table['subject'][row]}/EP99_99 now"
 
 
+def replaced(table):
+    """One clip went and another came: it is not the same one under another name."""
+    table, _ = renamed(table)
+    row = table.index[table["clip"] == "EP99_99"][0]
+    table.loc[row, "sha256"] = "0" * 64
+    return table, f"clips that are new: {table['subject'][row]}/EP99_99"
+
+
 def another_onset(table):
     row = trained_rows(table).index[0]
     table.loc[row, "onset"] += 2
@@ -112,6 +120,7 @@ def another_onset(table):
         (relabel, "the label of ", "the emotion of "),
         (without_first, "clips that are gone: ", "clips that are gone: "),
         (renamed, None, "renamed: "),
+        (replaced, None, "clips that are gone: "),
         (another_onset, "the frames of ", r"the annotation \(units or key frames\) of "),
     ],
 )
@@ -268,3 +277,34 @@ def test_pixels_and_views_of_embedded_clips(tmp_path):
         other = study.__class__(**{**vars(study), "dataset": dataset})
         with pytest.raises(WorkdirError, match=text):
             inputs.check_inputs(folder, other)
+
+
+def test_other_weights_in_the_same_file_are_another_run(tmp_path, caplog):
+    """Folds that are left would start from them; a file that was moved away is not compared."""
+    config = small_config()
+    file = tmp_path / "weights-00001-of-00002.safetensors"
+    other = tmp_path / "weights-00002-of-00002.safetensors"
+    file.write_bytes(b"one")
+    other.write_bytes(b"two")
+    study = make_study(config)
+    named = config.copy_and_resolve_references()
+    with named.unlocked():
+        named.model.pretrained = str(file)
+    study = study.__class__(**{**vars(study), "config": named})
+    folder = Workdir.open(tmp_path / "run", config, is_overwritten=False)
+    inputs.check_inputs(folder, study)
+    folder.save_group_size(1, 1)
+    (folder.groups / "group_000.npz").touch()
+    inputs.check_inputs(folder, study)
+    inputs.check_finished(folder, named)
+    other.write_bytes(b"owt")  # the second part, of the same size
+    for again in (
+        lambda: inputs.check_inputs(folder, study),
+        lambda: inputs.check_finished(folder, named),
+    ):
+        with pytest.raises(WorkdirError, match=r"file of model\.pretrained has another content"):
+            again()
+    file.unlink()
+    caplog.clear()
+    inputs.check_finished(folder, named)
+    assert "The file of model.pretrained is not there" in caplog.text

@@ -90,6 +90,7 @@ def _read_workbook(path: Path) -> Sheet:
     parts: dict[str, pd.DataFrame] = {}
     others: dict[str, int] = {}
     tables = read_tables(path, _count_kinds)
+    remarks = list(tables.remarks)
     for name, rows in tables.rows.items():
         cells = {}
         for number, row in enumerate(rows, start=1):
@@ -101,12 +102,18 @@ def _read_workbook(path: Path) -> Sheet:
         is_known = [plain(cell) in (*_MICRO, *_MACRO) for cell in table["kind"]]
         if any(is_known):
             if not is_known[0] and not _is_number(table["onset"].iloc[0]):
-                table = table.iloc[1:]  # somebody named the columns of this copy
+                # Somebody named the columns of this copy.
+                texts = ", ".join(filter(None, map(as_text, table.iloc[0])))
+                remarks.append(
+                    f"{path.name}, table {name}: row {table.index[0]} was taken for the names of"
+                    f" the columns: {texts[:80]!r}."
+                )
+                table = table.iloc[1:]
             parts[name] = table
         elif cells and not any(rule in plain(name) for rule in _RULES):
             others[name] = len(cells)
     if parts:
-        return sheets.join(path, parts, others, tables.remarks)
+        return sheets.join(path, parts, others, remarks)
     raise DataError(
         f"{path} is not the workbook of {TITLE}: no table in it has micro-expression or"
         f" macro-expression in its column {len(_COLUMNS)}. Expected {_FORM.files[0]} with the"

@@ -5,7 +5,9 @@ in the released sheet. `cd6me.json` has these rows. They mean something in that 
 rule is: the sheet has as many rows as the benchmark's, the rows of a subject stand together, and
 every row that is to be changed has the flaw that the change mends. A missing apex is missing, units
 are alternatives ("R12 or R15") among which the benchmark's are, and a range is in order afterwards.
-Where one of them fails, the sheet is another one and nothing of it is changed.
+Rows whose labels are exchanged have no flaw of their own; there the clips of each of the twelve
+units in the whole sheet must be as many as the benchmark has. Where one of them fails, the sheet is
+another one, nothing of it is changed, and a line says what was expected.
 
 Alternatives become doubtful units: the raw text stays, and they count where doubtful units do
 (`protocol.is_unsure_present`, as the benchmark counts them).
@@ -17,17 +19,20 @@ import functools
 import importlib.resources
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from mexjax.errors import DataError
+from mexjax.prepare.sources.counts import published
 from mexjax.prepare.sources.drafts import Draft
 from mexjax.prepare.sources.sheets import as_number, as_text, numbered, row_name
-from mexjax.protocol.action_units import parse_aus
+from mexjax.protocol.action_units import ParsedAus, parse_aus
 
 _AS_CD6ME = "as CD6ME has it"
+_UNITS = tuple(published()["action_units"])
 
 
 @functools.cache
@@ -53,9 +58,17 @@ def apply(dataset: str, cells: pd.DataFrame, drafts: Sequence[Draft], problems: 
     sheet = numbered(cells)
     indices = [i for i, row in sheet.items() if as_text(row["subject"]) and as_text(row["clip"])]
     if len(indices) != rule["rows"]:
-        return  # another release, or a part: the counts of clips say so
+        if 2 * len(indices) < rule["rows"]:
+            return  # a small part of the release: the counts of clips say so
+        problems.append(
+            f"{dataset}: the sheet has {len(indices)} rows and that of CD6ME {rule['rows']}, so the"
+            f" benchmark's changes by row ({_summary(rule)}) were not applied."
+        )
+        return
     rows = {number: by_index.get(index) for number, index in enumerate(indices)}
     flaw = _flaw(rule, rows) if _subjects_stand_together(drafts) else "subjects are mixed"
+    if not flaw and "exchanged" in rule:
+        flaw = _other_counts(dataset, sheet, drafts)
     if flaw:
         problems.append(
             f"{dataset}: the sheet has {len(indices)} rows like the one of CD6ME, but is another"
@@ -111,6 +124,46 @@ def _flaw(rule: dict[str, Any], rows: dict[int, Draft | None]) -> str:
             if not numbers.issuperset(doubtful[key]):
                 return f"{draft.row} has the units {as_text(cell)[:40]!r}"
     return ""
+
+
+def _summary(rule: dict[str, Any]) -> str:
+    """The changes of a rule, by kind."""
+    kinds = {
+        "ranges": "{} ranges",
+        "apexes": "{} apexes",
+        "doubtful": "units of {} rows",
+        "exchanged": "labels of {} pairs of rows",
+    }
+    return ", ".join(text.format(len(rule[kind])) for kind, text in kinds.items() if kind in rule)
+
+
+def _other_counts(
+    dataset: str, sheet: Mapping[int, Mapping[str, object]], drafts: Sequence[Draft]
+) -> str:
+    """The units that more or fewer rows have than the benchmark's sheet; "" if none.
+
+    Both notations of a sheet are tried, its text and its columns of 0 and 1.
+    """
+    by_text: Counter[int] = Counter()
+    by_column: Counter[int] = Counter()
+    for draft in drafts:
+        try:
+            units = parse_aus(draft.cells["au"])
+        except DataError:
+            units = ParsedAus()
+        by_text.update({*units.present, *units.unsure})
+        row = sheet[draft.index]
+        marked = {unit for unit in _UNITS if as_text(row.get(f"au{unit}")) == "1"}
+        by_column.update(marked - set(units.static))
+    expected = dict(zip(_UNITS, published()["datasets"][dataset]["aus"], strict=True))
+    if any(all(counts[u] == expected[u] for u in _UNITS) for counts in (by_text, by_column)):
+        return ""
+    differing = [
+        f"AU{unit} in {by_text[unit]} rows and not {expected[unit]}"
+        for unit in _UNITS
+        if by_text[unit] != expected[unit]
+    ]
+    return ", ".join(differing)
 
 
 def _number(cell: object) -> int | None:

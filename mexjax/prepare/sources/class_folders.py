@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, listed
 from mexjax.prepare.sources import search
 from mexjax.prepare.sources.base import Frame, Reading
-from mexjax.prepare.sources.drafts import Draft
+from mexjax.prepare.sources.drafts import Draft, place_name
 from mexjax.prepare.sources.folder_layout import (
     Layout,
     clips_below,
@@ -89,8 +89,12 @@ class ClassFolders:
             sheet, problems = search.get(root, spreadsheet, self.form, self.title)
         else:
             sheet, problems = search.find(root, self.form, self.title, is_beside=False)
+        hint = ""
         if sheet is not None:
             gather_units(sheet.cells, problems)
+        else:
+            hint = _hint_of_tables(root, self.form, self.title)
+            problems += [hint] if hint else []
         folders = Folders()
         if self.layout is not None:
             layout, told = self.layout, f"The folders were read as {self.layout.text}."
@@ -105,26 +109,30 @@ class ClassFolders:
         paths: list[Path | None] = []
         for index, clip in enumerate(clips):
             number, row = rows.get(index, (0, {}))
-            draft = _draft(number, clip.words["clip"], row, clip.words.get("subject", ""))
+            origin = "" if number else "/".join((*clip.parents, clip.path.name))
+            subject = clip.words.get("subject", "")
+            draft = _draft(number, clip.words["clip"], row, subject, origin)
             if "emotion" in clip.words:
                 draft.cells["emotion"] = clip.words["emotion"]
             complete(draft, clip.path, row, folders, problems)
             drafts.append(draft)
             paths.append(clip.path)
         for number, row in others:
-            parents, name = _place_of(row)
-            draft = _draft(number, name, row, "")
-            emotion = parents[-1] if parents else as_text(row.get("emotion"))
-            words = {"subject": as_text(row.get("subject")), "emotion": emotion}
-            known = [words.get(level, "") or "*" for level in layout.text.split("/")[:-1]]
-            draft.places = ((*known, name),)
+            draft = _draft_elsewhere(number, row, layout)
             complete(draft, None, row, folders, problems)
             drafts.append(draft)
             paths.append(None)
-        if not drafts:
+        if not clips and not any(as_text(row.get("offset")) for _, row in others):
+            # With ranges it may be a release that was put away.
+            if others and sheet is not None:
+                hint = (
+                    f"{sheet.path.name} lists {len(others)} clips: if it has their subjects and"
+                    " emotions, say --dataset=csv."
+                )
             raise DataError(
                 f"No clips in {root}. Expected a folder for each emotion, and in it a folder of"
-                f" images or a video ({', '.join(VIDEO_SUFFIXES)}) for each clip. {strays}".rstrip()
+                f" images or a video ({', '.join(VIDEO_SUFFIXES)}) for each clip. {strays}"
+                f" {hint}".rstrip()
             )
         unknown = sum(draft.subject == UNKNOWN_SUBJECT for draft in drafts)
         if unknown:
@@ -142,6 +150,23 @@ class ClassFolders:
         return frames_of(Path(root), row)
 
 
+def _hint_of_tables(root: Path, form: Form, title: str) -> str:
+    """Say that a table lies there and was not read, and which command reads it; "" without one."""
+    paths = search.list_files(root)
+    if not paths:
+        return ""
+    try:
+        search.read(paths[0], form, title)
+        why = "its name is that of a release"
+    except DataError as error:
+        why = str(error).removeprefix(f"{paths[0]} ")
+    return (
+        f"Not read: {listed([path.name for path in paths])} ({why[:200].rstrip('. ')}). If a table"
+        " lists the clips with their subjects and emotions, say --dataset=csv; with"
+        " --dataset=folder it needs a column clip."
+    )
+
+
 def _enumerate(root: Path, layout: Layout, folders: Folders, problems: list[str]) -> list[_Clip]:
     """List the clips that lie as the layout says, in natural order of their places."""
     places: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
@@ -151,12 +176,12 @@ def _enumerate(root: Path, layout: Layout, folders: Folders, problems: list[str]
         ]
     clips = []
     for folder, parents in places:
-        listed = folders.clips(folder)
-        if not listed:
+        paths = folders.clips(folder)
+        if not paths:
             problems.append(
                 f"{folder}: no clips in this folder; expected folders of images, or videos."
             )
-        for path in listed:
+        for path in paths:
             words = layout.read((*parents, stem(path)))
             if words is not None:
                 clips.append(_Clip(path, parents, words))
@@ -255,9 +280,25 @@ def _alike(
     return []
 
 
-def _draft(number: int, clip: str, row: Mapping[str, object], subject: str) -> Draft:
-    typed = (subject or as_text(row.get("subject")) or UNKNOWN_SUBJECT, clip)
+def _draft_elsewhere(number: int, row: Mapping[str, object], layout: Layout) -> Draft:
+    """Make the draft of a row whose clip is in no folder, with the place where it should be."""
+    parents, name = _place_of(row)
+    draft = _draft(number, name, row, "")
+    emotion = parents[-1] if parents else as_text(row.get("emotion"))
+    words = {"subject": as_text(row.get("subject")), "emotion": emotion}
+    draft.places = (
+        (*(words.get(level, "") or "*" for level in layout.text.split("/")[:-1]), name),
+    )
+    return draft
+
+
+def _draft(
+    number: int, clip: str, row: Mapping[str, object], subject: str, origin: str = ""
+) -> Draft:
+    named = as_text(row.get("subject"))
+    if not subject and named:  # whatever a folder is called can be its subject's name
+        check_part(tidy(named), place_name(number))
+    typed = (subject or named or UNKNOWN_SUBJECT, clip)
     subject, clip = map(tidy, typed)
-    check_part(subject, f"{row_name(number).capitalize()} of the table")
     cells = {name: row.get(name) for name in ("onset", "apex", "offset", "emotion", "au")}
-    return Draft(number, subject, clip, cells, video=clip, typed=typed)
+    return Draft(number, subject, clip, cells, video=clip, typed=typed, origin=origin)

@@ -16,6 +16,7 @@ from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.drafts import (
     Draft,
     number_repeats,
+    place_name,
     report_spellings,
     report_uncoded,
     report_units,
@@ -29,7 +30,7 @@ from mexjax.prepare.sources.folders import (
     is_clip,
     not_found,
 )
-from mexjax.prepare.sources.losses import Loss
+from mexjax.prepare.sources.losses import Loss, Risk
 from mexjax.prepare.sources.sheets import NOTHING, as_number, as_text
 from mexjax.protocol.action_units import ParsedAus, parse_aus
 from mexjax.protocol.classes import canonical_emotion
@@ -117,6 +118,7 @@ def finish(
         problems.append(
             f"Clips of fewer than {SHORT_FRAMES} frames ({len(short)}): {', '.join(names)}."
         )
+    problems += map(Risk, folders.alike())
     problems += _shared_frames(table)
     report_units(drafts, problems)
     problems += counts.check_counts(table)
@@ -142,10 +144,11 @@ def _shared_frames(table: pd.DataFrame) -> list[str]:
             )
             if len(set(rows[column])) > 1
         ]
-        lines.append(
+        line = (
             f"{len(names)} clips have the same frames ({folder}, {onset} to {offset}):"
             f" {listed(names, _MAX_NAMES)}.{''.join(faults)} Leave one row for them."
         )
+        lines.append(Risk(line) if faults else line)
     if len(lines) > _MAX_LINES:
         lines[_MAX_LINES:] = [f"{len(lines) - _MAX_LINES} more groups of clips share their frames."]
     return lines
@@ -160,7 +163,7 @@ def locate(
     """
     for draft in drafts:
         for part in (part for place in draft.places for part in place):
-            check_part(part.removesuffix("*"), f"{draft.row.capitalize()} of the spreadsheet")
+            check_part(part.removesuffix("*"), place_name(draft.index, draft.origin))
     bases = [folders.descend(root, home.split("/")) for home in homes] + [root]
     best = _best([base for base in bases if base is not None], drafts, folders)
     if not any(best):

@@ -12,17 +12,19 @@ import pandas as pd
 
 from mexjax.errors import DataError
 from mexjax.prepare.sources.folders import check_part
-from mexjax.prepare.sources.losses import Loss
+from mexjax.prepare.sources.losses import Loss, Risk
 from mexjax.prepare.sources.sheets import as_number, as_real, as_text, numbered, row_name
 from mexjax.prepare.sources.workbooks import is_date
 from mexjax.protocol.action_units import parse_aus
 from mexjax.protocol.classes import canonical_emotion
+from mexjax.protocol.lookalikes import lines_of_emotions, lines_of_people
 from mexjax.protocol.names import fold, tidy
 
 # A place is a folder below a dataset's home, as the names on the way to it; the end of a name may
 # be left open with "*".
 Place = tuple[str, ...]
 FIELDS = ("onset", "apex", "offset", "emotion", "au")
+ORIGIN = "(folder)"  # a column that no table can have: the folder of a clip, in place of its row
 _MAX_EXAMPLES = 20  # names of one remark
 
 
@@ -41,6 +43,7 @@ class Draft:
       fps: frames per second where the row says its own.
       typed: subject and clip as they were typed, before `tidy`.
       doubtful: units that a rule makes of a cell that cannot be read.
+      origin: folder of a clip that is in no table, for messages; "" for a row of one.
     """
 
     index: int
@@ -53,16 +56,24 @@ class Draft:
     fps: float | None = None
     typed: tuple[str, str] = ("", "")
     doubtful: tuple[int, ...] = ()
+    origin: str = ""
 
     @property
     def row(self) -> str:
-        """The row, for messages."""
-        return row_name(self.index)
+        """The row, or the place of a clip that is in no table, for messages."""
+        return self.origin or row_name(self.index)
 
     @property
     def name(self) -> str:
-        """Subject, clip and row, for messages."""
+        """Subject, clip and row or place, for messages."""
         return f"{self.subject}/{self.clip} ({self.row})"
+
+
+def place_name(index: int, origin: str = "") -> str:
+    """Begin a message about a row of the spreadsheet, or about the folder of a clip."""
+    if origin:
+        return f"The folder {origin}"
+    return f"{row_name(index).capitalize()} of the spreadsheet"
 
 
 def make_drafts(
@@ -88,7 +99,8 @@ def make_drafts(
     drafts = []
     rows: dict[tuple[str, ...], str] = {}
     for number, row in numbered(cells).items():
-        where = row_name(number)
+        origin = as_text(row.get(ORIGIN))
+        where = origin or row_name(number)
         typed = (as_text(row["subject"]), as_text(row["clip"]))
         names = [tidy(name) for name in typed]
         if not all(names):
@@ -97,9 +109,10 @@ def make_drafts(
             problems.append(Loss(line, "rows without a subject or a clip"))
             continue
         for name in names:
-            check_part(name, f"{where.capitalize()} of the spreadsheet")
+            check_part(name, place_name(number, origin))
         values = {field: row.get(field) for field in FIELDS}
         draft = Draft(number, subject(names[0]), clip(names[1]), values, typed=typed)
+        draft.origin = origin
         draft.video = draft.clip
         content = tuple(_meaning(name, row.get(name)) for name in (*FIELDS, "path", "fps"))
         # Without frame numbers, names in another case may be those of other folders.
@@ -194,6 +207,7 @@ def report_words(drafts: list[Draft], problems: list[str]) -> None:
     for word, texts in spellings.items():
         if len(texts) > 1:
             problems.append(f"Emotions {', '.join(texts)} are one word and one class, {word}.")
+    problems += lines_of_emotions(spellings)
     alike: dict[str, list[str]] = {}
     for word in spellings:
         letters = unicodedata.normalize("NFD", word)
@@ -255,7 +269,8 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
     """Give subjects that differ in case their first spelling; in place.
 
     Otherwise one person, typed in two ways, could be on both sides of a split. Subjects that
-    differ in leading zeros are only reported: "1" and "01" may come from two cameras' own lists.
+    differ in leading zeros, or in letters of other scripts that look alike, are only reported: "1"
+    and "01" may come from two cameras' own lists.
     """
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
@@ -269,16 +284,18 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
             f"Subjects {', '.join(dict.fromkeys([spelling, *names]))} differ only in case and are"
             f" taken for one person, {spelling}; spell two people differently in the table."
         )
+    problems += map(Risk, lines_of_people(first.values()))
     alike: dict[str, list[str]] = {}
     for key, spelling in first.items():
         alike.setdefault(re.sub(r"(?<![0-9])0+(?=[0-9])", "", key), []).append(spelling)
     for names in alike.values():
         if len(names) > 1:
-            problems.append(
+            line = (
                 f"Subjects {', '.join(names)} differ only by leading zeros and are taken for"
                 f" {len(names)} people; if they are one, spell them alike in the table, or splits"
                 " by subject train and test on the same person."
             )
+            problems.append(Risk(line))
 
 
 def number_repeats(drafts: list[Draft], problems: list[str]) -> None:
@@ -291,4 +308,5 @@ def number_repeats(drafts: list[Draft], problems: list[str]) -> None:
             draft.clip = f"{name}_{count}"
         taken.add((draft.subject.casefold(), draft.clip.casefold()))
         if count > 1:
-            problems.append(f"{draft.name}: {name} occurs before, so this row is {draft.clip}.")
+            what = "clip" if draft.origin else "row"
+            problems.append(f"{draft.name}: {name} occurs before, so this {what} is {draft.clip}.")

@@ -24,27 +24,64 @@ class Folders:
     """Listings of folders, each read once."""
 
     def __init__(self) -> None:
-        self._names: dict[Path, tuple[frozenset[str], dict[str, str]]] = {}
+        self._names: dict[Path, tuple[frozenset[str], dict[str, list[str]]]] = {}
         self._frames: dict[Path, list[Frame]] = {}
         self._counted: set[Path] = set()
         self._remarks: dict[Path, list[str]] = {}
+        self._alike: dict[tuple[Path, str], tuple[str, ...]] = {}
+        self._taken: set[Path] = set()
 
     def descend(self, folder: Path, parts: Iterable[str]) -> Path | None:
         """Return `folder/parts[0]/...`, in any case and look-alike spelling, if it exists.
 
         Each part is compared with the names in the folder, so a part cannot climb out of it. A
-        part that ends in "*" stands for the one name that begins so.
+        part that ends in "*" stands for the one name that begins so. Where names that look alike
+        lead to several paths, the one that is spelled as the parts is taken, else none; `alike`
+        tells of them.
         """
-        for part in parts:
-            exact, by_key = self._list(folder)
-            name = part if part in exact else by_key.get(fold(part))
-            if name is None and part.endswith("*"):
-                names = [key for key in by_key if key.startswith(fold(part[:-1]))]
-                name = by_key[names[0]] if len(names) == 1 else None
-            if name is None:
-                return None
-            folder = folder / name
-        return folder
+        parts = list(parts)
+        paths = self._descend(folder, parts)
+        best = folder.joinpath(*parts)
+        chosen = paths[0] if len(paths) == 1 else best if best in paths else None
+        if chosen is not None:
+            self._taken.add(chosen)
+            self._taken.update(list(chosen.parents)[: len(parts) - 1])
+        return chosen
+
+    def _descend(self, folder: Path, parts: Sequence[str]) -> list[Path]:
+        """List every path that the parts may mean."""
+        if not parts:
+            return [folder]
+        by_key = self._list(folder)[1]
+        key = fold(parts[0])
+        names = by_key.get(key, ())
+        if not names and parts[0].endswith("*"):
+            keys = [each for each in by_key if each.startswith(fold(parts[0][:-1]))]
+            key, names = (keys[0], by_key[keys[0]]) if len(keys) == 1 else ("", ())
+        if len(names) > 1:
+            is_last = len(parts) == 1
+            paths = [folder / name for name in names]
+            names = [p.name for p in paths if (is_clip(p) if is_last else p.is_dir())] or names
+        if len(names) > 1:
+            self._alike[folder, key] = tuple(names)
+        return [path for name in names for path in self._descend(folder / name, parts[1:])]
+
+    def alike(self) -> list[str]:
+        """Return a line for all names that clips were looked for under and that look alike."""
+        lines = []
+        for (folder, _), names in self._alike.items():
+            taken = [ascii(name) for name in names if folder / name in self._taken]
+            which = (
+                f"clips were read from {' and '.join(taken)}"
+                if taken
+                else "none was read, because the table spells it as none of them"
+            )
+            lines.append(
+                f"{folder} has {' and '.join(map(ascii, names))}, which look alike or differ in"
+                f" case alone, so that a name in the table may mean either: {which}. Rename one of"
+                " them, or give the table a column path."
+            )
+        return lines
 
     def subfolders(self, folder: Path) -> list[Path]:
         """List the folders in `folder` in natural order, hidden ones left out."""
@@ -82,16 +119,17 @@ class Folders:
         self._remarks[path] = []
         return remarks
 
-    def _list(self, folder: Path) -> tuple[frozenset[str], dict[str, str]]:
+    def _list(self, folder: Path) -> tuple[frozenset[str], dict[str, list[str]]]:
+        """The names in a folder, and by the key of `fold` those that look alike."""
         if folder not in self._names:
             try:
                 names = os.listdir(folder) if folder.is_dir() else []
             except OSError as error:
                 raise DataError(f"Cannot list the folder {folder}: {error.strerror}.") from error
-            self._names[folder] = (
-                frozenset(names),
-                {fold(name): name for name in sorted(names, reverse=True)},
-            )
+            by_key: dict[str, list[str]] = {}
+            for name in sorted(names):
+                by_key.setdefault(fold(name), []).append(name)
+            self._names[folder] = frozenset(names), by_key
         return self._names[folder]
 
 

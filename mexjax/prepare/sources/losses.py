@@ -1,6 +1,7 @@
 """Losses: rows, clips and units of a release that will not be in the table, counted by kind.
 
-Other problems of a release are cut off on the terminal after some lines; no kind of loss is.
+Other problems of a release are cut off on the terminal after some lines; no kind of loss is, and
+no risk: names that may be one person, or labels that contradict each other.
 """
 
 from __future__ import annotations
@@ -26,6 +27,17 @@ class Loss(str):
         line = super().__new__(cls, text)
         line.kind, line.num_lost = kind, count
         return line
+
+
+class Risk(str):
+    """A problem that can make results wrong though no clip is lost; the terminal shows it first."""
+
+
+def first_lines(problems: Iterable[str], most: int) -> list[str]:
+    """Return the lines for the terminal: every risk, and then others until there are `most`."""
+    lines = sorted(problems, key=lambda line: not isinstance(line, Risk))
+    num_risks = sum(isinstance(line, Risk) for line in lines)
+    return lines[: max(most, num_risks)]
 
 
 def loss_lines(problems: Iterable[str]) -> list[str]:

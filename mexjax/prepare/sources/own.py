@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from mexjax.errors import DataError
+from mexjax.errors import DataError, listed
 from mexjax.prepare.sources import search
 from mexjax.prepare.sources.base import Frame, Reading, Source
 from mexjax.prepare.sources.clips import finish
@@ -89,7 +89,7 @@ class OwnTable:
         gather_units(cells, problems)
         folders = Folders()
         drafts = make_drafts(cells, problems)
-        paths = [_find(root, draft, places.get(draft.index), folders) for draft in drafts]
+        paths = [_find(root, draft, places.get(draft.index), folders, problems) for draft in drafts]
         rows = numbered(cells)
         for draft, path in zip(drafts, paths, strict=True):
             complete(draft, path, rows[draft.index], folders, problems)
@@ -138,18 +138,28 @@ def _flag(cell: object) -> str:
     return str(int(value)) if value in (0, 1) else text
 
 
-def _find(root: Path, draft: Draft, parts: tuple[str, ...] | None, folders: Folders) -> Path | None:
-    """Find a clip where the table says, or where its name says."""
+def _find(
+    root: Path,
+    draft: Draft,
+    parts: tuple[str, ...] | None,
+    folders: Folders,
+    problems: list[str],
+) -> Path | None:
+    """Find a clip where the table says, or where its name says, and tell of several such places."""
     if parts is not None:
         draft.places = (parts,)
     else:
         names = [draft.clip, *(draft.clip + suffix for suffix in VIDEO_SUFFIXES)]
         draft.places = (*((draft.subject, name) for name in names), *((name,) for name in names))
-    for place in draft.places:
-        path = folders.descend(root, place)
-        if path is not None and is_clip(path):
-            return path
-    return None
+    places = [folders.descend(root, place) for place in draft.places]
+    paths = [path for path in dict.fromkeys(places) if path is not None and is_clip(path)]
+    if len(paths) > 1:
+        names = [path.relative_to(root).as_posix() for path in paths]
+        problems.append(
+            f"{draft.name}: its frames may be {listed(names)}; {names[0]} was read. A column path"
+            " in the table says which."
+        )
+    return paths[0] if paths else None
 
 
 def complete(

@@ -19,6 +19,7 @@ from mexjax.protocol.names import tidy
 
 NOTHING = ("", "/", "-", "nan", "nat", "na", "n/a", "#n/a", "<na>", "null")  # of other cells
 _MISSING = (*NOTHING, "none")
+_EXAMPLE = 80  # letters of a row that a remark quotes
 _SHEET_ROWS = 2**21  # more than the rows of any sheet: the numbers of a second one follow
 
 
@@ -123,7 +124,9 @@ def read(path: Path, form: Form, title: str) -> Sheet:
                 if tables.is_text:
                     _refuse_shifted(path, rows, index)
                 parts[name] = _table(rows[index + 1 :], headers, columns, index + 2)
-                remarks += _header_remarks(f"{path.name}, table {name}", rows, index, columns)
+                where = f"{path.name}, table {name}"
+                remarks += _rows_above(where, rows[:index], columns)
+                remarks += _header_remarks(where, rows, index, columns)
                 break
             if len(columns) > closest[0]:
                 closest = (len(columns), missing, [as_text(c) for c in row if as_text(c)])
@@ -165,6 +168,38 @@ def _refuse_shifted(path: Path, rows: Rows, header: int) -> None:
                 f"{path}, row {number} has {len(row)} cells under {width} headers, so its cells may"
                 " have moved to wrong columns. Put a cell that holds the separator in quotes."
             )
+
+
+def _rows_above(where: str, rows: Rows, columns: Mapping[str, int]) -> list[str]:
+    """Tell of rows above the header, such as a title; those that may be clips are a loss.
+
+    Args:
+      where: the table, for the message.
+      rows: the rows above; empty ones are not told.
+      columns: column of each field.
+    """
+    texts = {
+        number: [as_text(cell) for cell in row]
+        for number, row in enumerate(rows, start=1)
+        if any(as_text(cell) for cell in row)
+    }
+    if not texts:
+        return []
+    # A title and a note fill a cell or two; a clip has something under most headers.
+    num_clips = sum(
+        2 * sum(bool("".join(row[j : j + 1])) for j in columns.values()) > len(columns)
+        for row in texts.values()
+    )
+    number, first = next(iter(texts.items()))
+    line = (
+        f"{where}: {len(texts)} row{'s' if len(texts) > 1 else ''} above the row of headers (row"
+        f" {len(rows) + 1}) {'were' if len(texts) > 1 else 'was'} passed over. The first, row"
+        f" {number}: {', '.join(filter(None, first))[:_EXAMPLE]!r}."
+    )
+    if not num_clips:
+        return [line]
+    line += " If they are clips, move them below it."
+    return [Loss(line, "rows above a row of headers", num_clips)]
 
 
 def _header_remarks(where: str, rows: Rows, header: int, columns: Mapping[str, int]) -> list[str]:

@@ -15,7 +15,7 @@ import pandas as pd
 from mexjax.errors import DataError
 from mexjax.prepare.sources import search
 from mexjax.prepare.sources.base import Frame, Reading
-from mexjax.prepare.sources.drafts import Draft, Place
+from mexjax.prepare.sources.drafts import ORIGIN, Draft, Place
 from mexjax.prepare.sources.folders import Folders
 from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.search import RELEASED
@@ -95,21 +95,23 @@ def _from_folders(root: Path, problems: list[str]) -> Sheet:
         rows = []
         for subject in folders.subfolders(home):
             micro = folders.descend(subject, ("micro",))
-            for folder in folders.subfolders(micro) if micro is not None else []:
+            emotions = folders.subfolders(micro) if micro is not None else []
+            for folder in emotions:
                 if fold(folder.name) not in EMOTIONS:
                     line = f"{folder}: no folder of {', '.join(EMOTIONS)}, left out."
                     problems.append(Loss(line, "folders that are of no emotion"))
             for emotion in EMOTIONS:
-                place = folders.descend(subject, ("micro", emotion))
-                for clip in folders.subfolders(place) if place is not None else []:
+                places = [folder for folder in emotions if fold(folder.name) == emotion]
+                for clip in (clip for place in places for clip in folders.subfolders(place)):
                     numbers = [frame.number for frame in folders.frames(clip)]
                     if not numbers:
                         problems.append(Loss(f"{clip}: no images, left out.", "empty folders"))
                         continue
-                    rows.append((subject.name, clip.name, emotion, numbers[0], numbers[-1]))
+                    origin = clip.relative_to(home).as_posix()
+                    rows.append((subject.name, clip.name, emotion, numbers[0], numbers[-1], origin))
         if rows:
             problems.append("No spreadsheet: emotions and ranges were read from the folders.")
-            columns = ["subject", "clip", "emotion", "onset", "offset"]
+            columns = ["subject", "clip", "emotion", "onset", "offset", ORIGIN]
             return Sheet(home, pd.DataFrame(rows, columns=columns, dtype=object))
     raise DataError(
         f"No clips of SMIC-HS in {root}. Expected folders such as HS/s1/micro/positive/s1_po_01"
