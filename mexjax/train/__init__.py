@@ -16,6 +16,7 @@ __all__ = [
     "frozen",
     "group",
     "inputs",
+    "numerics",
     "optim",
     "plan",
     "programs",

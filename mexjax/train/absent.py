@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from mexjax import target as targets
 from mexjax.ops import conv
 from mexjax.target import Target
+from mexjax.train import numerics
 from mexjax.train.programs import count_params, device_data, make_group_programs, step_bound
 from mexjax.train.study import Study, for_target, make_study
 
@@ -53,7 +54,7 @@ def lower_for(config: ConfigDict, target: Target, per_device: int) -> Lowered:
     data = device_data(study)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), data)
     study = for_target(study, target)
-    with targets.use(target), conv.use_lowering(config.conv):
+    with targets.use(target), conv.use_lowering(config.conv), numerics.use_precision(config):
         bound = step_bound(study, shapes)
         programs, (folds, arrays) = make_group_programs(study, shapes, per_device, bound)
         carry = jax.eval_shape(programs.init, folds, arrays)
