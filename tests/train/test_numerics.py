@@ -8,6 +8,7 @@ import shutil
 import types
 
 import jax
+import numpy as np
 import pytest
 from small import small_config
 
@@ -15,10 +16,14 @@ import mexjax
 from mexjax import files
 from mexjax.config import flat
 from mexjax.errors import ConfigError, WorkdirError
+from mexjax.models import get_model
+from mexjax.models.ac4au.frequency import frd
+from mexjax.models.fdp.options import PRESETS as FDP
+from mexjax.models.spatio_temporal.place import resize_map
 from mexjax.report.agreement import config_digest
 from mexjax.report.compare import compare
 from mexjax.target import Target, current
-from mexjax.train import numerics, programs
+from mexjax.train import augment, numerics, programs
 from mexjax.train.study import make_study
 
 GPU = Target((types.SimpleNamespace(platform="gpu", device_kind="NVIDIA H200"),))
@@ -44,6 +49,37 @@ def test_highest_reaches_every_product():
     assert len(exact) == len(rounded) > 20
     assert all("HIGHEST" in line for line in exact)
     assert sum("HIGHEST" in line for line in rounded) < len(rounded) / 2
+
+
+def jitter(clips):
+    kinds = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}
+    named = {f"augment__{name}": amount for name, amount in kinds.items()}
+    return augment.augment(
+        clips, jax.random.key(0), small_config(data__is_color=True, **named).augment
+    )
+
+
+def dynamic_image(clips):
+    return get_model("fdp").targets(clips, FDP["official"])
+
+
+CLIPS = (2, 8, 30, 30, 3)
+# Each case: a function, the shape of its argument, and how many products it has at least.
+PIXELS = {
+    "colour jitter": (jitter, CLIPS, 4),
+    "smaller images": (lambda x: resize_map(x, 12, "bilinear_antialias"), CLIPS[1:], 1),
+    "dynamic image": (dynamic_image, CLIPS, 1),
+    "bands of frequency": (lambda x: frd(x, bands=(1, 3)), (2, 8, 5), 1),
+}
+
+
+@pytest.mark.parametrize("case", PIXELS)
+def test_products_of_pixels_and_frequencies_are_not_rounded(case):
+    """On a GPU, products of float32 numbers keep 10 bits, unless the program says otherwise."""
+    function, shape, least = PIXELS[case]
+    lowered = jax.jit(function).lower(jax.ShapeDtypeStruct(shape, np.float32)).as_text()
+    lines = [match[0] for match in PRODUCT.finditer(lowered)]
+    assert len(lines) >= least and all("HIGHEST" in line for line in lines)
 
 
 def test_the_choices_become_options_of_xla():
