@@ -164,7 +164,7 @@ class Magnifier:
 
         module, variables = network_from_torch("magnet", self.weights)
 
-        def apply(*arguments: Any) -> jax.Array:
+        def apply(*arguments: Any) -> Any:
             # The view is kept, and must not depend on how a device rounds products.
             with jax.default_matmul_precision("highest"):
                 return module.apply(*arguments)
