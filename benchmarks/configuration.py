@@ -47,6 +47,7 @@ without effect: `It acts with` says which one. `~` at the beginning of a path is
 """
 TITLES = {
     "": "General",
+    "gpu": "gpu",
     "model": "model",
     "data": "data",
     "protocol": "protocol",

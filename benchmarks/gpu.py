@@ -90,7 +90,7 @@ def step(case: str, *, dtype: str = "float32", folds: int = 1, graphs: str = "")
     """Step time, inference, compilation and peak memory of mexjax."""
     card, *settings = CASES[case]
     words = ["jax", f"--card={card}", f"--folds={folds}", "--steps=7"]
-    words += ["--set", f"dtype={dtype}", *settings]
+    words += ["--set", f"precision={'tf32' if dtype == 'float32' else dtype}", *settings]
     program = f"{case}_{folds}x1{'' if dtype == 'float32' else '_' + dtype}"
     flags = ()
     if graphs:

@@ -94,8 +94,8 @@ def compile_case(case: Case, gpu_name: str) -> dict[str, Any]:
 
     gpu = targets.GPUS[gpu_name]
     card, *overrides = CARDS[case.card]
-    # bfloat16 by name: the card's own type is float32.
-    config = load_config(card, [*overrides, f"dtype={case.dtype}", "has_progress=False"])
+    precision = "bfloat16" if case.dtype == "bfloat16" else "tf32"
+    config = load_config(card, [*overrides, f"precision={precision}", "has_progress=False"])
     lowered = lower_for(config, targets.absent(gpu, case.devices), case.folds)
     options = graph_options(case.graphs)
     train = compile_for(lowered.train, gpu, num_steps=lowered.num_steps, options=options)

@@ -18,6 +18,7 @@ from mexjax.errors import ConfigError, Interrupted, MexjaxError, one_line, quote
 from mexjax.signals import INTERRUPTED, STOPPED
 
 ERROR, BROKEN_PIPE = 2, 141
+PREFIX = "--config."  # options that set a key of the configuration begin with it
 
 
 class Parser(argparse.ArgumentParser):
@@ -132,6 +133,32 @@ def _tell_lost_output(output: terminal.Output, outcome: Outcome) -> None:
         _print(f"Standard output cannot be written: {why}.{rest}", "bold yellow")
     if outcome.is_output and not outcome.status:
         outcome.status = status
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Arguments split into `key=value` overrides and the others.
+
+    Args:
+      argv: `--config.key=value`, or `--config.key value`, among others.
+
+    Raises:
+      ConfigError: a key without a value.
+    """
+    overrides: list[str] = []
+    others: list[str] = []
+    rest = iter(argv)
+    for text in rest:
+        if not text.startswith(PREFIX):
+            others.append(text)
+            continue
+        override = text.removeprefix(PREFIX)
+        if "=" not in override:
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise ConfigError(f"{text} has no value; write {text}=VALUE.")
+            override += f"={value}"
+        overrides.append(override)
+    return overrides, others
 
 
 def path(text: str) -> Path:

@@ -1,7 +1,7 @@
 """The command `mexjax`: training, and the door to preparing, reporting and studies.
 
 mexjax --config=fdp[:variant]                          train and report
-mexjax prepare | report | study ...                    the other commands
+mexjax prepare | report | compile | study ...          the other commands
 python -m mexjax.main --config=configs/fdp.py          the same in a checkout
 """
 
@@ -37,11 +37,13 @@ COMMANDS = {
     "train": "train every fold of a card and report (the command if none is named)",
     "prepare": "make a dataset's release, or your own clips, ready for training",
     "report": "rebuild the reports of runs and compare them",
+    "compile": "compile a card for a GPU that need not be there, and bound its time",
     "study": "analyse datasets and finished runs",
 }
 _MODULES = {
     "prepare": "mexjax.prepare.command",
     "report": "mexjax.report.command",
+    "compile": "mexjax.studies.compile_command",
     "study": "mexjax.studies.command",
 }
 EXAMPLES = """
@@ -52,7 +54,6 @@ The run is written to runs/<card>_<variant>, with the dataset, the protocol, the
 of other keys in the name where they are not the card's, unless --workdir names a folder. A run that
 was stopped goes on when the same command is given again.
 """
-PREFIX = "--config."
 WIDTH = 100  # characters of a line of --list
 _MOST_BYTES = 200  # of a folder's name; file systems take 255
 
@@ -120,32 +121,6 @@ def parser() -> cli.Parser:
         "--config.KEY", metavar="VALUE", help="set a key, for example --config.seed=1"
     )
     return options
-
-
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Arguments split into `key=value` overrides and the others.
-
-    Args:
-      argv: `--config.key=value`, or `--config.key value`, among others.
-
-    Raises:
-      ConfigError: a key without a value.
-    """
-    overrides: list[str] = []
-    others: list[str] = []
-    rest = iter(argv)
-    for text in rest:
-        if not text.startswith(PREFIX):
-            others.append(text)
-            continue
-        override = text.removeprefix(PREFIX)
-        if "=" not in override:
-            value = next(rest, None)
-            if value is None or value.startswith("--"):
-                raise ConfigError(f"{text} has no value; write {text}=VALUE.")
-            override += f"={value}"
-        overrides.append(override)
-    return overrides, others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +198,7 @@ def _dataset(config: ConfigDict) -> str:
 def _read(arguments: Sequence[str]) -> Order | None:
     """The training that the arguments ask for, or None if they only ask to be told something."""
     options = parser()
-    overrides, others = split_overrides(arguments)
+    overrides, others = cli.split_overrides(arguments)
     values, rest = options.parse_known_args(others)
     if values.version:
         from mexjax import __version__
@@ -249,7 +224,8 @@ def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool)
     sections = {key.partition(".")[0] for key in KEYS if "." in key}
     if name in KEYS or (first.startswith("--") and name.partition(".")[0] in sections):
         value = " ".join([first.lstrip("-"), *rest[1:2]]) if "=" not in first else first.lstrip("-")
-        return f"Not understood: {first}. Did you mean {PREFIX}{value}? Keys begin with {PREFIX}"
+        prefix = cli.PREFIX
+        return f"Not understood: {first}. Did you mean {prefix}{value}? Keys begin with {prefix}"
     if not first.startswith("-") and not has_card:
         card = name.removesuffix(".py").rpartition("/")[2].partition(":")[0]
         if card in list_cards():

@@ -28,6 +28,7 @@ HELP = [
     ["--list"],
     ["prepare", "--help"],
     ["report", "--help"],
+    ["compile", "--help"],
     ["study", "--help"],
     *(["study", name, "--help"] for name in command.STUDIES),
 ]
@@ -146,7 +147,7 @@ def test_prepare_takes_every_known_spelling(name, tmp_path, capsys):
 
 
 def test_a_value_may_follow_a_blank():
-    overrides, others = main.split_overrides(
+    overrides, others = cli.split_overrides(
         [
             "--config=fdp",
             "--config.seed",
@@ -160,7 +161,7 @@ def test_a_value_may_follow_a_blank():
     assert overrides == ["seed=-1", "a.b=1 2", "c=x"]
     assert others == ["--config=fdp", "--overwrite"]
     with pytest.raises(ConfigError, match=r"--config\.c has no value"):
-        main.split_overrides(["--config.c"])
+        cli.split_overrides(["--config.c"])
 
 
 def test_train_is_the_default_command(tmp_path, capsys):

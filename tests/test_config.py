@@ -14,17 +14,19 @@ from mexjax.config import KEYS, check_values, flat, list_cards
 from mexjax.data import keyframes, loading, sampling, view_frames, view_keys
 from mexjax.data.synthetic import CAMERAS
 from mexjax.errors import ConfigError
+from mexjax.gpu import compiling
 from mexjax.models import get_model, list_models
 from mexjax.models.card import start
 from mexjax.nn import magnet
 from mexjax.ops import conv, flow
 from mexjax.protocol import scoring, splits
 from mexjax.train import augment, fold_axis, optim, plan
+from mexjax.train.numerics import dtype_of
 from mexjax.train.study import make_study
 
 STABLE_KEYS = """seed model.name model.preset data.name data.root data.control data.center
 protocol.name protocol.classes train.num_epochs train.num_steps train.batch_size folds.strategy
-folds.per_chunk folds.only eval.every_epochs checkpoint.every_epochs dtype""".split()
+folds.per_chunk folds.only eval.every_epochs checkpoint.every_epochs precision""".split()
 VARIANTS = [f"{card.name}:{variant}" for card in list_cards().values() for variant in card.variants]
 
 # A card of a user, which takes another card and changes it.
@@ -334,7 +336,8 @@ def test_the_table_agrees_with_those_who_know_the_choices():
     choices = {name: set(key.choices) for name, key in KEYS.items() if key.choices}
     papers = [get_model(name) for name in list_models()]
     assert choices == {
-        "dtype": {"float32", "bfloat16"},
+        "precision": {"tf32", "highest", "bfloat16"},
+        "gpu.graphs": set(compiling.GRAPHS),
         "data.name": set(loading.SOURCES),
         "data.sampling": set(sampling.RULES),
         "data.view": {view for paper in papers for view in paper.views},
@@ -463,7 +466,7 @@ def test_a_change_without_effect_is_refused(card, changes, words):
 
     def read(overrides):
         config = mexjax.load_config(card, overrides)
-        get_model(config.model.name).options(config.model, config.dtype)
+        get_model(config.model.name).options(config.model, dtype_of(config))
 
     key = last.partition("=")[0]
     with pytest.raises(ConfigError, match=re.escape(words)) as caught:

@@ -66,7 +66,7 @@ def test_whatever_is_given_the_message_is_short(text, tmp_path, capsys, monkeypa
     ]
     calls += [
         lambda key=key: mexjax.run(small_config(**{key: text}), tmp_path / "run")
-        for key in ("protocol__name", "model__name", "train__optimizer", "dtype", "data__name")
+        for key in ("protocol__name", "model__name", "train__optimizer", "precision", "data__name")
     ]
     for call in calls:
         with pytest.raises(MexjaxError) as caught:

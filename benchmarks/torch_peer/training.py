@@ -117,10 +117,11 @@ def prepare_torch(config: ConfigDict) -> str:
     Raises:
       SystemExit: the card asks for something that the peer does not do.
     """
-    if config.dtype != "float32" or config.data.split_scale != "none":
+    if config.precision != "tf32" or config.data.split_scale != "none":
         raise SystemExit(
-            "The PyTorch side computes in float32 without data.split_scale; change the card's"
-            f" dtype={config.dtype}, data.split_scale={config.data.split_scale}."
+            "The PyTorch side computes in float32, rounded to TF32 on a GPU, without"
+            f" data.split_scale; change the card's precision={config.precision} and"
+            f" data.split_scale={config.data.split_scale}."
         )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     # On a GPU, JAX rounds float32 products to TF32 by default, and so does the peer.

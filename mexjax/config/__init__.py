@@ -12,6 +12,7 @@ import ml_collections
 from mexjax.config.cards import Card, find_card, list_cards, run_card
 from mexjax.config.key import Key
 from mexjax.config.keys import KEYS, defaults
+from mexjax.config.older import completed, refuse_renamed
 from mexjax.config.values import (
     as_pairs,
     check_changes,
@@ -30,6 +31,7 @@ __all__ = [
     "Card",
     "Key",
     "check_values",
+    "completed",
     "defaults",
     "find_card",
     "flat",
@@ -68,6 +70,7 @@ def load_config(
         variant = str(pairs.pop("model.preset"))
     config = run_card(file, variant)
     card = copy.deepcopy(flat(config))
+    refuse_renamed(card)
     for key, value in pairs.items():
         set_key(config, key, value)
     if "protocol.classes" not in pairs and flat(config).get("protocol.class_map"):

@@ -31,10 +31,20 @@ KEYS: dict[str, Key] = {
         least=0,
         most=2**32 - 1,
     ),
-    "dtype": Key(
-        "float32",
-        "The network computes in this type; parameters stay float32.",
-        choices=("float32", "bfloat16"),
+    "precision": Key(
+        "tf32",
+        "The numbers that the network computes with. `tf32`: float32; a GPU rounds the factors of"
+        " matrix products and convolutions to TF32, three decimal digits, and adds in float32."
+        " `highest`: float32 without that rounding; a CPU computes both alike. `bfloat16`:"
+        " activations and products with two decimal digits, in half the memory. Parameters,"
+        " statistics, losses and the arithmetic of pixels are float32 in all three.",
+        choices=("tf32", "highest", "bfloat16"),
+    ),
+    "deterministic": Key(
+        False,
+        "True: a GPU's programs have only operations that give the same bytes every time, by"
+        " algorithms that are not chosen by timing them; docs/benchmarks.md says what that costs."
+        " Programs of a CPU are so with both values.",
     ),
     "conv": Key(
         "auto",
@@ -45,6 +55,13 @@ KEYS: dict[str, Key] = {
         True,
         "On a CPU the process keeps freed memory, asks for large pages and leaves a hole for the"
         " memory of a step; no number changes (docs/performance.md).",
+    ),
+    "gpu.graphs": Key(
+        "default",
+        "The launches that a GPU takes as one CUDA graph; no number changes. `default`: all but"
+        " convolutions and loops, as XLA has it. `convolutions`: these too. `epoch`: loops too, so"
+        " that an epoch is one launch. The last two were not tried on a device yet.",
+        choices=("default", "convolutions", "epoch"),
     ),
     "model.name": Key("", "The paper, which a card sets; `mexjax --list` shows all."),
     "model.preset": Key("", "The variant of the card; on the command line it selects the variant."),

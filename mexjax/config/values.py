@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mexjax.config.conditions import refuse_void
 from mexjax.config.key import Key, Range
 from mexjax.config.keys import KEYS, MOST_CLIPS
+from mexjax.config.older import refuse_renamed
 from mexjax.errors import ConfigError, quoted, unknown_name
 
 _CARD = "_values_of_card"
@@ -53,6 +54,7 @@ def set_key(config: ConfigDict, key: str, value: Any) -> None:
         _set_swept(config, key.removeprefix(SWEPT), value)
         return
     values = flat(config)
+    refuse_renamed([key])
     if key not in values:
         close = difflib.get_close_matches(key, values, n=5, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""

@@ -163,7 +163,13 @@ class Magnifier:
         from mexjax.interop import network_from_torch
 
         module, variables = network_from_torch("magnet", self.weights)
-        return jax.jit(module.apply), jax.device_put(variables)
+
+        def apply(*arguments: Any) -> Any:
+            # The view is kept, and must not depend on how a device rounds products.
+            with jax.default_matmul_precision("highest"):
+                return module.apply(*arguments)
+
+        return jax.jit(apply), jax.device_put(variables)
 
 
 def magnified(reference: np.ndarray, frames: np.ndarray, magnifier: Magnifier) -> np.ndarray:

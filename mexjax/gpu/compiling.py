@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from mexjax.gpu import hlo, kernels, thunks
 from mexjax.gpu.bounds import Bounds, bounds, step_kernels
@@ -84,6 +86,24 @@ def graph_options(graphs: str) -> dict[str, Any]:
     return {"xla_gpu_enable_command_buffer": ",".join(kinds)} if kinds else {}
 
 
+@contextlib.contextmanager
+def without_cache() -> Iterator[None]:
+    """Compile without JAX's compilation cache in a `with` block.
+
+    A program that is found there is not compiled, so that XLA writes no list of launches; and what
+    is compiled for an absent device cannot be read back from there.
+    """
+    # JAX defines the attributes of its configuration when it runs.
+    was_used = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX asks only once whether there is one
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", was_used)
+        compilation_cache.reset_cache()
+
+
 def compile_for(
     lowered: jax.stages.Lowered,
     gpu: Gpu,
@@ -101,7 +121,7 @@ def compile_for(
       options: compile options of XLA, by name.
       is_exact: true if products of float32 numbers are not rounded to TF32.
     """
-    with tempfile.TemporaryDirectory(prefix="mexjax_gpu_") as folder:
+    with tempfile.TemporaryDirectory(prefix="mexjax_gpu_") as folder, without_cache():
         dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         start = time.process_time()
         compiled = lowered.compile(compiler_options={**_WITHOUT_DEVICE, **(options or {}), **dump})

@@ -172,7 +172,8 @@ GPUS = {
 }  # fmt: skip
 # Bytes per second of the memory of a GPU that is none of these.
 BYTES_PER_S = 2e12
-_ORDER = re.compile(r"^([a-z]+\d+)(?:x(\d+))?$")
+MOST_DEVICES = 8  # of one machine
+_ORDER = re.compile(r"([a-z]+[0-9]+)(?:x([0-9]{1,9}))?$")
 
 
 def bandwidth_of(kind: str) -> float:
@@ -192,10 +193,10 @@ def parse(text: str) -> tuple[Gpu, int]:
       ConfigError: the text is not of this form, or the device is unknown.
     """
     match = _ORDER.match(text.strip().lower())
-    if not match or int(match[2] or 1) < 1:
+    if not match or not 1 <= int(match[2] or 1) <= MOST_DEVICES:
         raise ConfigError(
-            f"Not understood: {text[:40]!r}. Expected a GPU and how many of it, such as"
-            f" {' or '.join(GPUS)}, or h200x8."
+            f"Not understood: {text[:40]!r}. Expected a GPU and how many of it, from 1 to"
+            f" {MOST_DEVICES}, such as {' or '.join(GPUS)}, or h200x8."
         )
     if match[1] not in GPUS:
         raise ConfigError(unknown_name("GPU", match[1], GPUS))

@@ -39,6 +39,6 @@ def start(name: str, variant: str = "") -> ConfigDict:
     config.data.synthetic = ConfigDict({k: v for k, v in fields.items() if k not in _DERIVED})
     config.model.name, config.model.preset = name, preset
     for key, value in dataclasses.asdict(presets[preset]).items():
-        if key != "dtype":  # config.dtype is the one key for it
+        if key != "dtype":  # config.precision is the one key for it
             config.model[key] = value
     return config

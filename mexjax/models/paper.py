@@ -69,7 +69,7 @@ class Paper:
 
         Args:
           model: `config.model`: name, preset, and options that differ from the preset's.
-          dtype: `config.dtype`, the one key of the dtype of all models; None leaves the preset's.
+          dtype: the type that `config.precision` asks for in all models; None leaves the preset's.
 
         Raises:
           ConfigError: see `mexjax.models.options.read_options`.

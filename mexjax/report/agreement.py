@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mexjax.config import flat
+from mexjax.config.older import as_digested
 from mexjax.errors import DataError
 from mexjax.files import SEAL, canonical, digest, file_digest, is_damaged
 
@@ -15,7 +16,7 @@ from mexjax.files import SEAL, canonical, digest, file_digest, is_damaged
 # content of the class map is in data.json.
 INDIFFERENT = ("has_progress", "cpu_heap", "checkpoint.", "report.", "data.root", "data.cache")
 # Each run of a sweep has its values in the keys themselves.
-INDIFFERENT += ("protocol.class_map", "sweep.")
+INDIFFERENT += ("protocol.class_map", "gpu.graphs", "sweep.")
 # Files whose digest run.json has; that of config.json is of the keys that numbers depend on.
 DIGESTED = ("config.json", "folds.json", "predictions.npz", "sheet.npz", "features.npz")
 # Entries of run.json, and the keys of config.json that say the same.
@@ -37,7 +38,7 @@ ANEW = (
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """The SHA-256 of the keys of `config.json` that numbers depend on."""
-    values = flat(json.loads(json.dumps(config)))
+    values = as_digested(flat(json.loads(json.dumps(config))))
     return digest(canonical({k: v for k, v in values.items() if not k.startswith(INDIFFERENT)}))
 
 

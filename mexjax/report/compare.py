@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from mexjax import terminal
-from mexjax.config import flat
+from mexjax.config import completed, flat
 from mexjax.errors import DataError
 from mexjax.files import canonical, digest, read_sealed
 from mexjax.protocol.scoring import scoring_of
@@ -136,7 +136,7 @@ def _group(runs: Sequence[Run]) -> list[Group]:
     for run in runs:
         config = {
             name: value
-            for name, value in flat(ConfigDict(run.config)).items()
+            for name, value in completed(flat(ConfigDict(run.config))).items()
             if not name.startswith(_INDIFFERENT)
         }
         if config.get("data.name") == "prepared":

@@ -23,6 +23,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
 # The map from red, green, blue to luma and two axes of colour (YIQ), where hue is an angle.
 YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+# Products of pixels. A GPU would round them to 10 bits, and a motion is a few of 255 gray levels.
+_product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def mirror(clips: jax.Array) -> jax.Array:
@@ -135,7 +137,7 @@ def _jitter(
     draws = jax.random.uniform(key, (4,), minval=-1.0, maxval=1.0)
     clip *= 1 + brightness * draws[0]
     is_color = clip.shape[-1] == 3
-    mean = (clip.mean(axis=(0, 1, 2)) @ jnp.array(LUMA)) if is_color else clip.mean()
+    mean = _product(clip.mean(axis=(0, 1, 2)), jnp.array(LUMA)) if is_color else clip.mean()
     clip = mean + (clip - mean) * (1 + contrast * draws[1])
     if is_color and turns_colour:
         # Both are linear in colour, so one 3 x 3 matrix does them.
@@ -143,7 +145,8 @@ def _jitter(
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         plane = (1 + saturation * draws[2]) * jnp.array([[cos, -sin], [sin, cos]])
         turn = jnp.zeros((3, 3)).at[0, 0].set(1.0).at[1:, 1:].set(plane)
-        clip = clip @ (jnp.array(np.linalg.inv(YIQ)) @ turn @ jnp.array(YIQ)).T
+        turn = _product(_product(jnp.array(np.linalg.inv(YIQ)), turn), jnp.array(YIQ))
+        clip = _product(clip, turn.T)
     return jnp.clip(clip, 0.0, 1.0)
 
 

@@ -96,7 +96,14 @@ class StepBound(NamedTuple):
         return max(self.work_s, self.launch_s)
 
 
-def step_bound(forward: flops.Work, num_params: int, target: Target, dtype: str) -> StepBound:
+def step_bound(
+    forward: flops.Work,
+    num_params: int,
+    target: Target,
+    dtype: str,
+    *,
+    is_exact: bool = False,
+) -> StepBound:
     """Estimates a training step from its forward pass; it is a bound, not a measurement.
 
     Args:
@@ -104,11 +111,13 @@ def step_bound(forward: flops.Work, num_params: int, target: Target, dtype: str)
       num_params: trained parameters of a fold.
       target: the devices; a kind that is not known counts as an A100.
       dtype: the type the network computes in.
+      is_exact: true if products of float32 numbers are not rounded to TF32.
     """
     entry = peaks_of(target.kind) or ("A100", PEAKS["A100"])
     num_bytes = BYTES_PER_RESULT * forward.num_bytes + BYTES_PER_PARAMETER * num_params
     bandwidth = bandwidth_of(target.kind)
-    work = flops.train_flops(int(forward.flops)) / entry[1].of(dtype) + num_bytes / bandwidth
+    rate = entry[1].of(dtype, is_exact=is_exact)
+    work = flops.train_flops(int(forward.flops)) / rate + num_bytes / bandwidth
     return StepBound(work, KERNELS_PER_OPERATION * forward.num_operations * GRAPH_S)
 
 

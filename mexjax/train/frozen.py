@@ -11,6 +11,7 @@ part only.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -73,6 +74,7 @@ def shared_arrays(
     batches: BatchMaker,
     module: nn.Module,
     data: Data,
+    compile_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Arrays that all folds of a study share beside the dataset.
 
@@ -80,6 +82,7 @@ def shared_arrays(
       batches: makes the batches of the paper.
       module: the network.
       data: N clips, see `mexjax.data.dataset.Dataset.on_host`.
+      compile_options: options of XLA for the programs, by name.
 
     Returns:
       Nothing, if the network keeps no parameters and starts from none; else `kept` and `start`,
@@ -116,7 +119,8 @@ def shared_arrays(
     def draw(batch: Mapping[str, jax.Array]) -> Tree:
         return alike_at_once(lambda batch: _only(init(batch), missing), batch)
 
-    drawn = jax.jit(draw)(example) if missing else {}
+    jit = functools.partial(jax.jit, compiler_options=dict(compile_options or {}) or None)
+    drawn = jit(draw)(example) if missing else {}
     values = _only(merge(jax.device_get(drawn), start), set(_flat(shapes)))
     to_train, to_keep = split(values, paper, options)
     shared: dict[str, Any] = {"kept": to_keep, "start": to_train}
@@ -126,7 +130,7 @@ def shared_arrays(
     if not is_cached(config, to_keep) or "train_clips" in data:  # other frames in training
         return shared
     variables = jax.device_put({"params": to_keep})
-    first = jax.jit(lambda *arguments: module.apply(*arguments, method="frozen_part"))
+    first = jit(lambda *arguments: module.apply(*arguments, method="frozen_part"))
     parts = []
     num_clips = len(data["labels"])
     for begin in range(0, num_clips, BATCH):
@@ -138,7 +142,7 @@ def shared_arrays(
     shared["per_clip"] = {
         name: np.concatenate([part[name] for part in parts])[:num_clips] for name in parts[0]
     }
-    constants = jax.jit(lambda variables: module.apply(variables, method="frozen_constants"))
+    constants = jit(lambda variables: module.apply(variables, method="frozen_constants"))
     shared["constant"] = jax.device_get(constants(variables))
     return shared
 

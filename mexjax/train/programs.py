@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mexjax.train import cost, flops, fold_axis, frozen, plan
+from mexjax.train import cost, flops, fold_axis, frozen, numerics, plan
 from mexjax.train.batches import is_prepared, prepared_batch
 from mexjax.train.cost import GroupSize
 from mexjax.train.fold_axis import Carry, Programs
@@ -56,26 +56,29 @@ def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Comp
     size = cost.first_group(
         len(study.fold_ids), study.devices, per_device, strategy=study.strategy, bound=bound
     )
+    options = numerics.compile_options(study.config, study.target) or None
     while True:
-        programs, (folds, arrays) = make_group_programs(study, data, size.per_device, bound)
-        carry = jax.eval_shape(programs.init, folds, arrays)
-        batch = jax.ShapeDtypeStruct((), np.int32)
-        evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays)
-        init = programs.init.lower(folds, arrays).compile()
-        train = programs.train.lower(carry, folds, arrays).compile()
+        with numerics.use_precision(study.config):
+            programs, (folds, arrays) = make_group_programs(study, data, size.per_device, bound)
+            carry = jax.eval_shape(programs.init, folds, arrays)
+            batch = jax.ShapeDtypeStruct((), np.int32)
+            evaluate = programs.evaluate.lower(carry.states, batch, folds, arrays)
+            init = programs.init.lower(folds, arrays).compile(options)
+            train = programs.train.lower(carry, folds, arrays).compile(options)
         size = cost.measured(size, train, study.devices)
         if size.fits:
             shapes = carry, dict(evaluate.out_info)
-            return Compiled(size, programs, init, train, evaluate.compile(), *shapes)
+            return Compiled(size, programs, init, train, evaluate.compile(options), *shapes)
         size = cost.smaller(size)
 
 
 def trace_step(study: Study, data: Arrays, per_device: int = 1) -> jax.stages.Traced:
     """Traces the training program of a group of folds; nothing is compiled."""
     bound = step_bound(study, data)
-    programs, (folds, arrays) = make_group_programs(study, data, per_device, bound)
-    carry = jax.eval_shape(programs.init, folds, arrays)
-    return programs.train.trace(carry, folds, arrays)
+    with numerics.use_precision(study.config):
+        programs, (folds, arrays) = make_group_programs(study, data, per_device, bound)
+        carry = jax.eval_shape(programs.init, folds, arrays)
+        return programs.train.trace(carry, folds, arrays)
 
 
 def make_group_programs(
@@ -118,7 +121,13 @@ def step_bound(study: Study, data: Arrays) -> cost.StepBound | None:
     if study.target.platform != "gpu":
         return None
     work, num_params = step_work(study, data)
-    return cost.step_bound(work, num_params, study.target, study.config.dtype)
+    return cost.step_bound(
+        work,
+        num_params,
+        study.target,
+        numerics.dtype_of(study.config),
+        is_exact=numerics.is_exact(study.config),
+    )
 
 
 def device_data(study: Study) -> dict[str, Any]:
@@ -128,7 +137,9 @@ def device_data(study: Study) -> dict[str, Any]:
     with these and the outputs of the frozen part for the clips (see `mexjax.train.frozen`).
     """
     data = study.dataset.on_host()
-    shared = frozen.shared_arrays(study.batches, study.module, data)
+    options = numerics.compile_options(study.config, study.target)
+    with numerics.use_precision(study.config):
+        shared = frozen.shared_arrays(study.batches, study.module, data, options)
     return data | ({"frozen": shared} if shared else {})
 
 

@@ -23,9 +23,11 @@ from mexjax.models import get_model
 from mexjax.report.agreement import config_digest
 from mexjax.report.files import read_run
 from mexjax.report.write import write_report
+from mexjax.target import current
 from mexjax.train import cost
 from mexjax.train.group import Session, train_group
 from mexjax.train.inputs import check_finished, check_inputs
+from mexjax.train.numerics import check_numerics, dtype_of, use_precision
 from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
 from mexjax.train.record import Rows, has_record, read_rows, rows_of, save_vanished, write_record
 from mexjax.train.step import Arrays
@@ -75,7 +77,8 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
         raise ConfigError("The configuration has a sweep: mexjax.run_sweep trains it.")
     check_values(config)
     machine.devices()  # refuses a platform that is not there
-    get_model(config.model.name).options(config.model, config.dtype)  # refuses unknown ones
+    check_numerics(config, current())
+    get_model(config.model.name).options(config.model, dtype_of(config))  # refuses unknown ones
     with Workdir.open(workdir, config, is_overwritten=overwrite) as folder:
         was_finished = has_record(folder)
         if was_finished:
@@ -187,6 +190,8 @@ def _write_costs(
     train_s, _, num_clips, flops = work
     late = counter.count - counter.num_before_training  # the peak below is measured by a program
     config, devices = study.config, study.num_devices
+    with use_precision(config):
+        utilisation = cost.utilisation(flops, num_clips, train_s, dtype_of(config), devices)
     folder.save_json(
         "perf.json",
         {
@@ -200,6 +205,6 @@ def _write_costs(
             "train_program": cost.cost(compiled.train),
             "evaluate_program": cost.cost(compiled.evaluate),
             "peak_bytes": cost.peak_bytes(),
-            **cost.utilisation(flops, num_clips, train_s, config.dtype, devices),
+            **utilisation,
         },
     )

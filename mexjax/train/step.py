@@ -19,7 +19,7 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from mexjax.models.paper import Paper
-from mexjax.train import frozen, numbers
+from mexjax.train import frozen, trial_numbers
 from mexjax.train.batches import Batch, BatchMaker, is_prepared, prepared_batch
 from mexjax.train.draws import alike_at_once
 from mexjax.train.optim import Optimizer, make_optimizer
@@ -48,7 +48,7 @@ class FoldPlan:
       eval_idx: i32[J, M], rows of the dataset in each evaluation batch (padding repeats a row).
       extras: the paper's `fold_arrays` of the fold, entries of its training batches.
       values: f32[], numbers of the program that differ between the trials of a sweep, by dotted
-        key (`mexjax.train.numbers`); they take the place of those of the configuration.
+        key (`mexjax.train.trial_numbers`); they take the place of those of the configuration.
     """
 
     fold_id: PlanArray
@@ -103,17 +103,17 @@ class FoldFunctions:
     @property
     def batches(self) -> BatchMaker:
         """The maker of this paper's batches."""
-        strengths = numbers.of_section(self.values, "augment")
+        strengths = trial_numbers.of_section(self.values, "augment")
         return BatchMaker(self.config, self.paper, self.options, strengths)
 
     def at(self, values: Mapping[str, jax.Array]) -> FoldFunctions:
         """These functions with numbers f32[] in the place of keys, see `FoldPlan.values`."""
         if not values:
             return self
-        train = numbers.of_section(values, "train")
+        train = trial_numbers.of_section(values, "train")
         return dataclasses.replace(
             self,
-            options=dataclasses.replace(self.options, **numbers.of_section(values, "model")),
+            options=dataclasses.replace(self.options, **trial_numbers.of_section(values, "model")),
             optimizer=make_optimizer(self.config.train, train),
             values=values,
         )

@@ -20,6 +20,7 @@ from mexjax.protocol.splits import Fold
 from mexjax.target import Target, current
 from mexjax.train import fold_axis, plan
 from mexjax.train.batches import BatchMaker
+from mexjax.train.numerics import dtype_of
 from mexjax.train.step import FoldPlan
 
 
@@ -114,7 +115,7 @@ def make_study(config: ConfigDict, dataset: Dataset | None = None) -> Study:
       dataset: its dataset, if that was loaded before.
     """
     paper = get_model(config.model.name)
-    options = paper.options(config.model, config.dtype)
+    options = paper.options(config.model, dtype_of(config))
     dataset = dataset or load_dataset(config, paper, options)
     # With several labels a clip every clip is used, and no class can be missing from a fold.
     labels = dataset.labels if dataset.task == "emotion" else None
@@ -157,7 +158,7 @@ def load_dataset(config: ConfigDict, paper: Paper | None = None, options: Any = 
       ConfigError, DataError: see `mexjax.data.loading.load`.
     """
     paper = paper or get_model(config.model.name)
-    options = options or paper.options(config.model, config.dtype)
+    options = options or paper.options(config.model, dtype_of(config))
     units = numbers_of(config.protocol.units) if config.protocol.task == "au" else ()
     takes = Takes(
         model=paper.name,

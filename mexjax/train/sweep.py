@@ -31,10 +31,12 @@ from mexjax.models import get_model
 from mexjax.report.agreement import config_digest
 from mexjax.report.sweep import FILE, RUNS, write_sweep_report
 from mexjax.report.write import write_report
+from mexjax.target import current
 from mexjax.train import trials
 from mexjax.train.checkpoint import GroupCheckpoints
 from mexjax.train.group import GroupTrainer, Session, record_of
 from mexjax.train.inputs import check_inputs
+from mexjax.train.numerics import check_numerics, dtype_of
 from mexjax.train.plan import pad_folds, take_folds
 from mexjax.train.programs import (
     Compiled,
@@ -115,6 +117,7 @@ def run_sweep(config: ConfigDict, workdir: str | Path, *, overwrite: bool = Fals
     runs = trials.members(config)
     for member in runs:
         _check(member)
+        check_numerics(member.config, current())
     folder = _made(Path(workdir).expanduser())
     lock = FolderLock(folder)
     try:
@@ -133,7 +136,7 @@ def run_sweep(config: ConfigDict, workdir: str | Path, *, overwrite: bool = Fals
 def _check(member: Member) -> None:
     """Refuse a run before any is trained."""
     check_values(member.config)
-    get_model(member.config.model.name).options(member.config.model, member.config.dtype)
+    get_model(member.config.model.name).options(member.config.model, dtype_of(member.config))
 
 
 def _made(folder: Path) -> Path:

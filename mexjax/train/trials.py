@@ -23,8 +23,8 @@ from mexjax.models import get_model
 from mexjax.models.paper import Paper
 from mexjax.report.agreement import INDIFFERENT
 from mexjax.train import plan
-from mexjax.train.numbers import program_numbers
 from mexjax.train.study import Study
+from mexjax.train.trial_numbers import program_numbers
 
 _LONGEST_NAME = 80
 # Sections of the configuration that a dataset depends on.
@@ -95,7 +95,7 @@ def _program_key(config: ConfigDict) -> str:
     paper = get_model(config.model.name)
     # Shuffled labels and drawn weights that are kept follow from the seed, and the trials of a
     # program share them.
-    draws = paper.may_draw_frozen(paper.options(config.model, config.dtype))
+    draws = paper.may_draw_frozen(paper.options(config.model, dtype_of(config)))
     if config.data.control == "none" and not draws:
         values.pop("seed")
     parts = {key: bool(values.pop(key)) for key in program_numbers(paper) if key in values}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax.config import flat, to_json
+from mexjax.config import completed, flat, to_json
 from mexjax.errors import WorkdirError, quoted
 from mexjax.files import atomic, digest, is_file, read_regular, read_sealed, sealed
 from mexjax.lock import FolderLock
@@ -159,7 +159,7 @@ class Workdir:
         return sorted(int(name[1]) for name in names if name)
 
     def _check_same(self, config_before: dict[str, Any], config: ConfigDict) -> None:
-        before = flat(config_before)
+        before = completed(flat(config_before))
         now = flat(json.loads(to_json(config)))
         differing = [
             f"{key} is {before.get(key, 'absent')!r} there and {now.get(key, 'absent')!r} now"

@@ -22,6 +22,7 @@ from mexjax.config import KEYS, check_values, flat, list_cards, load_config
 from mexjax.data.synthetic import Plan
 from mexjax.main import Order
 from mexjax.models import get_model, list_models
+from mexjax.train.numerics import dtype_of
 from mexjax.train.study import Study, make_study
 
 from .damage import NONSENSE
@@ -117,7 +118,7 @@ def act(card: str, pairs: dict[str, Any], *, is_text: bool, is_built: bool) -> s
         changes = small | pairs
     config = load_config(card, changes)
     check_values(config)
-    get_model(config.model.name).options(config.model, config.dtype)
+    get_model(config.model.name).options(config.model, dtype_of(config))
     check_kept(config, card, pairs, is_text=is_text)
     if is_text:
         check_folder(Order(card, changes, None, False).folder(config))

@@ -30,7 +30,10 @@ def test_an_order_has_a_device_and_a_number():
     ("text", "message"),
     [
         ("h300", "Unknown GPU 'h300'"),
-        ("h200x0", "h200x8"),
+        ("h200x0", "from 1 to 8"),
+        ("h200x9", "from 1 to 8"),
+        ("h200x", "from 1 to 8"),
+        ("h200x²", "from 1 to 8"),
         ("8", "Expected a GPU"),
         ("", "such as"),
     ],

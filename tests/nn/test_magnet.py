@@ -139,6 +139,12 @@ def test_frames_are_magnified_by_a_checkpoint(tmp_path):
     assert gray.shape == (1, 22, 30, 1) and gray.dtype == np.uint8
     colour = magnified(np.repeat(onset, 3, -1), np.repeat(apex, 3, -1)[None], how)
     assert colour.shape == (1, 22, 30, 3)
+    # The view is kept, and no device may round it.
+    run, variables = how.network
+    image = np.zeros((1, 24, 32, 3), np.float32)
+    lowered = run.lower(variables, image, image, np.float32(2)).as_text()
+    lines = [line for line in lowered.splitlines() if "stablehlo.convolution" in line]
+    assert len(lines) > 20 and all("HIGHEST" in line for line in lines)
     again = magnified(onset, apex[None], Magnifier("magnet", 1.0, str(path), "official"))
     assert (again != gray).any()  # the gain reaches the frame
     with pytest.raises(ConfigError, match="magnet needs one"):

@@ -149,12 +149,12 @@ def test_losses_of_twenty_adam_steps_agree(strategy, per_device):
 def test_bfloat16_trains_beside_float32():
     """Half precision in the network alone: parameters, moments and statistics stay float32."""
     losses = {}
-    for dtype in ("float32", "bfloat16"):
-        config = small_config(dtype=dtype, folds__strategy="loop", train__num_epochs=3)
+    for precision in ("tf32", "bfloat16"):
+        config = small_config(precision=precision, folds__strategy="loop", train__num_epochs=3)
         study = make_study(config)
         host = study.dataset.on_host()
         compiled = compile_programs(study, host, per_device=1)
-        assert ("bf16" in compiled.train.as_text()) == (dtype == "bfloat16")
+        assert ("bf16" in compiled.train.as_text()) == (precision == "bfloat16")
         own = jax.device_put(plan.take_folds(study.plan, slice(0, 1)))
         data = jax.device_put(host)
         carry = compiled.init(own, data)
@@ -166,10 +166,10 @@ def test_bfloat16_trains_beside_float32():
         state = jax.device_get(carry.states)
         floats = {x.dtype for x in jax.tree.leaves(state) if np.issubdtype(x.dtype, np.floating)}
         assert floats == {np.dtype(np.float32)}
-        losses[dtype] = np.array(seen)
-    assert not np.array_equal(losses["bfloat16"], losses["float32"])
-    np.testing.assert_allclose(losses["bfloat16"][0], losses["float32"][0], rtol=2e-2)
-    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.15)
+        losses[precision] = np.array(seen)
+    assert not np.array_equal(losses["bfloat16"], losses["tf32"])
+    np.testing.assert_allclose(losses["bfloat16"][0], losses["tf32"][0], rtol=2e-2)
+    np.testing.assert_allclose(losses["bfloat16"], losses["tf32"], rtol=0.15)
 
 
 def test_steps_that_are_not_the_folds_own_change_nothing():

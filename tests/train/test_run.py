@@ -679,7 +679,7 @@ def test_another_seed_is_the_same_program():
         ({"folds__only": ("synthetic/9",)}, r"Unknown fold in folds.only 'synthetic/9'"),
         ({"train__optimizer": "adamm"}, r"Unknown train.optimizer"),
         ({"data__synthetic__num_clips": 3}, r"data.synthetic"),
-        ({"dtype": "float12"}, r"float12"),
+        ({"precision": "float12"}, r"float12"),
         ({"seed": -1}, r"seed must be at least 0, found -1"),
         ({"seed": 2**32}, r"seed must be at most 4294967295, found 4294967296"),
         (

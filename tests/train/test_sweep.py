@@ -18,10 +18,10 @@ from mexjax.errors import ConfigError, DivergedError, Interrupted, WorkdirError
 from mexjax.models import get_model
 from mexjax.report.files import read_run
 from mexjax.train import optim, sweep, trials
-from mexjax.train.numbers import program_numbers
 from mexjax.train.programs import device_data
 from mexjax.train.step import FoldFunctions
 from mexjax.train.study import make_study
+from mexjax.train.trial_numbers import program_numbers
 
 FOLDS = ("synthetic/01", "synthetic/02")
 # Plain SGD: rounding does not grow by a division through small moments.

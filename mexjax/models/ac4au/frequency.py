@@ -63,7 +63,10 @@ def frd(
     total = sum_terms(x[..., t, :] for t in range(length))
     if bands is not None:
         matrix = _band_matrix(length, *bands, is_printed=mode == "eq3")
-        return total, jnp.einsum("ts,...sc->...tc", jnp.asarray(matrix, x.dtype), x)
+        # Rows of the matrix sum to zero; rounded by a GPU, they would let the constant part pass.
+        highest = jax.lax.Precision.HIGHEST
+        bins = jnp.einsum("ts,...sc->...tc", jnp.asarray(matrix, x.dtype), x, precision=highest)
+        return total, bins
     changing = x - total[..., None, :] / length
     if mode == "irfft":
         return total, changing
