@@ -263,6 +263,8 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
     from mexjax.config.values import as_pairs
     from mexjax.cpu.heap import run_in_calling_thread
     from mexjax.data.class_choice import describe_classes, settle_classes
+    from mexjax.target import current
+    from mexjax.train.fold_axis import describe_devices
 
     config = load_config(order.card, order.overrides)
     check_values(config)
@@ -271,12 +273,13 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
     if config.cpu_heap:
         run_in_calling_thread()
     machine.use_compilation_cache()
-    devices = machine.devices()
+    machine.devices()  # refuses a platform that is not there
+    devices = describe_devices(config.folds.strategy, current(), config.folds.per_chunk)
     title = terminal.plain("mexjax", "bold")
     about = (
         f"  {config.model.name} ({config.model.preset}) on {config.data.name},"
         f" {config.protocol.name}, seed {config.seed},"
-        f" {len(devices)} x {devices[0].device_kind}, folder {folder}"
+        f" {devices}, folder {folder}"
     )
     terminal.console().print(title + terminal.plain(about), soft_wrap=True)
     if classes := describe_classes(config):

@@ -717,6 +717,13 @@ def test_the_command_reprints_a_finished_run(finished, capsys):
     assert main.main(argv) == 0
     output = capsys.readouterr().out
     assert "finished before" in output and "UF1" in output
+    assert ", seed 0, 1 of 4 devices (cpu), strategy vmap (auto; " in output
+
+
+def test_results_tell_the_devices_that_were_used_from_those_that_are_there(finished):
+    environment = finished.results["environment"]
+    assert environment["devices"] == ["cpu"] * 4
+    assert (environment["devices_used"], environment["strategy"]) == (["cpu"], "vmap")
 
 
 @pytest.mark.parametrize("control", ["static", "shuffled_labels"])
