@@ -258,7 +258,7 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
       The configuration and the folder of the run.
     """
     # The imports are here because --help must not wait for them.
-    from mexjax import machine
+    from mexjax import machine, plugins
     from mexjax.config import check_values, load_config
     from mexjax.config.values import as_pairs
     from mexjax.cpu.heap import run_in_calling_thread
@@ -282,6 +282,9 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
         f" {devices}, folder {folder}"
     )
     terminal.console().print(title + terminal.plain(about), soft_wrap=True)
+    if plugins.lacks_driver():
+        text = "JAX for CUDA is installed, but no NVIDIA driver is found."
+        terminal.console().print(terminal.plain(text), soft_wrap=True)
     if classes := describe_classes(config):
         terminal.console().print(terminal.plain(classes), soft_wrap=True)
     return config, folder
