@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import psutil
 
+from mexjax import plugins
 from mexjax.errors import ConfigError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -50,6 +51,8 @@ def devices() -> list[Any]:
         platforms = os.environ.get("JAX_PLATFORMS", "")
         text = " ".join(str(error).split())[:200].rstrip(".")
         reason = f" JAX says: {text}." if text else ""
+        if plugins.lacks_driver():
+            reason = " JAX for CUDA is installed, but no NVIDIA driver is found."
         if not platforms:
             raise ConfigError(f"JAX found no device to compute on.{reason}") from error
         raise ConfigError(

@@ -241,11 +241,13 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
       The configuration and the folder of the run.
     """
     # The imports are here because --help must not wait for them.
-    from mexjax import machine
+    from mexjax import machine, plugins
     from mexjax.config import check_values, load_config
     from mexjax.config.values import as_pairs
     from mexjax.cpu.heap import run_in_calling_thread
     from mexjax.data.class_choice import describe_classes, settle_classes
+    from mexjax.target import current
+    from mexjax.train.fold_axis import describe_devices
 
     config = load_config(order.card, order.overrides)
     check_values(config)
@@ -254,14 +256,17 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
     if config.cpu_heap:
         run_in_calling_thread()
     machine.use_compilation_cache()
-    devices = machine.devices()
+    machine.devices()  # refuses a platform that is not there
+    devices = describe_devices(config.folds.strategy, current(), config.folds.per_chunk)
     title = terminal.plain("mexjax", "bold")
     about = (
         f"  {config.model.name} ({config.model.preset}) on {config.data.name},"
-        f" {config.protocol.name}, {_seeds(config)},"
-        f" {len(devices)} x {devices[0].device_kind}, folder {folder}"
+        f" {config.protocol.name}, {_seeds(config)}, {devices}, folder {folder}"
     )
     terminal.console().print(title + terminal.plain(about), soft_wrap=True)
+    if plugins.lacks_driver():
+        text = "JAX for CUDA is installed, but no NVIDIA driver is found."
+        terminal.console().print(terminal.plain(text), soft_wrap=True)
     if classes := describe_classes(config):
         terminal.console().print(terminal.plain(classes), soft_wrap=True)
     return config, folder

@@ -86,6 +86,13 @@ class ProgressBar:
         elif self._is_line:
             self._print(text)
 
+    def note(self, text: str) -> None:
+        """Print a line that stays, above the bar if there is one."""
+        if self._bar:
+            terminal.say(self._bar.console, text)
+        elif self._is_line:
+            self._print(text)
+
     def show(self, done: int, description: str, detail: str = "", left_s: float = 0.0) -> None:
         """Show the progress.
 

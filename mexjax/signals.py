@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+from mexjax import plugins
+
 INTERRUPTED = 130
 STOPPED = "Stopped at once; what was saved before is kept."
 GRACE_S = 0.5  # the main thread has so long to end by itself after the second Ctrl-C
@@ -48,7 +50,10 @@ class _Process:
 
 
 def begin() -> None:
-    """Take over Ctrl-C for this process, and give it the standard files that it lacks."""
+    """Take over Ctrl-C for this process, and give it the standard files that it lacks.
+
+    JAX's plugin for CUDA is left out where it could only complain, see `mexjax.plugins`.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -57,6 +62,7 @@ def begin() -> None:
     if _Process.pid == os.getpid() or threading.current_thread() is not threading.main_thread():
         return
     _Process.pid = os.getpid()
+    plugins.leave_out_unused()
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return  # nohup, or a shell that runs the command in the background
     signal.signal(signal.SIGINT, _interrupt)

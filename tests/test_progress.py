@@ -100,9 +100,20 @@ def test_a_terminal_has_a_spinner_and_both_times():
         assert part in text
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_note_stays_above_the_bar(is_terminal):
+    def action(console):
+        with progress.ClipProgress(console=console, is_kept=False) as bar:
+            bar.say("compiling")
+            bar.note("26 folds, one by one")
+
+    assert "26 folds, one by one\n" in lines(action, is_terminal=is_terminal)
+
+
 def test_nothing_is_printed_where_it_is_not_asked_for(capsys):
     with progress.TrainProgress(10, is_shown=False) as bar:
         bar.start_compiling(10, is_cpu=True)
+        bar.note("26 folds, one by one")
         bar.restart_clock()
         bar.update(5, 5, folds="a", epoch="epoch 1/2", loss=1.0)
     with progress.ClipProgress(is_shown=False) as clips:

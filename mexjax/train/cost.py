@@ -183,6 +183,7 @@ def first_group(
     *,
     strategy: str,
     bound: StepBound | None = None,
+    begun: int = 0,
 ) -> GroupSize:
     """The largest group that is worth to be tried.
 
@@ -196,10 +197,13 @@ def first_group(
       asked: `folds.per_chunk`; 0: the size follows from memory.
       strategy: `loop`, `vmap` or `shard`; `loop` runs one fold at a time.
       bound: an estimate of one fold's step, for a GPU.
+      begun: folds on each device with which the run was begun; 0: it begins now.
     """
     on_each = -(-num_folds // len(devices))
     if strategy == "loop":
-        return GroupSize(1, "folds.strategy=loop runs one fold at a time", fits=True)
+        return GroupSize(1, "the strategy loop runs one fold at a time", fits=True)
+    if begun > 0:
+        return GroupSize(min(begun, on_each), "the run was begun so", fits=True)
     if asked > 0:
         reason = f"folds.per_chunk={asked}, {on_each} folds per device"
         return GroupSize(min(asked, on_each), reason, fits=True)
@@ -213,9 +217,35 @@ def first_group(
     if bound is not None:
         reason += (
             f", a fold's step being bound to {1e3 * bound.work_s:.2g} ms of work and a group's to"
-            f" {1e3 * bound.launch_s:.2g} ms of launches,"
+            f" {1e3 * bound.launch_s:.2g} ms of launches"
         )
     return GroupSize(size, reason)
+
+
+def describe_groups(num_folds: int, num_devices: int, size: GroupSize) -> str:
+    """The groups of a run's folds and the reason for their size, in one line.
+
+    Args:
+      num_folds: folds of the run.
+      num_devices: devices that the strategy uses.
+      size: folds in a group on one device.
+    """
+    per_group = size.per_device * num_devices
+    count = -(-num_folds // per_group)
+    if per_group == 1:
+        text = f"{num_folds} folds, one by one" if num_folds > 1 else "1 fold"
+    else:
+        folds = "1 fold" if num_folds == 1 else f"{num_folds} folds"
+        text = f"{folds} in {f'{count} groups' if count > 1 else 'one group'}"
+        if count > 1:
+            text += f" of {per_group}"
+    if num_devices > 1:
+        text += f", {size.per_device} on each of {num_devices} devices"
+        # The last places of a group that is not full are empty.
+        idle = num_devices - -(-num_folds // size.per_device)
+        if idle > 0:
+            text += f", of which {idle} {'has' if idle == 1 else 'have'} no fold"
+    return f"{text} ({size.reason})"
 
 
 def measured(size: GroupSize, train: jax.stages.Compiled, devices: Sequence[Any]) -> GroupSize:
@@ -227,8 +257,8 @@ def measured(size: GroupSize, train: jax.stages.Compiled, devices: Sequence[Any]
     # The devices of a CPU share its memory.
     needed = needed_bytes(train) * (len(devices) if device.platform == "cpu" else 1)
     text = (
-        f"{size.per_device} {size.reason}"
-        f" off there; the step needs {needed / 2**30:.2f} GiB of {free / 2**30:.1f} GiB free"
+        f"{size.per_device} {size.reason};"
+        f" the step needs {needed / 2**30:.2f} GiB of {free / 2**30:.1f} GiB free"
     )
     fits = needed <= MEMORY_SHARE * free or size.per_device == 1
     if fits:
@@ -238,7 +268,8 @@ def measured(size: GroupSize, train: jax.stages.Compiled, devices: Sequence[Any]
 
 def smaller(size: GroupSize) -> GroupSize:
     """A group of half the size."""
-    return size._replace(per_device=-(-size.per_device // 2))
+    reason = f"{size.reason.partition(';')[0]}; {size.per_device} do not fit"
+    return size._replace(per_device=-(-size.per_device // 2), reason=reason)
 
 
 def peak_bytes() -> int:

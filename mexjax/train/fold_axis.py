@@ -6,6 +6,7 @@ group on every device. The three give the same numbers, fold by fold. `auto` is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -75,6 +76,32 @@ def devices_of(strategy: str, target: Target) -> tuple[Any, ...]:
     """The devices that a strategy uses: all of the target for `shard`, otherwise the first."""
     is_sharded = strategy_for(strategy, target) == "shard"
     return target.devices if is_sharded else target.devices[:1]
+
+
+def describe_devices(strategy: str, target: Target, per_chunk: int = 0) -> str:
+    """The devices that a run uses, out of those that are there, and its strategy.
+
+    Where devices lie idle the text says how to use all of them.
+
+    Args:
+      strategy: one of `STRATEGIES`.
+      target: the devices that are there.
+      per_chunk: folds that are asked for in one program.
+
+    Raises:
+      ConfigError: no strategy has this name.
+    """
+    resolved = strategy_for(strategy, target, per_chunk)
+    used, present = devices_of(resolved, target), target.devices
+    kinds = Counter(device.device_kind for device in used)
+    names = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    notes = ["auto"] if strategy == "auto" else []
+    if len(used) < len(present):
+        names = f"{len(used)} of {len(present)} devices ({used[0].device_kind})"
+        if target.platform == "cpu":
+            notes.append("each device of a CPU computes on all cores")
+        notes.append("--config.folds.strategy=shard uses all devices")
+    return f"{names}, strategy {resolved}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def make_programs(

@@ -44,17 +44,25 @@ class Compiled(NamedTuple):
         return jax.tree.leaves(self.carry_shape.states)[0].shape[0]
 
 
-def compile_programs(study: Study, data: Arrays, *, per_device: int = 0) -> Compiled:
+def compile_programs(
+    study: Study, data: Arrays, *, per_device: int = 0, begun: int = 0
+) -> Compiled:
     """Compiles the programs of a group of folds, as large as memory allows.
 
     Args:
       study: the run.
       data: arrays from `device_data`.
       per_device: folds in a group on one device; 0: the number follows from memory.
+      begun: the number with which the run was begun, which stays; 0: the run begins now.
     """
     bound = step_bound(study, data)
     size = cost.first_group(
-        len(study.fold_ids), study.devices, per_device, strategy=study.strategy, bound=bound
+        len(study.fold_ids),
+        study.devices,
+        per_device,
+        strategy=study.strategy,
+        bound=bound,
+        begun=begun,
     )
     options = numerics.compile_options(study.config, study.target) or None
     while True:

@@ -144,7 +144,11 @@ def write_record(
                     "total_s": total_s,
                     "clips_per_s": float(clips / max(train_s, 1e-9)),
                 },
-                "environment": machine.environment() | {"strategy": study.strategy},
+                "environment": machine.environment()
+                | {
+                    "devices_used": [device.device_kind for device in study.devices],
+                    "strategy": study.strategy,
+                },
                 "digests": digests,
             }
         ),

@@ -99,9 +99,15 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
                     data = device_data(study)  # arrays that all folds share
                     flops = clip_flops(study, data)
                     watch.progress.start_compiling(flops, is_cpu=is_cpu())
-                    per_device = folder.group_size(study.num_devices) or config.folds.per_chunk
-                    compiled = compile_programs(study, data, per_device=per_device)
+                    compiled = compile_programs(
+                        study,
+                        data,
+                        per_device=config.folds.per_chunk,
+                        begun=folder.group_size(study.num_devices),
+                    )
                     watch.counter.end()
+                    groups = len(study.fold_ids), study.num_devices, compiled.size
+                    watch.progress.note(cost.describe_groups(*groups))
                     # A resumed run must cut its folds into the same groups, however much memory
                     # is free then.
                     folder.save_group_size(

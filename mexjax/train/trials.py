@@ -23,6 +23,7 @@ from mexjax.models import get_model
 from mexjax.models.paper import Paper
 from mexjax.report.agreement import INDIFFERENT
 from mexjax.train import plan
+from mexjax.train.numerics import dtype_of
 from mexjax.train.study import Study
 from mexjax.train.trial_numbers import program_numbers
 

@@ -92,6 +92,49 @@ def test_the_target_decides_what_is_traced():
     assert is_cpu() and "scan[" in loops()
 
 
+A100 = types.SimpleNamespace(platform="cuda", device_kind="NVIDIA A100")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "text"),
+    [
+        ("auto", (CPU,), "1 x cpu, strategy loop (auto)"),
+        ("loop", (CPU,), "1 x cpu, strategy loop"),
+        ("auto", (GPU,), "1 x NVIDIA H200, strategy vmap (auto)"),
+        ("auto", (GPU,) * 8, "8 x NVIDIA H200, strategy shard (auto)"),
+        ("auto", (GPU, A100, GPU), "2 x NVIDIA H200, 1 x NVIDIA A100, strategy shard (auto)"),
+        ("shard", (CPU,) * 4, "4 x cpu, strategy shard"),
+        (
+            "vmap",
+            (GPU,) * 8,
+            "1 of 8 devices (NVIDIA H200), strategy vmap"
+            " (--config.folds.strategy=shard uses all devices)",
+        ),
+        (
+            "loop",
+            (A100, GPU),
+            "1 of 2 devices (NVIDIA A100), strategy loop"
+            " (--config.folds.strategy=shard uses all devices)",
+        ),
+        (
+            "auto",
+            (CPU,) * 4,
+            "1 of 4 devices (cpu), strategy loop (auto; each device of a CPU computes on all cores;"
+            " --config.folds.strategy=shard uses all devices)",
+        ),
+    ],
+)
+def test_devices_are_told_against_those_that_are_there(strategy, devices, text):
+    assert fold_axis.describe_devices(strategy, Target(devices)) == text
+
+
+def test_folds_in_one_program_are_told_as_the_strategy_that_they_need():
+    text = fold_axis.describe_devices("auto", Target((CPU,)), per_chunk=3)
+    assert text == "1 x cpu, strategy vmap (auto)"
+    with pytest.raises(ConfigError, match="Did you mean 'vmap'"):
+        fold_axis.describe_devices("vmpa", Target((CPU,)))
+
+
 def test_auto_follows_the_devices():
     assert fold_axis.strategy_for("auto", Target((CPU,) * 4)) == "loop"
     assert fold_axis.strategy_for("auto", Target((CPU,)), per_chunk=3) == "vmap"

@@ -69,11 +69,12 @@ def test_the_command_that_prepare_prints_trains(clips, tmp_path, capsys):
     command = shlex.split(line)[4:]
     assert command[-2:] == [f"--config.data.root={out}", "--config.protocol.classes=own"]
     folder = tmp_path / "run"
-    figures = "--config.report.has_figures=True"
-    given = [f"--config={CARD}", *command, *OPTIONS, figures, f"--workdir={folder}"]
+    shown = ["--config.report.has_figures=True", "--config.has_progress=True"]
+    given = [f"--config={CARD}", *command, *OPTIONS, *shown, f"--workdir={folder}"]
     assert main.main(given) == 0
     said = capsys.readouterr().out
     assert "3 classes: [dégoût] (6 clips), freude (6), surprise (6)" in said
+    assert "3 folds in 2 groups of 2 (folds.per_chunk=2, 3 folds per device)" in said
     results = json.loads((folder / "results.json").read_text())
     assert results["classes"] == ["[dégoût]", "freude", "surprise"]
     assert list(results["metrics"]["last"]["per_class"]) == results["classes"]

@@ -40,7 +40,10 @@ def test_groups_are_equal_rather_than_full(monkeypatch):
 def test_a_group_that_does_not_fit_is_halved_until_it_does(monkeypatch):
     size, built = choose(monkeypatch, num_folds=8, free=3 * GIB)
     assert (size.per_device, built) == (2, [8, 4, 2])
-    assert "2.00 GiB of 3.0 GiB free" in size.reason
+    assert size.reason == (
+        "2 of 8 folds per cpu device: no more than 8 pays; 4 do not fit;"
+        " the step needs 2.00 GiB of 3.0 GiB free"
+    )
 
 
 def test_devices_of_a_cpu_share_its_memory(monkeypatch):
@@ -56,6 +59,31 @@ def test_what_is_asked_for_is_done(monkeypatch):
     assert size.per_device == 3 and "folds.per_chunk=3" in size.reason
     assert choose(monkeypatch, num_folds=4, num_devices=2, asked=9)[0].per_device == 2
     assert choose(monkeypatch, strategy="loop")[0].per_device == 1
+
+
+def test_a_run_that_was_begun_keeps_its_groups():
+    devices = jax.local_devices()[:1]
+    size = cost.first_group(10, devices, 3, strategy="vmap", begun=2)
+    assert size == (2, "the run was begun so", True)
+
+
+@pytest.mark.parametrize(
+    ("num_folds", "num_devices", "per_device", "text"),
+    [
+        (26, 1, 1, "26 folds, one by one"),
+        (1, 1, 1, "1 fold"),
+        (26, 1, 7, "26 folds in 4 groups of 7"),
+        (5, 1, 5, "5 folds in one group"),
+        (26, 8, 2, "26 folds in 2 groups of 16, 2 on each of 8 devices"),
+        (32, 8, 4, "32 folds in one group, 4 on each of 8 devices"),
+        (26, 8, 4, "26 folds in one group, 4 on each of 8 devices, of which 1 has no fold"),
+        (2, 8, 1, "2 folds in one group, 1 on each of 8 devices, of which 6 have no fold"),
+        (1, 2, 1, "1 fold in one group, 1 on each of 2 devices, of which 1 has no fold"),
+    ],
+)
+def test_groups_are_told_with_the_reason(num_folds, num_devices, per_device, text):
+    size = cost.GroupSize(per_device, "why")
+    assert cost.describe_groups(num_folds, num_devices, size) == f"{text} (why)"
 
 
 def test_compilations_are_counted_while_entered():

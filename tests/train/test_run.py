@@ -20,7 +20,7 @@ import pytest
 from small import CARD, OVERRIDES, ROOT, small_config
 
 import mexjax
-from mexjax import main
+from mexjax import main, plugins
 from mexjax.data.loading import load_table
 from mexjax.errors import (
     CheckpointError,
@@ -711,12 +711,21 @@ def test_the_command_reports_errors_and_status(tmp_path, capsys):
     assert "surplus" in capsys.readouterr().err
 
 
-def test_the_command_reprints_a_finished_run(finished, capsys):
+def test_the_command_reprints_a_finished_run(finished, capsys, monkeypatch):
+    monkeypatch.setattr(plugins, "lacks_driver", lambda: True)
     options = [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
     argv = [f"--config={CARD}", f"--workdir={finished.workdir}", *options]
     assert main.main(argv) == 0
     output = capsys.readouterr().out
     assert "finished before" in output and "UF1" in output
+    assert ", seed 0, 1 of 4 devices (cpu), strategy vmap (auto; " in output
+    assert "JAX for CUDA is installed, but no NVIDIA driver is found.\n" in output
+
+
+def test_results_tell_the_devices_that_were_used_from_those_that_are_there(finished):
+    environment = finished.results["environment"]
+    assert environment["devices"] == ["cpu"] * 4
+    assert (environment["devices_used"], environment["strategy"]) == (["cpu"], "vmap")
 
 
 @pytest.mark.parametrize("control", ["static", "shuffled_labels"])
