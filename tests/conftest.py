@@ -1,4 +1,4 @@
-"""Four CPU devices for every test, programs compiled quickly, memory given back between files."""
+"""Devices and programs of the tests; memory is given back between files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
-
-# Most of the time of a test goes into compiling. These flags have the same programs compiled to
-# slower machine code, in a fifth of the time and a third of the memory.
-QUICK_FLAGS = (
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_use_fusion_emitters=false",
-)
+from device_helpers import settings
 
 
 def known_flags(flags: tuple[str, ...]) -> list[str]:
@@ -35,22 +28,38 @@ def _is_known(flags: str) -> bool:
     return done.returncode == 0
 
 
+SETTINGS = settings(os.environ.get("JAX_PLATFORMS", ""))
 # XLA reads its flags when the first device is asked for. Processes that tests start, and workers of
 # the test run, inherit them and need not try again.
 if "MEXJAX_QUICK_FLAGS" not in os.environ:
-    os.environ["MEXJAX_QUICK_FLAGS"] = " ".join(known_flags(QUICK_FLAGS))
+    os.environ["MEXJAX_QUICK_FLAGS"] = " ".join(known_flags(SETTINGS.flags))
     os.environ["XLA_FLAGS"] = (
         f"{os.environ['MEXJAX_QUICK_FLAGS']} {os.environ.get('XLA_FLAGS', '')}"
     )
+for _name, _value in SETTINGS.variables.items():
+    os.environ.setdefault(_name, _value)
+for _name, _value in SETTINGS.options.items():
+    jax.config.update(_name, _value)
 _CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
     Path(__file__).resolve().parent.parent / ".cache" / "xla"
 )
-jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
-jax.config.update("jax_num_cpu_devices", 4)
-jax.config.update("jax_threefry_partitionable", True)
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 _LIBC = ctypes.CDLL(None)
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to test the CPU in the name of another platform."""
+    platforms = SETTINGS.options["jax_platforms"]
+    if platforms.split(",")[0] != "cpu" and _backend() in ("", "cpu"):
+        pytest.exit(f"JAX has no device for the first of JAX_PLATFORMS={platforms}.", 4)
+
+
+def _backend() -> str:
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError):
+        return ""
 
 
 @pytest.fixture(scope="module", autouse=True)

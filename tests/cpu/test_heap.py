@@ -7,7 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from device_helpers import needs_cpu
 from small import ROOT
+
+pytestmark = needs_cpu()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from device_helpers import needs_cpu
 from small import small_config
 
 from mexjax.cpu.ordering import copy_after, empty_after, tree_after, zeros_after
@@ -32,6 +33,7 @@ def test_what_is_in_the_other_array_does_not_matter(value):
     chex.assert_shape(empty_after(x, (5, 2), jnp.bfloat16), (5, 2))
 
 
+@needs_cpu()
 def test_one_program_holds_what_comes_first_no_longer_than_it_needs():
     """Ten sums, one after the other, whose zeros a compiler could make before the first."""
 
@@ -57,6 +59,7 @@ def test_one_program_holds_what_comes_first_no_longer_than_it_needs():
 @pytest.mark.parametrize(
     ("name", "points"), [("winograd2", 16), ("winograd4", 36), ("dense_map", 16)]
 )
+@needs_cpu()
 def test_convolutions_do_not_hold_what_their_kernels_become(name, points):
     """That is made of weights alone, which are there before the first layer and the last."""
     channels, num_layers = 64, 6
@@ -83,6 +86,7 @@ def copied_numbers(study: Study) -> int:
     return sum(math.prod(map(int, shape.split(","))) for shape in copies)
 
 
+@needs_cpu()
 def test_a_step_copies_no_moments(monkeypatch):
     """The networks' own training step keeps its moments in place where a fold sits steps out."""
     study = make_study(small_config(train__weight_decay=0.0, train__batch_size=4))

@@ -6,6 +6,7 @@ import types
 
 import jax
 import pytest
+from device_helpers import needs_cpu
 
 from mexjax import target
 from mexjax.cpu import is_cpu
@@ -75,6 +76,7 @@ def test_every_described_device_has_a_peak_and_a_description():
         assert gpu.description.count("{") == gpu.description.count("}")
 
 
+@needs_cpu()
 def test_the_target_decides_what_is_traced():
     """The platform of a convolution's layer and the form of a scan follow the target."""
     image, kernel = jax.numpy.ones((1, 4, 4, 2)), jax.numpy.ones((3, 3, 2, 2))

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import numpy as np
+from device_helpers import slack
 from papers import loss_of
 from rule_weights import rule_array
 
@@ -32,7 +33,7 @@ def state_of(**collections: dict) -> common.State:
 def assert_close_to_max(found, wanted, bar: float, largest: float | None = None) -> None:
     wanted = np.asarray(wanted)
     largest = np.abs(wanted).max() if largest is None else largest
-    np.testing.assert_allclose(np.ravel(found), wanted.ravel(), rtol=0, atol=bar * largest)
+    np.testing.assert_allclose(np.ravel(found), wanted.ravel(), rtol=0, atol=slack(bar) * largest)
 
 
 def make_loss_and_grads(module: fdp.FDP, config: dict):

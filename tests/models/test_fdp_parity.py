@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from device_helpers import slack
 from fdp_helpers import assert_close_to_max, jit, make_loss_and_grads, rule_variables, state_of
 from papers import loss_of, network_of, options_of
 
@@ -119,7 +120,7 @@ def test_evaluation_equals_the_released_network(official_outputs):
     image = outputs["dynamic_image"]
     assert_samples(image, golden["dynamic_image"], 1e-5)
     found = [image.mean(), image.std()]
-    np.testing.assert_allclose(found, golden["dynamic_image_mean_std"], atol=1e-5)
+    np.testing.assert_allclose(found, golden["dynamic_image_mean_std"], atol=slack(1e-5))
 
 
 # One program keeps none of the moments, which are as large as the network.
@@ -146,7 +147,7 @@ def test_training_equals_the_released_network(official, official_step, mode, sec
     batch["is_frozen"] = jnp.array(mode == "evalbn")
     (total, (_, logs, stats)), grads = official_step(variables, batch)
     losses = [logs["ce"], logs["mse"], total]
-    np.testing.assert_allclose(losses, golden["ce_mse_total"], rtol=1e-5)
+    np.testing.assert_allclose(losses, golden["ce_mse_total"], rtol=slack(1e-5))
 
     found, wanted = state_of(params=grads), golden["gradient_norms"]
     assert set(found) == set(wanted)
@@ -171,7 +172,7 @@ def test_training_equals_the_released_network(official, official_step, mode, sec
     params = adam_step(variables["params"], grads)
     (total, (_, logs, _)), _ = official_step({**variables, "params": params}, batch)
     losses = [logs["ce"], logs["mse"], total]
-    np.testing.assert_allclose(losses, golden["adam_second_ce_mse_total"], rtol=second_bar)
+    np.testing.assert_allclose(losses, golden["adam_second_ce_mse_total"], rtol=slack(second_bar))
 
 
 @pytest.mark.slow
@@ -179,18 +180,18 @@ def test_rank_scores_and_time_last_volume(official_outputs):
     _, outputs = official_outputs
     assert_close_to_max(outputs["rank_scores"], GOLDEN["rank"]["scores"], 1e-5)
     _, logs = loss_of("fdp", outputs, golden_batch(), {"preset": "paper"})
-    assert float(logs["rank"].mean()) == pytest.approx(GOLDEN["rank"]["loss"], rel=1e-5)
+    assert float(logs["rank"].mean()) == pytest.approx(GOLDEN["rank"]["loss"], rel=slack(1e-5))
     assert_close_to_max(outputs["logits"], GOLDEN["time_last"]["logits"], 1e-5)
     image = outputs["dynamic_image"]
     found, wanted = [image.mean(), image.std()], GOLDEN["time_last"]["dynamic_image_mean_std"]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(found, wanted, atol=slack(1e-5))
 
 
 def assert_summary(found: jax.Array, golden: dict, bar: float) -> None:
     found = np.asarray(found, np.float64)
     mean, std = golden["mean_std"]
-    assert abs(found.mean() - mean) < bar * std
-    assert abs(found.std() - std) < bar * std
+    assert abs(found.mean() - mean) < slack(bar) * std
+    assert abs(found.std() - std) < slack(bar) * std
     assert_close_to_max(found.ravel()[:16], golden["first"], bar, np.abs(found).max())
 
 

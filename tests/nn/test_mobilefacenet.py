@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from device_helpers import slack
 from rule_weights import rule_array
 from small import ROOT
 
@@ -72,19 +73,21 @@ def test_weights_are_those_of_the_rule():
 def test_every_stage(stage: str, outputs):
     found = np.asarray(outputs[1][f"after_{stage}"], np.float64)
     golden = GOLDEN["stages"][stage]
-    np.testing.assert_allclose(found.ravel()[: len(golden["first"])], golden["first"], atol=2e-5)
-    assert found.mean() == pytest.approx(golden["mean"], abs=1e-6)
-    assert found.std() == pytest.approx(golden["std"], abs=1e-6)
+    np.testing.assert_allclose(
+        found.ravel()[: len(golden["first"])], golden["first"], atol=slack(2e-5)
+    )
+    assert found.mean() == pytest.approx(golden["mean"], abs=slack(1e-6))
+    assert found.std() == pytest.approx(golden["std"], abs=slack(1e-6))
     if "channel_mean" in golden:
         np.testing.assert_allclose(
-            found.mean(axis=(0, 1, 2)), golden["channel_mean"], rtol=0, atol=1e-5
+            found.mean(axis=(0, 1, 2)), golden["channel_mean"], rtol=0, atol=slack(1e-5)
         )
 
 
 def test_the_embedding(outputs):
     found, _ = outputs
-    np.testing.assert_allclose(found["embedding"], GOLDEN["embedding"], atol=1e-5)
-    np.testing.assert_allclose(found["embedding_l2"], GOLDEN["embedding_l2"], atol=1e-6)
+    np.testing.assert_allclose(found["embedding"], GOLDEN["embedding"], atol=slack(1e-5))
+    np.testing.assert_allclose(found["embedding_l2"], GOLDEN["embedding_l2"], atol=slack(1e-6))
 
 
 def test_parameters():
@@ -167,10 +170,10 @@ def test_padded_faces_enter_no_statistic():
     weight = jnp.array([1.0, 1.0, 1.0, 0.0])
     one = run(faces, weight)
     two = run(faces.at[3].set(100.0), weight)
-    chex.assert_trees_all_close(one, two, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(one, two, rtol=slack(1e-5), atol=slack(1e-5))
 
 
 def test_unit_length_of_nothing_has_a_gradient():
     slope = jax.grad(lambda x: unit_length(x).sum())(jnp.zeros(4))
     chex.assert_tree_all_finite(slope)
-    np.testing.assert_allclose(jnp.linalg.norm(unit_length(jnp.arange(4.0))), 1, rtol=1e-6)
+    np.testing.assert_allclose(jnp.linalg.norm(unit_length(jnp.arange(4.0))), 1, rtol=slack(1e-6))

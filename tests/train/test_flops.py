@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
+from device_helpers import needs_cpu
 from papers import network_of
 
 from mexjax.ops import conv
@@ -60,6 +61,7 @@ def test_utilisation_of_a_known_rate():
     assert cost.utilisation(10, 0.0, 0.0, "float32", 1)["mfu"] == 0.0
 
 
+@needs_cpu()
 def test_the_peak_of_a_processor_is_measured():
     peak = flops.device_peak("float32")
     assert "measured" in peak.source and peak.flops_per_s > 1e9

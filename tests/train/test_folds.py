@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from device_helpers import needs_devices
 from small import BLOCKS, small_config
 
 from mexjax import target
@@ -109,7 +110,8 @@ GROUPINGS = [
     pytest.param("vmap", 1, marks=pytest.mark.slow),
     pytest.param("vmap", 2, marks=pytest.mark.slow),
     ("vmap", 3),
-    ("shard", 1),  # of four devices, so one place in the group is empty
+    # Of four devices, so one place in the group is empty.
+    pytest.param("shard", 1, marks=needs_devices(4)),
 ]
 
 
@@ -270,6 +272,7 @@ def test_the_loop_reader_finds_a_convolution_in_a_loop():
 COLLECTIVES = r"all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 
 
+@needs_devices(4)
 def test_sharded_step_has_no_collective():
     text = compiled_text("shard", 1)
     assert "num_partitions=4" in text
@@ -344,7 +347,11 @@ def test_steps_that_no_fold_has_are_not_run():
     steps, logs = counting_call("vmap", valid, True)
     assert steps == [3] * 4
     np.testing.assert_array_equal(logs, np.tile([5.0, 6, 7, np.nan, np.nan], (4, 1)))
-    if len(jax.local_devices()) == 4:
-        # Each device ends on its own.
-        assert counting_call("shard", valid, True)[0] == [3, 2, 0, 0]
-        assert counting_call("shard", valid, False)[0] == [5] * 4
+
+
+@needs_devices(4)
+def test_each_device_ends_with_the_last_step_that_its_folds_have():
+    valid = np.zeros((4, 10), bool)
+    valid[0, 5:8] = valid[1, 6] = True
+    assert counting_call("shard", valid, True)[0] == [3, 2, 0, 0]
+    assert counting_call("shard", valid, False)[0] == [5] * 4

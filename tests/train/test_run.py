@@ -17,10 +17,11 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from device_helpers import needs_cpu
 from small import CARD, OVERRIDES, ROOT, small_config
 
 import mexjax
-from mexjax import main, plugins
+from mexjax import main, plugins, target
 from mexjax.data.loading import load_table
 from mexjax.errors import (
     CheckpointError,
@@ -37,6 +38,7 @@ from mexjax.train import group
 from mexjax.train import run as train
 from mexjax.train import workdir as workdir_module
 from mexjax.train.checkpoint import GroupCheckpoints
+from mexjax.train.fold_axis import describe_devices
 from mexjax.train.programs import trace_step
 from mexjax.train.record import read_rows
 from mexjax.train.study import load_dataset, make_study
@@ -255,6 +257,7 @@ def command(workdir, **changes):
     )
 
 
+@needs_cpu()
 @pytest.mark.slow
 def test_sigkill_then_sigterm_then_the_same_predictions(finished, tmp_path):
     """The real thing: processes killed at moments nobody chose."""
@@ -718,14 +721,17 @@ def test_the_command_reprints_a_finished_run(finished, capsys, monkeypatch):
     assert main.main(argv) == 0
     output = capsys.readouterr().out
     assert "finished before" in output and "UF1" in output
-    assert ", seed 0, 1 of 4 devices (cpu), strategy vmap (auto; " in output
+    devices = describe_devices("auto", target.current(), OVERRIDES["folds.per_chunk"])
+    assert f", seed 0, {devices}, folder {finished.workdir}\n" in output
     assert "JAX for CUDA is installed, but no NVIDIA driver is found.\n" in output
 
 
 def test_results_tell_the_devices_that_were_used_from_those_that_are_there(finished):
     environment = finished.results["environment"]
-    assert environment["devices"] == ["cpu"] * 4
-    assert (environment["devices_used"], environment["strategy"]) == (["cpu"], "vmap")
+    kinds = [device.device_kind for device in jax.local_devices()]
+    assert environment["devices"] == kinds
+    used = kinds if environment["strategy"] == "shard" else kinds[:1]
+    assert environment["devices_used"] == used
 
 
 @pytest.mark.parametrize("control", ["static", "shuffled_labels"])
