@@ -9,6 +9,7 @@ import sys
 
 import jax
 import pytest
+from process_helpers import own_lines
 from rich.console import Console
 from small import ROOT
 
@@ -164,7 +165,8 @@ def test_an_alarm_of_xla_does_not_reach_the_terminal():
 
     def errors(code: str) -> str:
         command = [sys.executable, "-c", code]
-        return subprocess.run(command, env=environment, capture_output=True, text=True).stderr
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        return "".join(f"{line}\n" for line in own_lines(done.stderr))
 
     assert errors(ALARM) == "before\nfrom Python\nno end of line|after\n"
     # Without the filter XLA does alarm here: the test would not pass for another reason.
