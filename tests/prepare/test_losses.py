@@ -249,3 +249,16 @@ def test_copies_of_one_clip_are_told(tmp_path, capsys):
     # The same command again does not forget it.
     assert prepare("folder", root, out, "--size_px=32") == 0
     assert "3 clips have the same frames" in " ".join(capsys.readouterr().out.split())
+
+
+def test_clips_that_no_row_names_are_told(tmp_path):
+    for place in ("anna/c1", "anna/c2", "bob/c1", "@eaDir/c1", "bob/notes"):
+        images(tmp_path / place)
+    for path in (tmp_path / "bob/notes").iterdir():
+        path.rename(path.with_suffix(".txt"))
+    write_sheet(tmp_path / "t.csv", [["subject", "clip"], ["anna", "c1"]])
+    (line,) = found(read("csv", tmp_path), "in no row of")
+    assert "2 clips below" in line and "anna/c2, bob/c1." in line and line.num_lost == 2
+    write_sheet(tmp_path / "t.csv", [["subject", "path"], ["anna", "anna"], ["bob", "bob/c1"]])
+    (line,) = found(read("csv", tmp_path), "in no row of")
+    assert "2 clips" in line and "anna/c1" in line  # the folder anna itself holds no images

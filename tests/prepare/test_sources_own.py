@@ -55,7 +55,9 @@ def test_table_with_folders_and_videos(tmp_path):
     assert [f.number for f in frames] == list(range(2, 10))
     assert {f.path for f in frames} == {tmp_path / "material/film.avi"}
     only = read("csv", tmp_path, spreadsheet=tmp_path / "my clips.csv")
-    assert only.table["fps"].tolist() == [120.0] and only.problems == ()
+    (line,) = only.problems
+    assert only.table["fps"].tolist() == [120.0]
+    assert "2 clips below" in line and "anna/three, material/film.avi" in line
     with pytest.raises(DataError, match="Several files have the columns of your table"):
         read("csv", tmp_path)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,14 @@ from mexjax.prepare.sources.folders import (
     is_video,
     video_clock,
 )
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheet_source import check_root
 from mexjax.prepare.sources.sheets import Form, as_real, as_text, numbered, row_name
 
 DEFAULT_FPS = 30.0  # that of a webcam, used where neither the table nor the video says
 UNKNOWN_SUBJECT = "unknown"
+_MAX_PLACES = 5000  # folders that are looked through for clips that no row names
+_MAX_EXAMPLES = 5
 
 FIELDS = {
     "subject": ("subject", "sub", "subject id", "person", "participant"),
@@ -90,6 +93,7 @@ class OwnTable:
         folders = Folders()
         drafts = make_drafts(cells, problems)
         paths = [_find(root, draft, places.get(draft.index), folders, problems) for draft in drafts]
+        problems += _unlisted(root, paths, sheet.path.name, folders)
         rows = numbered(cells)
         for draft, path in zip(drafts, paths, strict=True):
             complete(draft, path, rows[draft.index], folders, problems)
@@ -160,6 +164,30 @@ def _find(
             " in the table says which."
         )
     return paths[0] if paths else None
+
+
+def _unlisted(root: Path, paths: Sequence[Path | None], table: str, folders: Folders) -> list[Loss]:
+    """Tell of clips that lie as those of the table do, and that no row names."""
+    used = {path for path in paths if path is not None and path.is_relative_to(root)}
+    above = {parent for path in used for parent in path.parents}
+    others: list[Path] = []
+    for depth in sorted({len(path.relative_to(root).parts) for path in used}):
+        places = [root]
+        for _ in range(depth - 1):
+            places = [sub for place in places for sub in folders.subfolders(place)]
+            if len(places) > _MAX_PLACES:
+                return []  # the root holds more than clips
+        clips = [path for place in places for path in folders.clips(place)]
+        others += [path for path in clips if path not in used and path not in above]
+    others = [path for path in others if is_video(path) or folders.has_images(path)]
+    if not others:
+        return []
+    names = [path.relative_to(root).as_posix() for path in others]
+    line = (
+        f"{len(names)} clips below {root} are in no row of {table} and left out:"
+        f" {listed(names, _MAX_EXAMPLES)}. Add rows for them if they belong to it."
+    )
+    return [Loss(line, "clips that are in no row of the table", len(names))]
 
 
 def complete(
