@@ -13,7 +13,7 @@ from mexjax.files import is_file
 from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from mexjax.prepare.regular_files import irregularity
 from mexjax.prepare.sources.base import Frame
-from mexjax.prepare.sources.frame_numbers import number_images
+from mexjax.prepare.sources.frame_numbers import number_images, order_remark
 from mexjax.prepare.videos import VideoFacts, video_facts
 from mexjax.protocol.names import fold
 
@@ -210,7 +210,10 @@ def list_frames(
         if image.suffix.lower() in IMAGE_SUFFIXES:
             kind = "" if regular[image.name] else irregularity(image)
             (kinds if kind else images).append((image, kind))
-    by_number, others = number_images([image for image, _ in images], path)
+    paths = [image for image, _ in images]
+    by_number, others = number_images(paths, path)
+    if said := order_remark(paths, by_number):
+        remarks.append(said)
     for names, why in (
         ([image for image, _ in kinds], f"is {kinds[0][1]}" if kinds else ""),
         (others, "has no frame number"),
