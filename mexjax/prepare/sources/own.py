@@ -5,6 +5,7 @@ Clips are folders of images or video files. The frames of a video are numbered f
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from mexjax.prepare.sources.folders import (
 from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheet_source import check_root
 from mexjax.prepare.sources.sheets import Form, as_real, as_text, numbered, row_name
+from mexjax.prepare.sources.unread_columns import lines_of_unread_columns
 
 DEFAULT_FPS = 30.0  # that of a webcam, used where neither the table nor the video says
 UNKNOWN_SUBJECT = "unknown"
@@ -70,6 +72,7 @@ class OwnTable:
         root = check_root(root, self.title)
         sheet, problems = search.get(root, spreadsheet, self.form, self.title, is_beside=False)
         cells = sheet.cells.copy()
+        problems += lines_of_unread_columns(cells, FIELDS, sheet.path.name)
         if not {"clip", "path"} & set(cells.columns):
             raise DataError(
                 f"{sheet.path} has neither a column clip nor a column path; it has"
@@ -93,11 +96,12 @@ class OwnTable:
         folders = Folders()
         drafts = make_drafts(cells, problems)
         paths = [_find(root, draft, places.get(draft.index), folders, problems) for draft in drafts]
-        problems += _unlisted(root, paths, sheet.path.name, folders)
         rows = numbered(cells)
         for draft, path in zip(drafts, paths, strict=True):
             complete(draft, path, rows[draft.index], folders, problems)
-        return finish_own(self, drafts, problems, root, paths, folders)
+        reading = finish_own(self, drafts, problems, root, paths, folders)
+        unlisted = _unlisted(root, paths, sheet.path.name, folders)
+        return dataclasses.replace(reading, problems=(*reading.problems, *unlisted))
 
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
         """List the frames of a row; see `Source.frames`."""
@@ -137,8 +141,9 @@ def gather_units(cells: pd.DataFrame, problems: list[str]) -> None:
 
 
 def _flag(cell: object) -> str:
-    """Return "0" and "1" also where a program wrote 0.0 and 1.0, and any other text as it is."""
+    """Return "0" and "1" also for 0.0 and 1.0, TRUE and FALSE, and any other text as it is."""
     text, value = as_text(cell), as_real(cell)
+    text = {"true": "1", "false": "0"}.get(text.casefold(), text)
     return str(int(value)) if value in (0, 1) else text
 
 
