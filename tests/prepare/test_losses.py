@@ -262,3 +262,15 @@ def test_clips_that_no_row_names_are_told(tmp_path):
     write_sheet(tmp_path / "t.csv", [["subject", "path"], ["anna", "anna"], ["bob", "bob/c1"]])
     (line,) = found(read("csv", tmp_path), "in no row of")
     assert "2 clips" in line and "anna/c1" in line  # the folder anna itself holds no images
+
+
+def test_a_loss_is_one_line_whatever_the_name(tmp_path):
+    images(tmp_path / "joy/a")
+    images(tmp_path / "joy/deep\n\x1b[31m/er/b")
+    (line,) = loss_lines(
+        read(
+            "folder",
+            tmp_path,
+        ).problems
+    )[:1]
+    assert "deep" in line and line.isprintable()
