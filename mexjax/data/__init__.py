@@ -16,6 +16,7 @@ __all__ = [
     "manifest",
     "prepared",
     "records",
+    "same_frames",
     "sampling",
     "synthetic",
     "view_cache",

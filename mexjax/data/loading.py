@@ -20,6 +20,7 @@ from mexjax.data.embedded import (
     load_sets,
 )
 from mexjax.data.prepared import load_prepared, prepared_views, read_table
+from mexjax.data.same_frames import lines_of_same_frames
 from mexjax.data.views import key_frames
 from mexjax.errors import ConfigError, DataError, quoted, unknown_name
 from mexjax.machine import num_cores
@@ -107,6 +108,7 @@ def load(config: ConfigDict, takes: Takes) -> Dataset:
         left_out=left_out,
         notices=(
             *lines_of_people(table["subject"]),
+            *lines_of_same_frames(table, labels),
             *remarks,
             *_mean_faces(table, views, is_unit_task=is_unit_task),
         ),

@@ -100,6 +100,7 @@ class Crop:
       landmark_source: how its face was found.
       notes: remarks for the manifest.
       inputs: fingerprint of what it was made from.
+      content: fingerprint of its frames alone.
       matrix: f64[2, 3], px of the original to px of the crop.
       matrix_before: the same for the box that was off and is not used, or None.
       kinds: kinds of samples of its images, such as "8-bit".
@@ -113,6 +114,7 @@ class Crop:
     landmark_source: str
     notes: tuple[str, ...]
     inputs: str
+    content: str
     matrix: np.ndarray
     matrix_before: np.ndarray | None = None
     kinds: tuple[str, ...] = ()
@@ -190,7 +192,7 @@ class Cropper:
             problem = _one_line(error)
         except Exception as error:  # a library failed on this clip: the others must go on
             problem = _one_line(f"{type(error).__name__}: {error}")
-        return Failure(job.id, problem, fingerprint(job))
+        return Failure(job.id, problem, fingerprint(job).inputs)
 
     def crop(self, job: Job) -> Crop:
         """Prepare one clip.
@@ -224,6 +226,7 @@ class Cropper:
             np.stack([to_crop(face.landmarks, located.matrix) for face in faces]),
             [located.numbers[i] for i in places],
         )
+        made_from = fingerprint(job, frames)
         return Crop(
             id=job.id,
             record=record,
@@ -231,7 +234,8 @@ class Cropper:
             num_stored=len(frames),
             landmark_source=faces[0].source,
             notes=(*located.notes, *clip_notes(kinds, depth)),
-            inputs=fingerprint(job, frames),
+            inputs=made_from.inputs,
+            content=made_from.content,
             kinds=tuple(sorted(kinds)),
             depth=depth if kinds - PLAIN else Depth(),
             matrix=located.matrix,

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mexjax.errors import DataError
 from mexjax.files import file_digest
@@ -26,24 +26,46 @@ _STORED = ("onset", "apex", "offset", "frame_folder")
 _MARK = "content-"  # fingerprints of older versions begin otherwise and know sizes only
 
 
-def fingerprint(job: Job, frames: Sequence[Frame] | None = None) -> str:
-    """Hash the annotation of a clip, the list of its frames and the content of their files.
+class Fingerprint(NamedTuple):
+    """What a clip is made from.
+
+    Attributes:
+      inputs: hash of its annotation, the list of its frames and the content of their files.
+      content: hash of its frames alone, whatever they and the clip are called.
+    """
+
+    inputs: str
+    content: str
+
+
+_NOTHING = Fingerprint("", "")
+
+
+def fingerprint(job: Job, frames: Sequence[Frame] | None = None) -> Fingerprint:
+    """Hash what a clip is made from.
 
     Args:
       job: the clip.
       frames: its frames, where they were listed already.
 
     Returns:
-      the hash; "" where the frames cannot be listed or read.
+      the hashes; "" where the frames cannot be listed or read.
     """
     try:
         frames = job.frames() if frames is None else frames
         digests = {path: _digest(path) for path in {frame.path for frame in frames}}
     except (DataError, OSError):
-        return ""
+        return _NOTHING
     parts = [str(job.row.get(column, "")) for column in _STORED]
     entries = [(frame.number, frame.path.name, digests[frame.path]) for frame in frames]
-    return _MARK + hashlib.sha256(json.dumps([job.id, parts, entries]).encode()).hexdigest()
+    # A number tells frames of a video apart, and says nothing more where each has its own file.
+    is_video = len(digests) < len(frames)
+    images = [[digests[f.path], f.number] if is_video else digests[f.path] for f in frames]
+    return Fingerprint(_MARK + _hash([job.id, parts, entries]), _hash(images))
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def is_outdated(text: str) -> bool:

@@ -10,9 +10,11 @@ import pandas as pd
 
 from mexjax.data import records
 from mexjax.data.manifest import READING
+from mexjax.data.same_frames import SAME_FRAMES
 from mexjax.prepare.shards import Shard
 
 _MAX_EXAMPLES = 8
+_MAX_NOTES = 3  # other clips with the same frames that the notes of one name
 
 
 def make_manifest(
@@ -30,11 +32,24 @@ def make_manifest(
     out = table.loc[keep].reset_index(drop=True)
     for column in ("landmark_source", "num_stored", "shard", "sha256"):
         out[column] = [clip[column] for clip in clips]
+    others = _same_frames([name for name in ids if name in stored], clips)
     out["notes"] = [
-        "; ".join(filter(None, [before, *clip["notes"]]))
-        for before, clip in zip(out["notes"], clips, strict=True)
+        "; ".join(filter(None, [before, *clip["notes"], *(f"{SAME_FRAMES}{n}" for n in names)]))
+        for before, clip, names in zip(out["notes"], clips, others, strict=True)
     ]
     return out
+
+
+def _same_frames(names: Sequence[str], clips: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """List for each clip the others that were made from frames of the same content."""
+    groups: dict[str, list[str]] = {}
+    for name, clip in zip(names, clips, strict=True):
+        groups.setdefault(clip.get("content") or name, []).append(name)
+    alike = [groups[clip.get("content") or name] for name, clip in zip(names, clips, strict=True)]
+    return [
+        [other for other in others if other != name][:_MAX_NOTES]
+        for name, others in zip(names, alike, strict=True)
+    ]
 
 
 def found_again(table: pd.DataFrame) -> np.ndarray:

@@ -29,6 +29,7 @@ from mexjax import signals
 from mexjax.data import records
 from mexjax.data.manifest import COLUMNS, read_manifest, write_manifest
 from mexjax.data.records import MANIFEST, RECORD
+from mexjax.data.same_frames import lines_of_same_frames
 from mexjax.errors import DataError, WorkdirError
 from mexjax.files import atomic, is_damaged, is_folder, read_regular, sealed
 from mexjax.lock import FolderLock
@@ -49,6 +50,7 @@ from mexjax.prepare.manifest_rows import (
 from mexjax.prepare.options import Found, Input, Options, Outcome
 from mexjax.prepare.shards import Shard
 from mexjax.prepare.sources import get_source
+from mexjax.prepare.sources.losses import Risk
 from mexjax.prepare.summary import summary
 
 SUMMARY, SHEET = "summary.md", "contact_sheet.png"
@@ -149,10 +151,11 @@ def _fill(
     differing = _look(work, missing, reading.jobs, options.num_workers, progress)
     for shard, description in _make(work, missing, parameters, options.num_workers, progress):
         done.append((shard, description))
-    problems = (*reading.problems, *release_depth.remarks(done))
-    reading = dataclasses.replace(reading, problems=problems)
     failed = [Failure(**item) for _, description in done for item in description["failed"]]
     manifest = make_manifest(reading.table, done)
+    copies = map(Risk, lines_of_same_frames(manifest, are_copies=True))
+    problems = (*reading.problems, *release_depth.remarks(done), *copies)
+    reading = dataclasses.replace(reading, problems=problems)
     is_there = found_again(manifest)
     manifest = remember(manifest, before)
     outcome = Outcome(

@@ -154,7 +154,7 @@ def finished(shard: Shard, parameters: Mapping[str, Any]) -> tuple[dict[str, Any
     if sorted(inputs) != sorted(job.id for job in shard.jobs):
         return None, "its list of clips has changed"
     for job in shard.jobs:
-        now, before = fingerprint(job), str(inputs[job.id])
+        now, before = fingerprint(job).inputs, str(inputs[job.id])
         if not now or now == before:
             continue
         if is_outdated(before):
@@ -250,6 +250,7 @@ def _describe(crop: Crop) -> dict[str, Any]:
         "landmark_source": crop.landmark_source,
         "notes": list(crop.notes),
         "inputs": crop.inputs,
+        "content": crop.content,
         "kinds": list(crop.kinds),
         "bits": crop.depth.bits,
         "white": crop.depth.white,

@@ -57,7 +57,9 @@ def write(root, clips, *, per_shard=3) -> pd.DataFrame:
             data = records.encode(clip)
             digest = hashlib.sha256(data).hexdigest()
             crops.append(
-                Crop(clip.id, data, digest, len(clip.frames), "landmarks", (), "x", np.eye(2, 3))
+                Crop(
+                    clip.id, data, digest, len(clip.frames), "landmarks", (), "x", "y", np.eye(2, 3)
+                )
             )
             rows.append(make_row(clip, shard=shard.name, sha256=digest))
         assert len(shards.write_shard(shard, crops, PARAMETERS)["clips"]) == len(part)
@@ -201,7 +203,7 @@ def test_a_shard_without_its_failed_clips(tmp_path):
     clip = make_clip(0)
     data = records.encode(clip)
     crop = Crop(
-        clip.id, data, hashlib.sha256(data).hexdigest(), 5, "landmarks", (), "x", np.eye(2, 3)
+        clip.id, data, hashlib.sha256(data).hexdigest(), 5, "landmarks", (), "x", "", np.eye(2, 3)
     )
     job = Job("casme2", tmp_path, make_row(clip))
     shard = shards.Shard(tmp_path / "frames" / "casme2-00000.arrayrecord", (job, job))

@@ -221,3 +221,12 @@ def test_a_table_among_the_folders_that_is_not_read_has_a_hint(tmp_path):
     write_sheet(tmp_path / "flat/labels.csv", [["path", "person"], ["a.avi", "anna"]])
     with pytest.raises(DataError, match=r"No clips in .*labels\.csv.*--dataset=csv"):
         read("folder", tmp_path / "flat")
+
+
+def test_folders_that_systems_make_are_no_classes(tmp_path):
+    """They hold thumbnails and shadows of the files beside them."""
+    write(tmp_path, "joy/a", "fear/b", "__MACOSX/joy/a", "@eaDir/a", "$RECYCLE.BIN/x", "#recycle/y")
+    write(tmp_path, "joy/@eaDir", "lost+found/z")
+    reading = read("folder", tmp_path)
+    assert sorted(reading.table["emotion"]) == ["fear", "joy"]
+    assert not [line for line in reading.problems if "eaDir" in line or "MACOSX" in line]

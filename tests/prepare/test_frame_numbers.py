@@ -85,3 +85,27 @@ def test_a_release_with_sizes_in_its_names(tmp_path):
     assert reading.table["num_missing_frames"].tolist() == [0]
     assert numbers("folder", tmp_path, reading.table.iloc[0]) == list(range(7, 13))
     assert found(reading, "thumb.png has no frame number and was left out")
+
+
+@pytest.mark.parametrize("pattern", ["{}.png", "s1_{}.png", "Img_{}_x2.png"])
+def test_key_frames_are_in_the_order_of_time(pattern):
+    names = {n: pattern.format(word) for n, word in enumerate(("onset", "Apex", "OFFSET"), 1)}
+    assert number(sorted(names.values())) == (names, [])
+    two = {1: names[1], 2: names[3]}
+    assert number(sorted(two.values())) == (two, [])
+
+
+def test_numbers_that_no_name_holds_are_said(tmp_path):
+    """The order of names need not be that of time."""
+    for clip, names in (("a", "first last middle"), ("b", "offset onset apex"), ("c", "one")):
+        for name in names.split():
+            write_frames(tmp_path / "joy" / clip, [name], "{}.png")
+    write_frames(tmp_path / "joy/d", "abcdefg", "{}.png")
+    reading = read("folder", tmp_path)
+    lines = found(reading, "numbered from 1 in this order")
+    assert [line.rpartition(": ")[2] for line in lines] == [
+        "first.png, last.png, middle.png.",
+        "onset.png, apex.png, offset.png.",
+        "a.png to g.png.",
+    ]
+    assert reading.table["apex"].tolist()[1] == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,11 @@ import cv2
 import numpy as np
 import pytest
 from prepared_helpers import manifest_of, run
+from small import small_config
 from source_helpers import found, read, write_frames, write_sheet
 
+from mexjax.data import loading
+from mexjax.data.dataset import Takes
 from mexjax.errors import DataError
 from mexjax.prepare.sources.losses import Loss, loss_lines
 from mexjax.prepare.videos import open_video
@@ -210,3 +214,63 @@ def test_named_columns_of_a_workbook_without_headers_are_told(tmp_path):
     reading = read("casme_sq", tmp_path)
     assert len(reading.table) == 1
     assert "row 1 was taken for the names" in found(reading, "names of the columns")[0]
+
+
+def test_copies_of_one_clip_are_told(tmp_path, capsys):
+    """The same file under two emotions and two people; names do not tell it, contents do."""
+    root, out = tmp_path / "release", tmp_path / "out"
+    for place, shift in (
+        ("anna/joy/1", 0),
+        ("anna/fear/2", 5),
+        ("bob/joy/3", 9),
+        ("bob/sad/4", 20),
+    ):
+        images(root / place)
+        for path in (root / place).iterdir():
+            image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            cv2.imwrite(str(path), np.roll(image, shift, axis=0) + np.uint8(shift))
+    shutil.copytree(root / "anna/joy/1", root / "anna/fear/copy")
+    shutil.copytree(root / "anna/joy/1", root / "bob/joy/1 (2)")
+    shutil.copytree(root / "bob/sad/4", root / "bob/sad/again")  # with one label it does no harm
+    (root / "anna/fear/copy/img1.png").rename(root / "anna/fear/copy/img0.png")
+    assert prepare("folder", root, out, "--size_px=32") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("clips have the same frames") == 1
+    assert "3 clips have the same frames: folder/anna/copy (fear)" in said
+    assert "Their labels differ" in said and "of several subjects" in said
+    table = manifest_of(out)
+    notes = dict(zip(table["clip"], table["notes"], strict=True))
+    assert "same frames as folder/bob/again" in notes["4"] and "same frames" not in notes["2"]
+    # Training says it before it begins, and the report has it.
+    config = small_config(data__name="prepared", data__root=str(out), protocol__classes="own")
+    takes = Takes(model="a model", views=("uniform",), tasks=("emotion", "au"))
+    (notice,) = loading.load(config, takes).notices[:1]
+    assert "3 clips have the same frames" in notice
+    # The same command again does not forget it.
+    assert prepare("folder", root, out, "--size_px=32") == 0
+    assert "3 clips have the same frames" in " ".join(capsys.readouterr().out.split())
+
+
+def test_clips_that_no_row_names_are_told(tmp_path):
+    for place in ("anna/c1", "anna/c2", "bob/c1", "@eaDir/c1", "bob/notes"):
+        images(tmp_path / place)
+    for path in (tmp_path / "bob/notes").iterdir():
+        path.rename(path.with_suffix(".txt"))
+    write_sheet(tmp_path / "t.csv", [["subject", "clip"], ["anna", "c1"]])
+    (line,) = found(read("csv", tmp_path), "in no row of")
+    assert "2 clips below" in line and "anna/c2, bob/c1." in line and line.num_lost == 2
+    write_sheet(tmp_path / "t.csv", [["subject", "path"], ["anna", "anna"], ["bob", "bob/c1"]])
+    (line,) = found(read("csv", tmp_path), "in no row of")
+    assert "2 clips" in line and "anna/c1" in line  # the folder anna itself holds no images
+
+
+def test_a_loss_is_one_line_whatever_the_name(tmp_path):
+    images(tmp_path / "joy/a")
+    images(tmp_path / "joy/deep\n\x1b[31m/er/b")
+    (line,) = loss_lines(
+        read(
+            "folder",
+            tmp_path,
+        ).problems
+    )[:1]
+    assert "deep" in line and line.isprintable()

@@ -55,7 +55,9 @@ def test_table_with_folders_and_videos(tmp_path):
     assert [f.number for f in frames] == list(range(2, 10))
     assert {f.path for f in frames} == {tmp_path / "material/film.avi"}
     only = read("csv", tmp_path, spreadsheet=tmp_path / "my clips.csv")
-    assert only.table["fps"].tolist() == [120.0] and only.problems == ()
+    (line,) = only.problems
+    assert only.table["fps"].tolist() == [120.0]
+    assert "2 clips below" in line and "anna/three, material/film.avi" in line
     with pytest.raises(DataError, match="Several files have the columns of your table"):
         read("csv", tmp_path)
 
@@ -232,3 +234,42 @@ def test_videos(tmp_path, monkeypatch):
 def test_a_place_with_a_name_that_no_file_has_is_not_found(tmp_path):
     text = folders.not_found([("x" * 400, "one")], tmp_path)
     assert text.startswith("no frame folder; expected xxx")
+
+
+@pytest.mark.parametrize(
+    ("header", "field"),
+    [
+        ("Emotion label", "emotion"),
+        ("emotoin", "emotion"),
+        ("OnSet Frame(s)", "onset"),
+        ("ofset", "offset"),
+        ("apex (index)", "apex"),
+        ("Action Units (FACS)", "au"),
+        ("FPS_camera", ""),
+        ("notes", ""),
+        ("age", ""),
+    ],
+)
+def test_a_column_that_is_not_read_is_named(header, field, tmp_path):
+    """A header that is nearly a field's would leave its cells out without a word."""
+    write_frames(tmp_path / "anna/c1", range(1, 10))
+    write_sheet(tmp_path / "t.csv", [["subject", "clip", header], ["anna", "c1", "2"]])
+    reading = read("csv", tmp_path)
+    assert reading.table["onset"].tolist() == [1]
+    (line,) = found(reading, "t.csv: ")
+    assert (f"call it {field}" if field else "columns that are not read: ") in line
+    # Where the field is there, the other column is a note, and an empty one is nothing.
+    rows = [["subject", "clip", field or "onset", header], ["anna", "c1", "2", "3"]]
+    write_sheet(tmp_path / "t.csv", rows)
+    assert found(read("csv", tmp_path), "columns that are not read: ")
+    write_sheet(tmp_path / "t.csv", [["subject", "clip", header], ["anna", "c1", ""]])
+    assert not found(read("csv", tmp_path), "t.csv: ")
+
+
+def test_flags_of_units_may_be_true_and_false(tmp_path):
+    write_frames(tmp_path / "anna/c1", range(1, 10))
+    rows = [["subject", "clip", "AU1", "AU4", "AU7"], ["anna", "c1", True, False, True]]
+    for name in ("t.csv", "t.xlsx"):
+        write_sheet(tmp_path / name, rows)
+        assert read("csv", tmp_path).table["aus"].tolist() == [["1", "7"]]
+        (tmp_path / name).unlink()

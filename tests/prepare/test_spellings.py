@@ -166,3 +166,23 @@ def test_a_letter_of_another_script_is_told_and_first(tmp_path, capsys):
     assert command.main(["--dataset=csv", f"--root={tmp_path}", "--check"]) == 0
     shown = capsys.readouterr().out
     assert "remarks:\n  Subjects 'anna1'" in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "is_told"),
+    [
+        (["sub 01", "sub_01"], True),
+        (["Sub-02", "sub2"], True),
+        (["p.1", "P1"], True),
+        (["1-11", "11-1"], False),
+        (["1 1", "11"], False),
+        (["_", "-"], False),
+        (["s1", "s10"], False),
+    ],
+)
+def test_subjects_that_differ_in_signs_get_a_remark(names, is_told, tmp_path):
+    rows = [[name, f"c{i}", 1, 9, "sad"] for i, name in enumerate(names)]
+    write_sheet(tmp_path / "table.csv", [HEADER, *rows])
+    reading = read("csv", tmp_path)
+    assert reading.table["subject"].nunique() == 2
+    assert bool(found(reading, "leading zeros, blanks or signs")) == is_told

@@ -158,3 +158,17 @@ def test_a_row_that_stands_twice_in_a_release(tmp_path):
     reading = read("casme3a", tmp_path)
     assert names(reading) == ["casme3a/spNO.1/a", "casme3a/spNO.1/a2"]
     assert len(found(reading, "this row is the same as")) == 2
+
+
+def test_a_hidden_table_is_named(tmp_path):
+    book = openpyxl.Workbook()
+    for name in ("p1", "p2"):
+        page = book.create_sheet(name)
+        page.append(["subject", "clip", "onset", "offset"])
+        page.append([name, "c1", 1, 9])
+    book.remove(book["Sheet"])
+    book["p2"].sheet_state = "hidden"
+    book.save(tmp_path / "t.xlsx")
+    reading = read("csv", tmp_path)
+    assert len(reading.table) == 2
+    assert found(reading, "t.xlsx: the table p2 is hidden")

@@ -33,6 +33,7 @@ from mexjax.prepare.sources.own import (
 )
 from mexjax.prepare.sources.sheet_source import check_root
 from mexjax.prepare.sources.sheets import Form, Sheet, as_text, numbered, row_name
+from mexjax.prepare.sources.unread_columns import lines_of_unread_columns
 from mexjax.protocol.classes import canonical_emotion
 from mexjax.protocol.names import fold, tidy
 
@@ -91,6 +92,7 @@ class ClassFolders:
             sheet, problems = search.find(root, self.form, self.title, is_beside=False)
         hint = ""
         if sheet is not None:
+            problems += lines_of_unread_columns(sheet.cells, FIELDS, sheet.path.name)
             gather_units(sheet.cells, problems)
         else:
             hint = _hint_of_tables(root, self.form, self.title)

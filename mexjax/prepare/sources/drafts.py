@@ -269,8 +269,8 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
     """Give subjects that differ in case their first spelling; in place.
 
     Otherwise one person, typed in two ways, could be on both sides of a split. Subjects that
-    differ in leading zeros, or in letters of other scripts that look alike, are only reported: "1"
-    and "01" may come from two cameras' own lists.
+    differ in leading zeros, in blanks and signs (sub 01, sub_01), or in letters of other scripts
+    that look alike, are only reported: "1" and "01" may come from two cameras' own lists.
     """
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
@@ -287,15 +287,21 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
     problems += map(Risk, lines_of_people(first.values()))
     alike: dict[str, list[str]] = {}
     for key, spelling in first.items():
-        alike.setdefault(re.sub(r"(?<![0-9])0+(?=[0-9])", "", key), []).append(spelling)
+        alike.setdefault(_bare(key), []).append(spelling)
     for names in alike.values():
         if len(names) > 1:
             line = (
-                f"Subjects {', '.join(names)} differ only by leading zeros and are taken for"
-                f" {len(names)} people; if they are one, spell them alike in the table, or splits"
-                " by subject train and test on the same person."
+                f"Subjects {', '.join(names)} differ only by leading zeros, blanks or signs and are"
+                f" taken for {len(names)} people; if they are one, spell them alike in the table,"
+                " or splits by subject train and test on the same person."
             )
             problems.append(Risk(line))
+
+
+def _bare(key: str) -> str:
+    """Strip leading zeros, blanks and signs from a name; one sign stays between two numbers."""
+    bare = re.sub(r"(?<![0-9])-|-(?![0-9])", "", re.sub(r"[\W_]+", "-", key))
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", bare) or key
 
 
 def number_repeats(drafts: list[Draft], problems: list[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mexjax.errors import ConfigError, listed
 from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from mexjax.prepare.sources.folders import Folders, is_video
+from mexjax.prepare.sources.folders import Folders, is_hidden, is_video
 from mexjax.prepare.sources.losses import Loss
 from mexjax.protocol.classes import CLASS_MAPS, canonical_emotion
 
@@ -155,7 +155,7 @@ def loose_lines(
 
 
 def _clips(folder: Path, parts: tuple[str, ...], folders: Folders) -> Iterator[tuple[str, ...]]:
-    names = sorted(name for name in folders.names(folder) if not name.startswith("."))
+    names = sorted(name for name in folders.names(folder) if not is_hidden(name))
     others = [name for name in names if Path(name).suffix.lower() not in IMAGE_SUFFIXES]
     num_images = len(names) - len(others)
     if parts and num_images >= _MIN_IMAGES:

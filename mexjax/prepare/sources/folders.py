@@ -13,11 +13,21 @@ from mexjax.files import is_file
 from mexjax.prepare.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from mexjax.prepare.regular_files import irregularity
 from mexjax.prepare.sources.base import Frame
-from mexjax.prepare.sources.frame_numbers import number_images
+from mexjax.prepare.sources.frame_numbers import number_images, order_remark
 from mexjax.prepare.videos import VideoFacts, video_facts
 from mexjax.protocol.names import fold
 
 MAX_VIDEO_FRAMES = 1_000_000  # more than an hour at 200 fps: not a clip, or a false header
+
+
+# Archives of macOS, network disks, bins and file systems have folders of these names, in which
+# copies and thumbnails of images lie.
+_OF_SYSTEMS = frozenset(
+    {
+        *("__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found"),
+        "system volume information",
+    }
+)
 
 
 class Folders:
@@ -85,18 +95,25 @@ class Folders:
 
     def subfolders(self, folder: Path) -> list[Path]:
         """List the folders in `folder` in natural order, hidden ones left out."""
-        names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
+        names = (folder / name for name in self._list(folder)[0] if not is_hidden(name))
         return sorted(filter(Path.is_dir, names), key=natural_key)
 
     def clips(self, folder: Path) -> list[Path]:
         """List the folders and videos in `folder` in natural order."""
-        names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
+        names = (folder / name for name in self._list(folder)[0] if not is_hidden(name))
         return sorted(filter(is_clip, names), key=natural_key)
 
     def loose(self, folder: Path) -> list[Path]:
         """List the files in `folder` that are no clips, hidden ones left out."""
-        names = (folder / name for name in self._list(folder)[0] if not name.startswith("."))
+        names = (folder / name for name in self._list(folder)[0] if not is_hidden(name))
         return sorted((path for path in names if not is_clip(path)), key=natural_key)
+
+    def has_images(self, folder: Path) -> bool:
+        """Tell whether an image lies in a folder itself."""
+        return any(
+            Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
+            for name in self._list(folder)[0]
+        )
 
     def names(self, folder: Path) -> frozenset[str]:
         """List the names of everything in `folder`; nothing if it is no folder."""
@@ -131,6 +148,11 @@ class Folders:
                 by_key.setdefault(fold(name), []).append(name)
             self._names[folder] = frozenset(names), by_key
         return self._names[folder]
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a name is hidden, or that of a folder that systems make of their own accord."""
+    return name.startswith(".") or name.casefold() in _OF_SYSTEMS
 
 
 def is_clip(path: Path) -> bool:
@@ -188,7 +210,10 @@ def list_frames(
         if image.suffix.lower() in IMAGE_SUFFIXES:
             kind = "" if regular[image.name] else irregularity(image)
             (kinds if kind else images).append((image, kind))
-    by_number, others = number_images([image for image, _ in images], path)
+    paths = [image for image, _ in images]
+    by_number, others = number_images(paths, path)
+    if said := order_remark(paths, by_number):
+        remarks.append(said)
     for names, why in (
         ([image for image, _ in kinds], f"is {kinds[0][1]}" if kinds else ""),
         (others, "has no frame number"),

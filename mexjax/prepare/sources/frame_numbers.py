@@ -8,11 +8,13 @@ without a gap is; where that leaves more than one reading, the folder is refused
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mexjax.errors import DataError
 
+_WORDS = ("onset", "apex", "offset")
+_MAX_NAMES = 3
 _MAX_DIGITS = 18  # a hash of hundreds of digits is no frame number
 
 Shape = tuple[str, ...]  # the texts between the groups of digits
@@ -22,7 +24,8 @@ def number_images(images: Sequence[Path], folder: Path) -> tuple[dict[int, Path]
     """Map frame numbers to images.
 
     Args:
-      images: in the order in which they are numbered from 1 where no name holds a digit.
+      images: in the order in which they are numbered from 1 where no name holds a digit. Images
+        that are called onset, apex and offset are in this order, by time.
       folder: named in messages.
 
     Returns:
@@ -31,6 +34,9 @@ def number_images(images: Sequence[Path], folder: Path) -> tuple[dict[int, Path]
     Raises:
       DataError: two images have one number, or the names may be read in two ways.
     """
+    key_frames = _key_frames(images)
+    if key_frames:
+        return dict(enumerate(key_frames, start=1)), []
     numbered = [image for image in images if _digits(image)]
     if not numbered:
         return dict(enumerate(images, start=1)), []
@@ -59,6 +65,31 @@ def number_images(images: Sequence[Path], folder: Path) -> tuple[dict[int, Path]
             )
         by_number[number] = image
     return by_number, [image for image in images if not _digits(image)]
+
+
+def order_remark(images: Sequence[Path], by_number: Mapping[int, Path]) -> str:
+    """Return a clause about numbers that no name holds; "" where names hold them.
+
+    Args:
+      images: the images in the order of their names.
+      by_number: as `number_images` returns them.
+    """
+    if len(images) < 2 or (any(map(_digits, images)) and not _key_frames(images)):
+        return ""
+    names = [by_number[number].name for number in sorted(by_number)]
+    shown = ", ".join(names) if len(names) <= _MAX_NAMES else f"{names[0]} to {names[-1]}"
+    return f"no image has a frame number, so they were numbered from 1 in this order: {shown}"
+
+
+def _key_frames(images: Sequence[Path]) -> list[Path]:
+    """Return images that are called onset, apex and offset, or two of them, by time; else none."""
+    if not 2 <= len(images) <= len(_WORDS) or len({tuple(_digits(image)) for image in images}) > 1:
+        return []
+    words = [re.findall("|".join(_WORDS), image.stem.casefold()) for image in images]
+    if any(len(each) != 1 for each in words) or len({each[0] for each in words}) < len(images):
+        return []
+    order = {each[0]: image for each, image in zip(words, images, strict=True)}
+    return [order[word] for word in _WORDS if word in order]
 
 
 def _place(images: Sequence[Path], folder: Path) -> int:

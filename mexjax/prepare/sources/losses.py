@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mexjax.errors import one_line
+
 _MAX_LETTERS = 240  # of the example on the terminal
 
 
@@ -46,8 +48,9 @@ def loss_lines(problems: Iterable[str]) -> list[str]:
     for line in problems:
         if isinstance(line, Loss):
             groups.setdefault(line.kind, []).append(line)
+    examples = {kind: one_line(str(lines[0])) for kind, lines in groups.items()}
     return [
-        f"Left out: {sum(line.num_lost for line in lines)} {kind}. For example: "
-        + (lines[0] if len(lines[0]) <= _MAX_LETTERS else f"{lines[0][:_MAX_LETTERS]} ...")
-        for kind, lines in groups.items()
+        f"Left out: {sum(line.num_lost for line in groups[kind])} {kind}. For example: "
+        + (example if len(example) <= _MAX_LETTERS else f"{example[:_MAX_LETTERS]} ...")
+        for kind, example in examples.items()
     ]

@@ -5,9 +5,10 @@ Clips are folders of images or video files. The frames of a video are numbered f
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,15 @@ from mexjax.prepare.sources.folders import (
     is_video,
     video_clock,
 )
+from mexjax.prepare.sources.losses import Loss
 from mexjax.prepare.sources.sheet_source import check_root
 from mexjax.prepare.sources.sheets import Form, as_real, as_text, numbered, row_name
+from mexjax.prepare.sources.unread_columns import lines_of_unread_columns
 
 DEFAULT_FPS = 30.0  # that of a webcam, used where neither the table nor the video says
 UNKNOWN_SUBJECT = "unknown"
+_MAX_PLACES = 5000  # folders that are looked through for clips that no row names
+_MAX_EXAMPLES = 5
 
 FIELDS = {
     "subject": ("subject", "sub", "subject id", "person", "participant"),
@@ -67,6 +72,7 @@ class OwnTable:
         root = check_root(root, self.title)
         sheet, problems = search.get(root, spreadsheet, self.form, self.title, is_beside=False)
         cells = sheet.cells.copy()
+        problems += lines_of_unread_columns(cells, FIELDS, sheet.path.name)
         if not {"clip", "path"} & set(cells.columns):
             raise DataError(
                 f"{sheet.path} has neither a column clip nor a column path; it has"
@@ -93,7 +99,9 @@ class OwnTable:
         rows = numbered(cells)
         for draft, path in zip(drafts, paths, strict=True):
             complete(draft, path, rows[draft.index], folders, problems)
-        return finish_own(self, drafts, problems, root, paths, folders)
+        reading = finish_own(self, drafts, problems, root, paths, folders)
+        unlisted = _unlisted(root, paths, sheet.path.name, folders)
+        return dataclasses.replace(reading, problems=(*reading.problems, *unlisted))
 
     def frames(self, root: Path, row: Mapping[str, Any]) -> list[Frame]:
         """List the frames of a row; see `Source.frames`."""
@@ -133,8 +141,9 @@ def gather_units(cells: pd.DataFrame, problems: list[str]) -> None:
 
 
 def _flag(cell: object) -> str:
-    """Return "0" and "1" also where a program wrote 0.0 and 1.0, and any other text as it is."""
+    """Return "0" and "1" also for 0.0 and 1.0, TRUE and FALSE, and any other text as it is."""
     text, value = as_text(cell), as_real(cell)
+    text = {"true": "1", "false": "0"}.get(text.casefold(), text)
     return str(int(value)) if value in (0, 1) else text
 
 
@@ -160,6 +169,30 @@ def _find(
             " in the table says which."
         )
     return paths[0] if paths else None
+
+
+def _unlisted(root: Path, paths: Sequence[Path | None], table: str, folders: Folders) -> list[Loss]:
+    """Tell of clips that lie as those of the table do, and that no row names."""
+    used = {path for path in paths if path is not None and path.is_relative_to(root)}
+    above = {parent for path in used for parent in path.parents}
+    others: list[Path] = []
+    for depth in sorted({len(path.relative_to(root).parts) for path in used}):
+        places = [root]
+        for _ in range(depth - 1):
+            places = [sub for place in places for sub in folders.subfolders(place)]
+            if len(places) > _MAX_PLACES:
+                return []  # the root holds more than clips
+        clips = [path for place in places for path in folders.clips(place)]
+        others += [path for path in clips if path not in used and path not in above]
+    others = [path for path in others if is_video(path) or folders.has_images(path)]
+    if not others:
+        return []
+    names = [path.relative_to(root).as_posix() for path in others]
+    line = (
+        f"{len(names)} clips below {root} are in no row of {table} and left out:"
+        f" {listed(names, _MAX_EXAMPLES)}. Add rows for them if they belong to it."
+    )
+    return [Loss(line, "clips that are in no row of the table", len(names))]
 
 
 def complete(

@@ -78,6 +78,10 @@ def _read_xlsx(path: Path, remarks: list[str]) -> Iterator[tuple[str, Rows]]:
             count += sum(map(len, rows))
             remarks += _uncalculated(f"{path.name}, table {sheet.title}", rows, formulas.get(part))
             _fill(rows, blocks.get(part, ()), path)
+            if rows and sheet.sheet_state != "visible":
+                remarks.append(
+                    f"{path.name}: the table {sheet.title} is hidden, and was looked at."
+                )
             yield sheet.title, rows
 
 
