@@ -87,7 +87,9 @@ def make_page(root: Path = ROOT) -> str:
         parts.append(_table(TITLES[section], rows))
     for path in sorted(root.glob("mexjax/models/*/options.py")):
         paper = path.parent.name
-        rows = [(f"model.{f.name}", f.default, f.meaning) for f in read_fields(path)]
+        # precision is the one key of the type that a network computes in.
+        fields = [field for field in read_fields(path) if field.name != "dtype"]
+        rows = [(f"model.{f.name}", f.default, f.meaning) for f in fields]
         if not rows:
             continue
         source = "Defaults are those of the text of the paper; variants are in"

@@ -14,6 +14,7 @@ from mexjax.data.synthetic import SyntheticConfig
 from mexjax.models import get_model, list_models
 from mexjax.prepare import command as prepare
 from mexjax.report import command as report
+from mexjax.studies import compile_command
 from mexjax.studies import options as studies
 from mexjax.studies.command import STUDIES
 
@@ -61,7 +62,7 @@ def known_keys() -> set[str]:
 
 
 def known_options() -> set[str]:
-    parsers = [prepare.parser(), main.parser(), report.parser()]
+    parsers = [prepare.parser(), main.parser(), report.parser(), compile_command.parser()]
     parsers += [getattr(studies, name)() for name in STUDIES]
     return {text for parser in parsers for a in parser._actions for text in a.option_strings}
 

@@ -24,7 +24,7 @@ PUBLISHED = "report.paper_results."
 SWEPT = "sweep.values."  # keys of a sweep begin with it
 # Keys of which a sweep has no values: they name or show a run and change no number of it.
 _NOT_SWEPT = ("sweep.", "report.", "checkpoint.", "folds.", "has_progress", "cpu_heap", "data.root")
-_NOT_SWEPT += ("data.cache", "model.name", "model.preset", "protocol.class_map")
+_NOT_SWEPT += ("data.cache", "model.name", "model.preset", "protocol.class_map", "gpu.")
 
 
 def as_pairs(overrides: Mapping[str, Any] | Iterable[str]) -> dict[str, Any]:

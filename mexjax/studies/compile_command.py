@@ -163,13 +163,18 @@ def _configuration(card: str, overrides: Sequence[str]) -> ConfigDict:
     Raises:
       ConfigError: the configuration cannot be run.
     """
-    from mexjax.config import check_values, load_config
+    from mexjax.config import check_values, has_sweep, load_config
     from mexjax.config.values import as_pairs
     from mexjax.data.class_choice import settle_classes
 
     config = load_config(card, overrides)
     check_values(config)
     settle_classes(config, as_pairs(overrides))
+    if has_sweep(config):
+        raise ConfigError(
+            "mexjax compile takes one configuration, and sweep.seeds and sweep.values ask for"
+            " several. Leave them out, and set the key itself to one of its values."
+        )
     folds = config.folds
     if folds.strategy == "loop" and folds.per_chunk > 1:
         raise ConfigError(

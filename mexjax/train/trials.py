@@ -29,7 +29,7 @@ from mexjax.train.trial_numbers import program_numbers
 
 _LONGEST_NAME = 80
 # Sections of the configuration that a dataset depends on.
-_OF_DATASET = ("data.", "protocol.", "model.", "dtype")
+_OF_DATASET = ("data.", "protocol.", "model.", "precision")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from small import ROOT
 import mexjax
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-COMMANDS = {"train", "prepare", "report", "study"}
+COMMANDS = {"train", "prepare", "report", "compile", "study"}
 WIDTH = 100
 
 

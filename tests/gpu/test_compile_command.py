@@ -53,6 +53,7 @@ def said(capsys) -> str:
         ([*FDP, "--folds=many"], "takes a whole number from 1 on, found 'many'"),
         ([*FDP, "--folds=2", "--config.folds.per_chunk=3"], "Give one of the two."),
         ([*FDP, "--folds=2", "--config.folds.strategy=loop"], "Set folds.strategy=auto"),
+        ([*FDP, "--config.sweep.seeds=0,1"], "mexjax compile takes one configuration"),
         ([*FDP, "--folds=99999"], "folds.per_chunk must be at most 10000"),
         ([*FDP, "--json=nowhere/a.json"], "its folder is not there"),
         ([*FDP, "--json=."], "it is a folder"),

@@ -93,6 +93,7 @@ def test_seeds_share_a_program_unless_the_labels_follow_from_them(control):
         ("seed", "1,2", "Seeds have a key of their own: sweep.seeds=1,2"),
         ("model.preset", "paper,tiny", "A sweep has no values of model.preset. Start a sweep for"),
         ("report.has_figures", "true,false", "A sweep has no values of report.has_figures"),
+        ("gpu.graphs", "default,epoch", "A sweep has no values of gpu.graphs"),
         ("model.stem_strides", "1,2", "model.stem_strides is a list itself"),
         ("train.learning_rate", "0.1,fast", "train.learning_rate takes a value of type float"),
         ("train.learning_rate", "", "sweep.values.train.learning_rate needs one value or more"),
