@@ -44,6 +44,10 @@ class CheckpointError(MexjaxError, RuntimeError):
     """A checkpoint that cannot be read back."""
 
 
+class ProcessesError(MexjaxError, RuntimeError):
+    """Processes that train a run together do not find each other, or one of them stopped."""
+
+
 class DivergedError(MexjaxError, FloatingPointError):
     """Training produced a value that is not finite."""
 

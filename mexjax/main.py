@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         order = _read(arguments)
         outcome.is_output = order is None
         if order is not None:
+            from mexjax import processes
             from mexjax.config import has_sweep
             from mexjax.report.text import print_results
             from mexjax.report.write import ReportError
@@ -87,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _sweep(config, folder, order)
                 return outcome.status
             try:
-                _show(run(config, folder, overwrite=order.is_overwritten))
+                done = run(config, folder, overwrite=order.is_overwritten)
+                if processes.is_first():
+                    _show(done)
             except ReportError as error:
                 print_results(error.results)
                 raise
@@ -114,6 +117,10 @@ def parser() -> cli.Parser:
         type=os.path.expanduser,
         help="folder of the run; by default runs/<card>_<variant>...",
     )
+    group = options.add_argument_group("several processes, which share a folder of all nodes")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of the first process")
+    group.add_argument("--num-processes", metavar="N", type=int, help="number of processes")
+    group.add_argument("--process-id", metavar="I", type=int, help="number of this one, from 0")
     add("--overwrite", action="store_true", help="delete what an earlier run left in the folder")
     add("--list", action="store_true", help="show cards, datasets, models and studies")
     add("--version", action="store_true", help="show the version")
@@ -132,12 +139,14 @@ class Order:
       overrides: `key=value` of the keys that are set.
       workdir: folder of the run; None: the default one.
       is_overwritten: whether an earlier run in the folder is deleted.
+      processes: coordinator, number of processes and number of this one, as far as they are given.
     """
 
     card: str
     overrides: Sequence[str]
     workdir: str | None
     is_overwritten: bool
+    processes: tuple[str, int | None, int | None] = ("", None, None)
 
     def folder(self, config: ConfigDict) -> str:
         """The folder of the run; the default one is named after what differs from the card.
@@ -215,7 +224,8 @@ def _read(arguments: Sequence[str]) -> Order | None:
             "Which recipe card? For example mexjax --config=fdp. mexjax --list shows all of them,"
             " and mexjax --help the commands."
         )
-    return Order(values.config, overrides, values.workdir, values.overwrite)
+    others = (values.coordinator or "", values.num_processes, values.process_id)
+    return Order(values.config, overrides, values.workdir, values.overwrite, others)
 
 
 def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool) -> str:
@@ -241,8 +251,8 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
       The configuration and the folder of the run.
     """
     # The imports are here because --help must not wait for them.
-    from mexjax import machine, plugins
-    from mexjax.config import check_values, load_config
+    from mexjax import machine, plugins, processes
+    from mexjax.config import check_values, has_sweep, load_config
     from mexjax.config.values import as_pairs
     from mexjax.cpu.heap import run_in_calling_thread
     from mexjax.data.class_choice import describe_classes, settle_classes
@@ -255,6 +265,10 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
     folder = order.folder(config)
     if config.cpu_heap:
         run_in_calling_thread()
+    if any(value not in ("", None) for value in order.processes) or processes.are_announced():
+        if has_sweep(config):
+            raise ConfigError("A sweep is trained by one process. Start it without the others.")
+        processes.join(*order.processes)
     machine.use_compilation_cache()
     machine.devices()  # refuses a platform that is not there
     devices = describe_devices(config.folds.strategy, current(), config.folds.per_chunk)
@@ -263,6 +277,8 @@ def _prepare(order: Order) -> tuple[ConfigDict, str]:
         f"  {config.model.name} ({config.model.preset}) on {config.data.name},"
         f" {config.protocol.name}, {_seeds(config)}, {devices}, folder {folder}"
     )
+    if processes.count() > 1:
+        about += f", process {processes.index()} of {processes.count()}"
     terminal.console().print(title + terminal.plain(about), soft_wrap=True)
     if plugins.lacks_driver():
         text = "JAX for CUDA is installed, but no NVIDIA driver is found."

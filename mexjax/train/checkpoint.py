@@ -1,5 +1,8 @@
 """State of a group of folds on disk: asynchronous orbax checkpoints with a way back.
 
+Orbax writes arrays of all processes together, and a group is of one process alone. Where several
+processes train a run its checkpoint is a file of safetensors; any number of processes reads both.
+
 Each group has one folder. A checkpoint holds everything the group needs to go on: parameters,
 optimizer, batch statistics, its position in the plan and its record so far.
 """
@@ -22,13 +25,16 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import safetensors.numpy
 
+from mexjax import processes
 from mexjax.errors import CheckpointError, WorkdirError
-from mexjax.files import check_regular
+from mexjax.files import check_regular, replacing
 
 log = logging.getLogger(__name__)
 
 _DIGEST = "sha256"  # name of the digest among the arrays of a checkpoint
+_SUFFIX = ".safetensors"
 _ITEM = "default"  # name of the arrays in a checkpoint; also orbax's own for a single item
 
 
@@ -48,7 +54,10 @@ class GroupCheckpoints:
             self._manager = ocp.CheckpointManager(
                 folder.absolute(),
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=2, create=True, cleanup_tmp_directories=True
+                    max_to_keep=2,
+                    create=False,
+                    cleanup_tmp_directories=True,
+                    multiprocessing_options=_alone(),
                 ),
                 # Without a name orbax looks for it in the newest step, which may be damaged.
                 item_names=(_ITEM,),
@@ -75,10 +84,14 @@ class GroupCheckpoints:
         Raises:
           WorkdirError: it, or the one before, cannot be written.
         """
-        if position in self._manager.all_steps():
+        if position in self._positions():
             return
         flat = _flatten(tree)
         flat[_DIGEST] = _digest(flat)
+        if processes.count() > 1:
+            with self._writing():
+                self._save_file(position, {name: np.asarray(leaf) for name, leaf in flat.items()})
+            return
         items = ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(flat)})
         with self._writing():
             self._manager.save(position, args=items)
@@ -96,7 +109,7 @@ class GroupCheckpoints:
         Raises:
           CheckpointError: there are checkpoints and none can be read.
         """
-        positions = sorted(self._manager.all_steps(), reverse=True)
+        positions = sorted(self._positions(), reverse=True)
         failures = []
         for position in positions:
             try:
@@ -108,7 +121,7 @@ class GroupCheckpoints:
             # orbax saves nothing at or before its newest step: a damaged one must go.
             for damaged in positions[: positions.index(position)]:
                 with self._writing():
-                    self._manager.delete(damaged)
+                    self._delete(damaged)
             return position, tree
         if failures:
             raise CheckpointError(
@@ -117,18 +130,54 @@ class GroupCheckpoints:
             )
         return None
 
+    def _positions(self) -> list[int]:
+        files = [path.stem for path in self.folder.glob(f"*{_SUFFIX}")]
+        return [*self._manager.all_steps(), *(int(stem) for stem in files if stem.isdecimal())]
+
+    def _file(self, position: int) -> Path:
+        return self.folder / f"{position}{_SUFFIX}"
+
+    def _save_file(self, position: int, flat: dict[str, np.ndarray]) -> None:
+        """Write the file of one process among several; the newest two are kept."""
+        arrays = {name: np.ascontiguousarray(array) for name, array in flat.items()}
+        with replacing(self._file(position)) as path:
+            safetensors.numpy.save_file(arrays, path)
+        files = [int(path.stem) for path in self.folder.glob(f"*{_SUFFIX}")]
+        for old in sorted(files)[:-2]:
+            self._file(old).unlink(missing_ok=True)
+
+    def _delete(self, position: int) -> None:
+        if self._file(position).exists():
+            self._file(position).unlink()
+        else:
+            self._manager.delete(position)
+
     def _read(self, position: int, like: Any) -> Any:
         """The tree of a checkpoint; any error if it is damaged."""
-        for path in (self.folder / str(position)).rglob("*"):
-            if not path.is_dir():
-                check_regular(path)  # orbax would wait for the writer of a FIFO
-        shapes = _flatten(like) | {_DIGEST: np.zeros(32, np.uint8)}
-        items = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(shapes)})
-        flat = dict(self._manager.restore(position, args=items)[_ITEM])
+        shapes = _flatten(like)
+        if self._file(position).exists():
+            check_regular(self._file(position))
+            flat = dict(safetensors.numpy.load_file(self._file(position)))
+            flat = {name: array.reshape(_shape(shapes, name)) for name, array in flat.items()}
+        else:
+            flat = self._read_orbax(position, shapes)
         digest = flat.pop(_DIGEST)
         if not np.array_equal(digest, _digest(flat)):
             raise ValueError("its arrays are not those that were saved")
+        for name, leaf in shapes.items():
+            if isinstance(flat[name], np.ndarray) and isinstance(leaf, jax.ShapeDtypeStruct):
+                flat[name] = jax.device_put(flat[name], leaf.sharding)
         return _unflatten(flat, like)
+
+    def _read_orbax(self, position: int, shapes: Mapping[str, Any]) -> dict[str, Any]:
+        for path in (self.folder / str(position)).rglob("*"):
+            if not path.is_dir():
+                check_regular(path)  # orbax would wait for the writer of a FIFO
+        if processes.count() > 1:
+            shapes = {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+        shapes = {**shapes, _DIGEST: np.zeros(32, np.uint8)}
+        items = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(shapes)})
+        return dict(self._manager.restore(position, args=items)[_ITEM])
 
     def wait(self) -> None:
         """Waits until every saved state is on disk.
@@ -163,6 +212,21 @@ class GroupCheckpoints:
                 f"Cannot write a checkpoint to {self.folder}: {_reason(error)}. Free space and"
                 " start the same command again: finished folds and checkpoints before are kept."
             ) from error
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """The options under which this process alone writes its checkpoints."""
+    if processes.count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    own = processes.index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+
+
+def _shape(shapes: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """The shape of an array; a file has scalars as arrays of one number."""
+    return (32,) if name == _DIGEST else shapes[name].shape
 
 
 def _reason(error: Exception) -> str:

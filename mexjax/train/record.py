@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,14 +43,14 @@ def rows_of(fold_ids: Sequence[int], groups: Iterable[dict[str, np.ndarray]]) ->
     return [rows[i] for i in fold_ids] if set(rows) >= set(fold_ids) else None
 
 
-def save_vanished(folder: Workdir, groups: Iterable[dict[str, np.ndarray]]) -> None:
+def save_vanished(folder: Workdir, groups: Mapping[int, dict[str, np.ndarray]]) -> None:
     """Writes records of groups again that went or were damaged while others were trained.
 
     Args:
       folder: folder of the run.
-      groups: every group, from memory.
+      groups: groups by number, from memory.
     """
-    for index, group in enumerate(groups):
+    for index, group in groups.items():
         if folder.load_group(index) is None:
             log.warning("%s is gone; it is written again.", folder.group_file(index))
             folder.save_group(index, group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -15,10 +16,11 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from mexjax import machine
+from mexjax import machine, processes
 from mexjax.config import check_values, has_sweep
 from mexjax.cpu import is_cpu
-from mexjax.errors import ConfigError, MexjaxError
+from mexjax.errors import ConfigError, MexjaxError, WorkdirError
+from mexjax.files import SEAL, digest, sealed
 from mexjax.models import get_model
 from mexjax.report.agreement import config_digest
 from mexjax.report.files import read_run
@@ -26,7 +28,7 @@ from mexjax.report.write import write_report
 from mexjax.target import current
 from mexjax.train import cost
 from mexjax.train.group import Session, train_group
-from mexjax.train.inputs import check_finished, check_inputs
+from mexjax.train.inputs import check_finished, check_inputs, inputs_of
 from mexjax.train.numerics import check_numerics, dtype_of, use_precision
 from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
 from mexjax.train.record import Rows, has_record, read_rows, rows_of, save_vanished, write_record
@@ -79,50 +81,94 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     machine.devices()  # refuses a platform that is not there
     check_numerics(config, current())
     get_model(config.model.name).options(config.model, dtype_of(config))  # refuses unknown ones
-    with Workdir.open(workdir, config, is_overwritten=overwrite) as folder:
+    processes.agree("configuration", config_digest(config.to_dict()))
+    with contextlib.ExitStack() as stack:
+        with processes.phase("it opened the folder of the run"):
+            if processes.is_first():
+                folder = stack.enter_context(
+                    Workdir.open(workdir, config, is_overwritten=overwrite)
+                )
+            else:
+                folder = Workdir.of_first_process(workdir)
         was_finished = has_record(folder)
+        processes.agree("folder of the run", digest(str(was_finished)))
         if was_finished:
-            check_finished(folder, config)
-            folder.save_config(config)
-            was_finished = not _mend(folder, config, start)
+            with processes.phase("it read the finished run"):
+                if processes.is_first():
+                    check_finished(folder, config)
+                    folder.save_config(config)
+                    was_finished = not _mend(folder, config, start)
         else:
-            with watched(config) as watch:
-                study = make_study(config)  # clips, folds, network, order of samples
-                inputs = check_inputs(folder, study)
-                for notice in study.dataset.notices:
-                    log.warning("%s", notice)
+            _train_run(config, folder, start)
+        with processes.phase("it wrote the report"):
+            if processes.is_first():
+                write_report(folder.path)
+        results = json.loads((folder.path / "results.json").read_text(encoding="utf-8"))
+        predictions = pd.read_csv(folder.path / "predictions.csv")
+    return RunResult(results, predictions, folder.path, was_finished)
+
+
+def _train_run(config: ConfigDict, folder: Workdir, start: float) -> None:
+    """Train what is not recorded yet, and write the record of the run."""
+    with watched(config) as watch:
+        with processes.phase("it read the data and compiled"):
+            study = make_study(config)  # clips, folds, network, order of samples
+            inputs = _checked_inputs(folder, study)
+            for notice in study.dataset.notices:
+                log.warning("%s", notice)
+            if processes.is_first():
                 folder.save_config(config)
-                records = read_rows(study.fold_ids, folder)
-                if records is None:
-                    watch.progress.begin(int(study.plan.valid.sum()))
-                    watch.counter.begin()
-                    data = device_data(study)  # arrays that all folds share
-                    flops = clip_flops(study, data)
-                    watch.progress.start_compiling(flops, is_cpu=is_cpu())
-                    compiled = compile_programs(
-                        study,
-                        data,
-                        per_device=config.folds.per_chunk,
-                        begun=folder.group_size(study.num_devices),
-                    )
-                    watch.counter.end()
-                    groups = len(study.fold_ids), study.num_devices, compiled.size
-                    watch.progress.note(cost.describe_groups(*groups))
-                    # A resumed run must cut its folds into the same groups, however much memory
-                    # is free then.
+            records = read_rows(study.fold_ids, folder)
+            if records is None:
+                watch.progress.begin(int(study.plan.valid.sum()))
+                watch.counter.begin()
+                data = device_data(study)  # arrays that all folds share
+                flops = clip_flops(study, data)
+                watch.progress.start_compiling(flops, is_cpu=is_cpu())
+                compiled = compile_programs(
+                    study,
+                    data,
+                    per_device=config.folds.per_chunk,
+                    begun=folder.group_size(study.num_devices),
+                )
+                watch.counter.end()
+                groups = len(study.fold_ids), study.num_devices, compiled.size
+                watch.progress.note(cost.describe_groups(*groups))
+                # A resumed run must cut its folds into the same groups, however much memory is
+                # free then.
+                if processes.is_first():
                     folder.save_group_size(
                         compiled.size.per_device,
                         study.num_devices,
                         config=config_digest(config.to_dict()),
                         inputs=inputs,
                     )
-                    records, spent = _train(study, folder, compiled, data, watch)
+        processes.agree("data", inputs)
+        if records is None:
+            processes.agree("number of folds in a group", digest(str(compiled.num_folds)))
+            with processes.phase("it trained"):
+                records, spent = _train(study, folder, compiled, data, watch)
+                if processes.is_first():
                     _write_costs(study, folder, compiled, (*spent, flops), watch.counter)
+        with processes.phase("it wrote the record of the run"):
+            if processes.is_first():
+                if records is None:  # others have trained some folds
+                    records = read_rows(study.fold_ids, folder)
+                if records is None:
+                    raise WorkdirError(
+                        f"{folder.groups} lacks folds that other processes have trained: expected"
+                        " one folder that all of them see, under the same name. Give a --workdir"
+                        " on a file system that all nodes share."
+                    )
                 seconds = (watch.counter.seconds, time.perf_counter() - start)
                 write_record(study, folder, records, *seconds)
-        results = write_report(folder.path)
-        predictions = pd.read_csv(folder.path / "predictions.csv")
-    return RunResult(results, predictions, folder.path, was_finished)
+
+
+def _checked_inputs(folder: Workdir, study: Study) -> str:
+    """The digest of the data; the first process compares them with those of the folder."""
+    if processes.is_first():
+        return check_inputs(folder, study)
+    return sealed(inputs_of(study))[SEAL]
 
 
 def _mend(folder: Workdir, config: ConfigDict, start: float) -> bool:
@@ -155,25 +201,23 @@ def _mend(folder: Workdir, config: ConfigDict, start: float) -> bool:
 
 def _train(
     study: Study, folder: Workdir, compiled: Compiled, host: Arrays, watch: Watch
-) -> tuple[Rows, np.ndarray]:
+) -> tuple[Rows | None, np.ndarray]:
     """Train and record every group of folds.
 
     Returns:
-      The record of each fold, and f64[3], seconds of training and of evaluation, and clips trained
-      on.
+      The record of each fold, or None where other processes have trained some; and f64[3], seconds
+      of training and of evaluation, and clips trained on, of this process.
     """
     session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory())
     data = jax.device_put(host, compiled.programs.shared)
     watch.progress.restart_clock()
-    spent, groups = np.zeros(3), []
-    for index in range(math.ceil(len(study.fold_ids) / compiled.num_folds)):
-        record, seconds = train_group(study, folder, compiled, data, index, session)
+    spent, groups = np.zeros(3), {}
+    num_groups = math.ceil(len(study.fold_ids) / compiled.num_folds)
+    for index in range(processes.index(), num_groups, processes.count()):
+        groups[index], seconds = train_group(study, folder, compiled, data, index, session)
         spent += seconds
-        groups.append(record)
     save_vanished(folder, groups)
-    records = rows_of(study.fold_ids, groups)
-    assert records is not None, "every fold is in a group"
-    return records, spent
+    return rows_of(study.fold_ids, groups.values()), spent
 
 
 def _write_costs(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from mexjax import processes
 from mexjax.cpu.heap import Heap, heap_for_training
 from mexjax.errors import OutOfMemoryError
 from mexjax.ops import conv
@@ -42,7 +43,7 @@ def watched(config: ConfigDict) -> Iterator[Watch]:
             heap_for_training(config.cpu_heap) as heap,
             conv.use_lowering(config.conv),
             cost.CompileCounter() as counter,
-            TrainProgress(is_shown=config.has_progress) as progress,
+            TrainProgress(is_shown=config.has_progress and processes.is_first()) as progress,
         ):
             yield Watch(progress, stop, counter, heap)
     except jax.errors.JaxRuntimeError as error:

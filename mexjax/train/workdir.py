@@ -91,6 +91,11 @@ class Workdir:
             ) from error
         return workdir
 
+    @classmethod
+    def of_first_process(cls, path: str | Path) -> Workdir:
+        """The folder that the first of several processes has opened and owns."""
+        return cls(Path(path).expanduser())
+
     def close(self) -> None:
         """Lets other processes have the folder."""
         if self.lock is not None:
@@ -150,7 +155,9 @@ class Workdir:
         """True if any fold was trained, in part or whole."""
         finished = [self.path / "run.json", self.path / "predictions.npz"]
         steps = self.checkpoints.glob("group_*/[0-9]*")
-        checkpoints = (path for path in steps if path.name.isdecimal())  # not one in the making
+        # One in the making has a longer name.
+        names = (path.name.removesuffix(".safetensors") for path in steps)
+        checkpoints = (name for name in names if name.isdecimal())
         return any((self.recorded_groups(), *checkpoints, *filter(Path.exists, finished)))
 
     def recorded_groups(self) -> list[int]:

@@ -10,9 +10,11 @@ import time
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mexjax import processes
 from mexjax.errors import (
     CheckpointError,
     DivergedError,
@@ -175,3 +177,30 @@ def test_corrupt_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match=r"No checkpoint in .*group can be read.*Delete that"):
         checkpoints.restore(tree)
     checkpoints.close()
+
+
+def test_a_file_of_one_process_among_several_is_read_by_one_alone(tmp_path, monkeypatch):
+    tree = {"step": jnp.int32(7), "w": jnp.linspace(0, 1, 6).reshape(2, 3), "log": np.arange(3.0)}
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = {
+        "step": jax.ShapeDtypeStruct((), jnp.int32, sharding=place),
+        "w": jax.ShapeDtypeStruct((2, 3), jnp.float32, sharding=place),
+        "log": np.zeros(3),
+    }
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with GroupCheckpoints(tmp_path) as checkpoints:
+        for position in (3, 6, 9):
+            checkpoints.save(position, tree | {"step": jnp.int32(position)})
+    assert {path.name for path in tmp_path.iterdir()} == {"6.safetensors", "9.safetensors"}
+    monkeypatch.undo()
+    content = bytearray((tmp_path / "9.safetensors").read_bytes())
+    content[-1] ^= 1
+    for damage, position in ((b"", 9), (bytes(content), 6)):
+        if damage:
+            (tmp_path / "9.safetensors").write_bytes(damage)
+        with GroupCheckpoints(tmp_path) as checkpoints:
+            found, restored = checkpoints.restore(like)
+        assert found == position == int(restored["step"])
+        np.testing.assert_array_equal(restored["w"], tree["w"])
+        assert isinstance(restored["log"], np.ndarray) and restored["w"].sharding == place
+    assert [path.name for path in tmp_path.iterdir()] == ["6.safetensors"]
