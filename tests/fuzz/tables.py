@@ -295,9 +295,15 @@ def _cell(cell: Any) -> Any:
 
 
 def num_filled(grids: dict[str, list[list[Any]]]) -> int:
-    """Rows that say something of a clip, over all tables: lines of a title are none."""
+    """Rows that say something of a clip, over all tables: lines of a title are none.
+
+    Tables that say how folders are called have no clips.
+    """
     return sum(
-        sum(bool(_text(cell)) for cell in row[:6]) >= 3 for rows in grids.values() for row in rows
+        sum(bool(_text(cell)) for cell in row[:6]) >= 3
+        for title, rows in grids.items()
+        for row in rows
+        if not title.startswith("naming rule")
     )
 
 
