@@ -93,7 +93,7 @@ def test_the_choices_become_options_of_xla():
     }
     assert "CONVOLUTION" in options(gpu__graphs="convolutions")["xla_gpu_enable_command_buffer"]
     both = options(gpu__graphs="epoch", deterministic=True)
-    assert "WHILE" in both["xla_gpu_enable_command_buffer"] and len(both) == 3
+    assert "WHILE" in both["xla_gpu_enable_command_buffer"] and len(both) == 4
     assert options(current(), gpu__graphs="epoch", deterministic=True) == {}
 
 
