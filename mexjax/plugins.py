@@ -9,15 +9,20 @@ the plugin there at all. A library never decides this for its user.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.machinery
 import importlib.util
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 
 VERSIONS = ("12", "13")
 # Files of a driver: on a server, under WSL, and on a Jetson.
 _SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg", "/dev/nvmap")
+# What the lines about an absent driver have in them.
+_COMPLAINTS = (b"Could not find cuda drivers", b"before absl::InitializeLog() is called")
 
 
 class _State:
@@ -46,6 +51,42 @@ def leave_out_unused() -> None:
     _State.lacks_driver = is_wanted
     for version in names:
         _leave_out(version)
+
+
+def take_back() -> None:
+    """Let JAX load its plugin after all: to compile for a GPU takes the plugin and no driver.
+
+    JAX must not have been imported since it was left out.
+    """
+    for version in VERSIONS:
+        if sys.modules.get(f"jax_cuda{version}_plugin", sys) is None:
+            for name in (f"jax_cuda{version}_plugin", f"jax_plugins.xla_cuda{version}"):
+                sys.modules.pop(name, None)
+    _State.lacks_driver = False
+
+
+@contextlib.contextmanager
+def without_complaints() -> Iterator[None]:
+    """Leave out what the plugin's libraries write about an absent driver in a `with` block.
+
+    Other lines of standard error are written when the block ends.
+    """
+    try:
+        place = os.dup(2)
+    except OSError:  # standard error is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(place, 2)
+            os.close(place)
+            file.seek(0)
+            for line in file:
+                if not any(mark in line for mark in _COMPLAINTS):
+                    os.write(2, line)
 
 
 def lacks_driver() -> bool:

@@ -66,6 +66,22 @@ def test_a_plugin_without_use_is_not_loaded(packages, platforms, has_driver, lac
     assert run(code, packages, platforms) == (f"['cpu'] {lacks_driver}\n", "")
 
 
+def test_a_plugin_is_taken_back_without_its_complaints(packages):
+    code = """
+import os, sys
+from mexjax import plugins, signals
+plugins.has_driver = lambda: False
+signals.begin()
+plugins.take_back()
+with plugins.without_complaints():
+    import jax_cuda12_plugin, jax_plugins.xla_cuda12
+    os.write(2, b"another line")
+print(jax_cuda12_plugin.__file__ is not None, callable(jax_plugins.xla_cuda12.initialize))
+print(plugins.lacks_driver())
+"""
+    assert run(code, packages, "cuda,cpu") == ("True True\nFalse\n", "another line")
+
+
 def test_a_plugin_that_the_user_may_want_is_loaded(packages):
     """The complaints are then about something that the user should know."""
     _, errors = run(COMMAND.format(has_driver=True), packages, "cuda,cpu")

@@ -83,7 +83,12 @@ def _is_padded_gradient(kernel: Kernel) -> bool:
 def graph_options(graphs: str) -> dict[str, Any]:
     """Compile options for CUDA graphs: one of the names in `GRAPHS`."""
     kinds = GRAPHS[graphs]
-    return {"xla_gpu_enable_command_buffer": ",".join(kinds)} if kinds else {}
+    options: dict[str, Any] = {"xla_gpu_enable_command_buffer": ",".join(kinds)} if kinds else {}
+    if "WHILE" in kinds:
+        # By itself XLA makes no graph of less than five launches. A loop over steps often has two
+        # beside it; then it would become no graph, nor would anything in it.
+        options["xla_gpu_graph_min_graph_size"] = 1
+    return options
 
 
 @contextlib.contextmanager

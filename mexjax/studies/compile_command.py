@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mexjax import cli, terminal
+from mexjax import cli, plugins, terminal
 from mexjax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,9 +27,8 @@ EXAMPLES = """
   mexjax compile --for=h200 --config=fdp
   mexjax compile --for=a100x4 --config=tsfmicro:official --config.precision=bfloat16
   mexjax compile --for=h200x8 --config=fdp:official --folds=2 --json=bounds.json
-It needs two packages, but no GPU and no driver: pip install 'mexjax[gpu-programs]'. The libraries
-say that they find no driver. Nothing is run on a GPU: kernels and bytes are counted, and times are
-bounds. docs/benchmarks.md explains them.
+It needs two packages, but no GPU and no driver: pip install 'mexjax[gpu-programs]'. Nothing is run
+on a GPU: kernels and bytes are counted, and times are bounds. docs/benchmarks.md explains them.
 """
 # Share of a card's memory that JAX takes at its start, unless XLA_PYTHON_CLIENT_MEM_FRACTION says
 # another.
@@ -112,18 +111,20 @@ def _run(arguments: Sequence[str]) -> int:
         overrides.append(f"folds.per_chunk={order.folds}")
     if order.json:
         _check_place(order.json)
-    # XLA's libraries look for a driver and write to the terminal that there is none.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA tells of every compilation otherwise
+    plugins.take_back()
     # The imports are here because --help must not wait for them.
-    from mexjax import machine
-    from mexjax.gpu import targets
-    from mexjax.train.absent import lower_for
-    from mexjax.train.numerics import check_numerics
+    with plugins.without_complaints():
+        from mexjax import machine
+        from mexjax.gpu import targets
+        from mexjax.train.absent import lower_for
+        from mexjax.train.numerics import check_numerics
 
     _stay_on_cpu()
     gpu, count = targets.parse(order.gpu)
     config = _configuration(order.config, overrides)
-    target = targets.absent(gpu, count)
+    with plugins.without_complaints():
+        target = targets.absent(gpu, count)
     check_numerics(config, target)
     lowered = lower_for(config, target)
     programs = {}

@@ -181,6 +181,16 @@ for deterministic in (False, True, True):
     compiled = compile_for(lowered, gpu, options=compile_options(config, target))
     kernels.append(compiled.bounds.kernels)
 print(*kernels)
+
+# A loop with few launches beside it.
+def steps(x):
+    return jax.lax.scan(lambda x, _: (jax.numpy.tanh(x @ x) + x[::-1], None), x, length=7)[0]
+
+matrix = jax.ShapeDtypeStruct((128, 128), np.float32, sharding=place)
+config = load_config("fdp", {"gpu.graphs": "epoch"})
+lowered = jax.jit(steps).lower(matrix)
+for options in ({}, compile_options(config, target)):
+    print(compile_for(lowered, gpu, num_steps=7, options=options).host_launches)
 """
 
 
@@ -193,8 +203,9 @@ def test_options_are_taken_and_the_cache_is_left_alone(tmp_path):
     }
     done = python("-W", "error", "-c", OPTIONS, **cache)
     assert done.returncode == 0, done.stderr
-    quick, slow, again = map(int, done.stdout.split())
+    quick, slow, again, by_step, by_epoch = map(int, done.stdout.split())
     assert quick < slow == again
+    assert by_step > 0 and by_epoch == 0, "the epoch is one graph"
     assert not list(tmp_path.glob("*lambda*")), "nothing of an absent GPU is in the cache"
 
 

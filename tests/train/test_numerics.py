@@ -93,7 +93,7 @@ def test_the_choices_become_options_of_xla():
     }
     assert "CONVOLUTION" in options(gpu__graphs="convolutions")["xla_gpu_enable_command_buffer"]
     both = options(gpu__graphs="epoch", deterministic=True)
-    assert "WHILE" in both["xla_gpu_enable_command_buffer"] and len(both) == 3
+    assert "WHILE" in both["xla_gpu_enable_command_buffer"] and len(both) == 4
     assert options(current(), gpu__graphs="epoch", deterministic=True) == {}
 
 
@@ -155,7 +155,7 @@ def test_the_key_of_old_is_named_with_the_one_of_today(tmp_path):
 def make_older(folder, dtype="float32"):
     """Write the configuration of a run, and its digests, as versions without the keys did."""
     config = json.loads((folder / "config.json").read_text())
-    for name in ("precision", "deterministic", "gpu"):
+    for name in ("precision", "deterministic", "gpu", "sweep"):
         del config[name]
     config["dtype"] = dtype
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
