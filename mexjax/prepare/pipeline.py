@@ -50,6 +50,7 @@ from mexjax.prepare.manifest_rows import (
 from mexjax.prepare.options import Found, Input, Options, Outcome
 from mexjax.prepare.shards import Shard
 from mexjax.prepare.sources import get_source
+from mexjax.prepare.sources.joint import unite_releases
 from mexjax.prepare.sources.losses import Risk
 from mexjax.prepare.summary import summary
 
@@ -65,7 +66,8 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
       DataError: an unknown reader, a root or spreadsheet that is not there or cannot be read, the
         same clip twice, or no clip at all.
     """
-    tables, jobs = [], []
+    tables: list[pd.DataFrame] = []
+    releases: list[Input] = []
     problems: list[str] = []
     for release in inputs:
         source = get_source(release.name, release.layout)
@@ -77,7 +79,14 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
         reading = source.read(release.root, spreadsheet=release.spreadsheet)
         problems += reading.problems
         tables.append(reading.table)
-        jobs += [Job(release.name, release.root, row) for row in reading.table.to_dict("records")]
+        releases.append(release)
+    tables, risks = unite_releases(tables)
+    problems += risks
+    jobs = [
+        Job(release.name, release.root, row)
+        for release, table in zip(releases, tables, strict=True)
+        for row in table.to_dict("records")
+    ]
     ids = [job.id for job in jobs]
     if not ids:
         raise DataError(
