@@ -54,6 +54,7 @@ from mexjax.prepare.sources.joint import unite_releases
 from mexjax.prepare.sources.losses import Risk
 from mexjax.prepare.summary import summary
 
+_FACE_FILE = "faces_sha256"  # a parameter: the digest of landmarks, or of a detector's files
 SUMMARY, SHEET = "summary.md", "contact_sheet.png"
 
 Progress = Callable[[int, int, int], None]  # clips done, clips in all, frames done
@@ -236,7 +237,7 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
         "size_px": settings.size_px,
         "color": settings.color,
         "faces": finder.kind,
-        "faces_sha256": finder.details.get("sha256", ""),
+        _FACE_FILE: finder.details.get("sha256", ""),
         "clips_per_shard": options.clips_per_shard,
     }
 
@@ -349,8 +350,13 @@ def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:
     differing = [
         f"{key} is {before.get(key)!r} there and {parameters[key]!r} now"
         for key in sorted(parameters)
-        if before.get(key) != parameters[key]
+        if before.get(key) != parameters[key] and key != _FACE_FILE
     ]
+    if not differing and before.get(_FACE_FILE) != parameters[_FACE_FILE]:
+        differing = [
+            f"the content of {'--landmarks' if parameters['faces'] == 'landmarks' else 'the files'}"
+            " by which faces are found has changed"
+        ]
     if differing:
         raise WorkdirError(
             f"{out} was prepared with other parameters: {'; '.join(differing)}. Choose another"
