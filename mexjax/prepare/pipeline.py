@@ -50,9 +50,11 @@ from mexjax.prepare.manifest_rows import (
 from mexjax.prepare.options import Found, Input, Options, Outcome
 from mexjax.prepare.shards import Shard
 from mexjax.prepare.sources import get_source
+from mexjax.prepare.sources.joint import unite_releases
 from mexjax.prepare.sources.losses import Risk
 from mexjax.prepare.summary import summary
 
+_FACE_FILE = "faces_sha256"  # a parameter: the digest of landmarks, or of a detector's files
 SUMMARY, SHEET = "summary.md", "contact_sheet.png"
 
 Progress = Callable[[int, int, int], None]  # clips done, clips in all, frames done
@@ -65,7 +67,8 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
       DataError: an unknown reader, a root or spreadsheet that is not there or cannot be read, the
         same clip twice, or no clip at all.
     """
-    tables, jobs = [], []
+    tables: list[pd.DataFrame] = []
+    releases: list[Input] = []
     problems: list[str] = []
     for release in inputs:
         source = get_source(release.name, release.layout)
@@ -77,7 +80,14 @@ def read_inputs(inputs: Iterable[Input]) -> Found:
         reading = source.read(release.root, spreadsheet=release.spreadsheet)
         problems += reading.problems
         tables.append(reading.table)
-        jobs += [Job(release.name, release.root, row) for row in reading.table.to_dict("records")]
+        releases.append(release)
+    tables, risks = unite_releases(tables)
+    problems += risks
+    jobs = [
+        Job(release.name, release.root, row)
+        for release, table in zip(releases, tables, strict=True)
+        for row in table.to_dict("records")
+    ]
     ids = [job.id for job in jobs]
     if not ids:
         raise DataError(
@@ -227,7 +237,7 @@ def make_parameters(options: Options, cropper: Cropper) -> dict[str, Any]:
         "size_px": settings.size_px,
         "color": settings.color,
         "faces": finder.kind,
-        "faces_sha256": finder.details.get("sha256", ""),
+        _FACE_FILE: finder.details.get("sha256", ""),
         "clips_per_shard": options.clips_per_shard,
     }
 
@@ -340,8 +350,13 @@ def _refuse_other_parameters(out: Path, parameters: dict[str, Any]) -> None:
     differing = [
         f"{key} is {before.get(key)!r} there and {parameters[key]!r} now"
         for key in sorted(parameters)
-        if before.get(key) != parameters[key]
+        if before.get(key) != parameters[key] and key != _FACE_FILE
     ]
+    if not differing and before.get(_FACE_FILE) != parameters[_FACE_FILE]:
+        differing = [
+            f"the content of {'--landmarks' if parameters['faces'] == 'landmarks' else 'the files'}"
+            " by which faces are found has changed"
+        ]
     if differing:
         raise WorkdirError(
             f"{out} was prepared with other parameters: {'; '.join(differing)}. Choose another"

@@ -127,6 +127,18 @@ def test_other_parameters_are_refused(casme2, prepared, capsys):
     assert files(prepared) == before
 
 
+def test_other_landmarks_are_refused_in_words(own_release, prepared, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(prepared, out)
+    path = own_release.landmarks
+    path.write_text(path.read_text() + "\n")
+    before = files(out)
+    assert run(*arguments("casme2", own_release, out)) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the content of --landmarks by which faces are found has changed" in said
+    assert files(out) == before
+
+
 def test_a_damaged_clip_does_not_lose_the_others(own_release, tmp_path, capsys):
     out = tmp_path / "out"
     row = own_release.expected.iloc[2]

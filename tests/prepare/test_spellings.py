@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from source_helpers import found, read, write_frames, write_sheet
 
-from mexjax.prepare import command
+from mexjax.prepare import command, pipeline
 from mexjax.prepare.landmark_table import LandmarkTable
+from mexjax.prepare.options import Input
 
 HEADER = ["subject", "clip", "onset", "offset", "emotion"]
 SPELLINGS = ["Jos\u00e9", "Jose\u0301", "Jos\u00e9\u200b", "\uff2aos\u00e9"]
@@ -186,3 +187,28 @@ def test_subjects_that_differ_in_signs_get_a_remark(names, is_told, tmp_path):
     reading = read("csv", tmp_path)
     assert reading.table["subject"].nunique() == 2
     assert bool(found(reading, "leading zeros, blanks or signs")) == is_told
+
+
+def test_one_person_in_two_releases(tmp_path, capsys):
+    """Spellings are united over all roots of one reader, and what may be one person is told."""
+    names = [
+        ("a", "Anna"),
+        ("a", "bob"),
+        ("a", "s1"),
+        ("b", "anna"),
+        ("b", "b\u043eb"),
+        ("b", "S_01"),
+    ]
+    for root, name in names:
+        write_frames(tmp_path / root / name / "joy" / f"{root}1", range(1, 10))
+    inputs = [Input("folder", tmp_path / root) for root in "ab"]
+    reading = pipeline.read_inputs(inputs)
+    assert sorted(set(reading.table["subject"])) == sorted(
+        ["folder/Anna", "folder/bob", "folder/s1", "folder/b\u043eb", "folder/S_01"]
+    )
+    assert [job.row["subject"] for job in reading.jobs] == reading.table["subject"].tolist()
+    assert found(reading, "1 subjects are in several releases and are taken for one person each")
+    assert found(reading, "Subjects folder/s1, folder/S_01 of several releases differ only by")
+    assert found(reading, "U+043E CYRILLIC SMALL LETTER O")
+    only = pipeline.read_inputs(inputs[:1])
+    assert not found(only, "several releases") and not found(only, "look alike")

@@ -287,7 +287,7 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
     problems += map(Risk, lines_of_people(first.values()))
     alike: dict[str, list[str]] = {}
     for key, spelling in first.items():
-        alike.setdefault(_bare(key), []).append(spelling)
+        alike.setdefault(bare(key), []).append(spelling)
     for names in alike.values():
         if len(names) > 1:
             line = (
@@ -298,10 +298,10 @@ def unite_subjects(drafts: list[Draft], problems: list[str]) -> None:
             problems.append(Risk(line))
 
 
-def _bare(key: str) -> str:
+def bare(key: str) -> str:
     """Strip leading zeros, blanks and signs from a name; one sign stays between two numbers."""
-    bare = re.sub(r"(?<![0-9])-|-(?![0-9])", "", re.sub(r"[\W_]+", "-", key))
-    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", bare) or key
+    plain = re.sub(r"(?<![0-9])-|-(?![0-9])", "", re.sub(r"[\W_]+", "-", key))
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", plain) or key
 
 
 def number_repeats(drafts: list[Draft], problems: list[str]) -> None:

@@ -297,7 +297,7 @@ def check_part(part: str, where: str) -> None:
     if not is_plain or PureWindowsPath(part).drive:
         raise DataError(
             f"{where}: {part!r} cannot be the name of a folder and would lead out of the dataset."
-            " Correct the cell."
+            " Correct the cell; a table of your own may have paths below the root in a column path."
         )
 
 
