@@ -86,6 +86,7 @@ def problems_in(texts: list[str], options: set[str], keys: set[str]) -> list[str
                 out.append(option)
         for match in KEY.finditer(text):
             name = match[0].rstrip(".")
+            name = name.removeprefix("sweep.values.")  # any other key stands behind it
             is_section = any(key.startswith(f"{name}.") for key in keys)
             if not (FILES.search(name) or is_section or exists(name, keys)):
                 out.append(name)
