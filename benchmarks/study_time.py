@@ -96,6 +96,7 @@ def main() -> None:
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
+        "options": options,
         "environment": machine.environment(),
         "num_threads": machine.num_cores(),
         "load_before": os.getloadavg()[0],
