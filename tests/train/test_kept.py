@@ -288,3 +288,14 @@ def test_a_folder_that_cannot_be_written_is_no_error(shelf_of_a_run, study, data
     done = Shelf(shelf_of_a_run[1], study, data).read()
     assert done is not None
     assert not Shelf(tmp_path / "file" / "programs", study, data).write(done.compiled, 0)
+
+
+def test_the_folder_lies_in_the_cache_of_jax():
+    settings = jax.config.values
+    is_on, cache = settings["jax_enable_compilation_cache"], settings["jax_compilation_cache_dir"]
+    assert machine.programs_folder() == Path(cache) / "programs"
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        assert machine.programs_folder() is None
+    finally:
+        jax.config.update("jax_enable_compilation_cache", is_on)
