@@ -7,6 +7,11 @@ mexjax is timed as whole processes, imports and report included, under each stra
 `shard` on a CPU splits it into as many devices as it has cores. PyTorch is timed from after its
 imports to the last prediction, in the faster of its two memory layouts. Both evaluate once, at the
 end. Scores are printed beside the times: both sides must have learnt the same.
+
+Seconds of a busy machine say little. Processor seconds of both sides are recorded too; they compare
+well on one core, where no thread waits for another:
+
+    taskset -c 0 python benchmarks/study_time.py --strategies loop --set train.num_epochs=8
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,11 +32,11 @@ from mexjax import machine
 HERE = Path(__file__).resolve().parent
 
 
-def run(command: list[str], **environment: str) -> tuple[float, str]:
-    """Seconds and standard output of a process."""
+def run(command: list[str], **environment: str) -> tuple[float, float, str]:
+    """Seconds, processor seconds and standard output of a process."""
     root = HERE.parent
     paths = os.pathsep.join([str(root), str(HERE)])
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), _processor_seconds()
     done = subprocess.run(
         [sys.executable, *command],
         capture_output=True,
@@ -40,7 +46,13 @@ def run(command: list[str], **environment: str) -> tuple[float, str]:
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-500:]}{done.stderr[-2000:]}")
-    return time.perf_counter() - start, done.stdout
+    return time.perf_counter() - start, _processor_seconds() - cpu_start, done.stdout
+
+
+def _processor_seconds() -> float:
+    """Processor seconds of all processes that ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 # Options of a strategy. A CPU gains from one fold a program; `vmap` is timed with two.
@@ -59,10 +71,11 @@ def run_mexjax(card: str, options: list[str], folder: Path, cache: Path) -> dict
     environment = {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     if "folds.strategy=shard" in options:
         environment["JAX_NUM_CPU_DEVICES"] = str(len(os.sched_getaffinity(0)))
-    seconds, _ = run(command, **environment)
+    seconds, processor_s, _ = run(command, **environment)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return {
         "process_s": seconds,
+        "process_cpu_s": processor_s,
         "uf1": results["metrics"]["last"]["uf1"],
         "timing": results["timing"],
     }
@@ -74,15 +87,18 @@ def main() -> None:
     parser.add_argument("--card", default="configs/fdp.py")
     parser.add_argument("--quick", action="store_true", help="two folds, two epochs")
     parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES), choices=STRATEGIES)
+    parser.add_argument("--set", nargs="*", default=[], help="more overrides, key=value")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    options = []
+    options = arguments.set
     if arguments.quick:
-        options = ["folds.only=synthetic/01,synthetic/02", "train.num_epochs=2"]
+        options += ["folds.only=synthetic/01,synthetic/02", "train.num_epochs=2"]
     record: dict[str, Any] = {
         "command": f"python {' '.join(sys.argv)}",
         "card": arguments.card,
+        "options": options,
         "environment": machine.environment(),
+        "num_threads": machine.num_cores(),
         "load_before": os.getloadavg()[0],
     }
     record["mexjax"], record["torch"] = {}, {}
@@ -102,14 +118,20 @@ def main() -> None:
     for layout in ("contiguous", "channels_last"):
         command = ["-m", "torch_peer.loso", f"--card={arguments.card}", f"--layout={layout}"]
         command += ["--set", *options] if options else []
-        _, output = run(command, JAX_PLATFORMS="cpu")
+        *_, output = run(command, JAX_PLATFORMS="cpu")
         record["torch"][layout] = json.loads(output.splitlines()[-1])
         print("torch", json.dumps(record["torch"][layout]), flush=True)
-    best = min(run["total_s"] for run in record["torch"].values())
+    best, least = (
+        min(run[key] for run in record["torch"].values()) for key in ("total_s", "total_cpu_s")
+    )
     for strategy, runs in record["mexjax"].items():
         for which, times in runs.items():
             times["ratio"] = times["process_s"] / best
-            print(f"{strategy}, {which}: mexjax / PyTorch {times['ratio']:.2f}")
+            times["cpu_ratio"] = times["process_cpu_s"] / least
+            print(
+                f"{strategy}, {which}: mexjax / PyTorch {times['ratio']:.2f} in time,"
+                f" {times['cpu_ratio']:.2f} in processor time"
+            )
     record["load_after"] = os.getloadavg()[0]
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -39,6 +39,14 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
     return path
 
 
+def programs_folder() -> Path | None:
+    """The folder of kept programs in JAX's compilation cache; None where JAX keeps nothing."""
+    settings = jax.config.values
+    folder = settings["jax_compilation_cache_dir"]
+    is_on = bool(folder) and settings["jax_enable_compilation_cache"]
+    return Path(folder) / "programs" if is_on else None
+
+
 def devices() -> list[Any]:
     """The devices of this process.
 

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         order = _read(arguments)
         outcome.is_output = order is None
         if order is not None:
-            from mexjax import processes
+            from mexjax import machine, processes
             from mexjax.config import has_sweep
             from mexjax.report.text import print_results
             from mexjax.report.write import ReportError
@@ -87,8 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if has_sweep(config):
                 _sweep(config, folder, order)
                 return outcome.status
+            kept = machine.programs_folder()
             try:
-                done = run(config, folder, overwrite=order.is_overwritten)
+                done = run(config, folder, overwrite=order.is_overwritten, kept_programs=kept)
                 if processes.is_first():
                     _show(done)
             except ReportError as error:

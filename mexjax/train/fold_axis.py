@@ -136,9 +136,8 @@ def make_programs(
             " of an epoch."
         )
     devices = devices_of(strategy, target)
-    is_sharded = strategy_for(strategy, target) == "shard"
     plan, data = example
-    mesh = Mesh(np.array(devices), ("folds",)) if is_sharded else None
+    mesh = mesh_of(strategy, target)
     k = plan.fold_id.shape[0]
     num_local = k if mesh is None else k // mesh.size
     lift = _make_lift(num_local, mesh)
@@ -203,7 +202,7 @@ def make_programs(
         return Carry(states=states, position=carry.position + steps_per_call, logs=logs)
 
     several = train_busy if skips_idle else train_several
-    folded, shared = _shardings(mesh, devices[0])
+    folded, shared = shardings(mesh, devices[0])
     carried = Carry(states=folded, position=shared, logs=folded)
     return Programs(
         init=jax.jit(init, in_shardings=(folded, shared), out_shardings=carried),
@@ -266,7 +265,15 @@ def _make_lift(
     return together if mesh is None else sharded
 
 
-def _shardings(mesh: Mesh | None, device: Any) -> tuple[Any, Any]:
+def mesh_of(strategy: str, target: Target) -> Mesh | None:
+    """The mesh of all devices along the folds for `shard`, otherwise None."""
+    if strategy_for(strategy, target) != "shard":
+        return None
+    return Mesh(np.array(target.devices), ("folds",))
+
+
+def shardings(mesh: Mesh | None, device: Any) -> tuple[Any, Any]:
+    """The places of arrays with a leading fold axis, and of arrays that all folds share."""
     if mesh is None:
         single = SingleDeviceSharding(device)
         return single, single

@@ -13,7 +13,6 @@ import numpy as np
 from mexjax.cpu.heap import KeptHeap
 from mexjax.errors import CheckpointError, DivergedError, Interrupted
 from mexjax.progress import TrainProgress
-from mexjax.train import cost
 from mexjax.train.checkpoint import GroupCheckpoints
 from mexjax.train.fold_axis import Carry
 from mexjax.train.plan import pad_folds, take_folds
@@ -137,11 +136,20 @@ def check_group(recorded: np.ndarray, expected: np.ndarray, path: Path) -> None:
 
 
 class Session(NamedTuple):
-    """Surroundings of training: the progress display, the request to stop, and the heap."""
+    """Surroundings of training.
+
+    Attributes:
+      progress: the progress display.
+      stop: the request to stop.
+      heap: the heap.
+      step_bytes: temporary memory of a call of the training program. XLA takes as long as a step to
+        answer this question, so it is asked once.
+    """
 
     progress: TrainProgress
     stop: StopRequest
     heap: KeptHeap
+    step_bytes: int
 
 
 class GroupTrainer:
@@ -202,7 +210,7 @@ class GroupTrainer:
           Interrupted: a stop was asked for; the state is saved.
         """
         position, carry = self._start()
-        self.session.heap.reserve_hole(cost.temporary_bytes(self.compiled.train))
+        self.session.heap.reserve_hole(self.session.step_bytes)
         self.progress.skip(self._fold_steps(0, position))
         schedule, outputs = self.schedule, {}
         epoch_start, saved_at = position, time.perf_counter()

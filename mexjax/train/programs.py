@@ -28,6 +28,8 @@ class Compiled(NamedTuple):
       evaluate: the compiled program of an evaluation batch.
       carry_shape: shapes of the state that a group carries.
       eval_shape: shapes of the outputs of an evaluation batch.
+      is_kept: true if an earlier process compiled them, see `mexjax.train.kept`; `programs` then
+        holds the compiled programs too.
     """
 
     size: GroupSize
@@ -37,6 +39,7 @@ class Compiled(NamedTuple):
     evaluate: jax.stages.Compiled
     carry_shape: Carry
     eval_shape: dict[str, jax.ShapeDtypeStruct]
+    is_kept: bool = False
 
     @property
     def num_folds(self) -> int:

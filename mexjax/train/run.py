@@ -29,6 +29,7 @@ from mexjax.target import current
 from mexjax.train import cost
 from mexjax.train.group import Session, train_group
 from mexjax.train.inputs import check_finished, check_inputs, inputs_of
+from mexjax.train.kept import Shelf
 from mexjax.train.numerics import check_numerics, dtype_of, use_precision
 from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
 from mexjax.train.record import Rows, has_record, read_rows, rows_of, save_vanished, write_record
@@ -57,7 +58,13 @@ class RunResult:
     was_finished: bool
 
 
-def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> RunResult:
+def run(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    overwrite: bool = False,
+    kept_programs: str | Path | None = None,
+) -> RunResult:
     """Trains and evaluates every fold of a protocol, and reports.
 
     Starting it again with the same configuration and folder resumes; a finished run is not
@@ -67,6 +74,8 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
       config: configuration from `load_config`.
       workdir: folder of the run; made if absent; `~` at its beginning is the user's home.
       overwrite: True: files of an earlier run are deleted.
+      kept_programs: folder of compiled programs that later runs may use, see `mexjax.train.kept`;
+        None: none are kept.
 
     Returns:
       Results and predictions, also written to the folder (docs/results_format.md).
@@ -99,7 +108,7 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
                     folder.save_config(config)
                     was_finished = not _mend(folder, config, start)
         else:
-            _train_run(config, folder, start)
+            _train_run(config, folder, start, kept_programs)
         with processes.phase("it wrote the report"):
             if processes.is_first():
                 write_report(folder.path)
@@ -108,7 +117,9 @@ def run(config: ConfigDict, workdir: str | Path, *, overwrite: bool = False) -> 
     return RunResult(results, predictions, folder.path, was_finished)
 
 
-def _train_run(config: ConfigDict, folder: Workdir, start: float) -> None:
+def _train_run(
+    config: ConfigDict, folder: Workdir, start: float, kept_programs: str | Path | None
+) -> None:
     """Train what is not recorded yet, and write the record of the run."""
     with watched(config) as watch:
         with processes.phase("it read the data and compiled"):
@@ -123,14 +134,8 @@ def _train_run(config: ConfigDict, folder: Workdir, start: float) -> None:
                 watch.progress.begin(int(study.plan.valid.sum()))
                 watch.counter.begin()
                 data = device_data(study)  # arrays that all folds share
-                flops = clip_flops(study, data)
-                watch.progress.start_compiling(flops, is_cpu=is_cpu())
-                compiled = compile_programs(
-                    study,
-                    data,
-                    per_device=config.folds.per_chunk,
-                    begun=folder.group_size(study.num_devices),
-                )
+                begun = folder.group_size(study.num_devices)
+                compiled, flops = _programs(study, data, begun, kept_programs, watch)
                 watch.counter.end()
                 groups = len(study.fold_ids), study.num_devices, compiled.size
                 watch.progress.note(cost.describe_groups(*groups))
@@ -162,6 +167,23 @@ def _train_run(config: ConfigDict, folder: Workdir, start: float) -> None:
                     )
                 seconds = (watch.counter.seconds, time.perf_counter() - start)
                 write_record(study, folder, records, *seconds)
+
+
+def _programs(
+    study: Study, data: Arrays, begun: int, folder: str | Path | None, watch: Watch
+) -> tuple[Compiled, int]:
+    """The programs of a group of folds, kept ones or compiled and kept, and `clip_flops`."""
+    sizes = {"per_device": study.config.folds.per_chunk, "begun": begun}
+    shelf = Shelf(Path(folder).expanduser() if folder else None, study, data, **sizes)
+    kept = shelf.read()
+    if kept is not None:
+        return kept.compiled, kept.clip_flops
+    with shelf.watching():
+        flops = clip_flops(study, data)
+        watch.progress.start_compiling(flops, is_cpu=is_cpu())
+        compiled = compile_programs(study, data, **sizes)
+    shelf.write(compiled, flops)
+    return compiled, flops
 
 
 def _checked_inputs(folder: Workdir, study: Study) -> str:
@@ -208,7 +230,8 @@ def _train(
       The record of each fold, or None where other processes have trained some; and f64[3], seconds
       of training and of evaluation, and clips trained on, of this process.
     """
-    session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory())
+    step_bytes = cost.temporary_bytes(compiled.train)
+    session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory(), step_bytes)
     data = jax.device_put(host, compiled.programs.shared)
     watch.progress.restart_clock()
     spent, groups = np.zeros(3), {}
@@ -249,6 +272,7 @@ def _write_costs(
             "num_devices": devices,
             "strategy": study.strategy,
             "steps_per_call": study.schedule.steps_per_call,
+            "has_kept_programs": compiled.is_kept,
             "num_compilations": counter.num_before_training,
             "num_compilations_while_training": late,
             "compile_s": counter.seconds,

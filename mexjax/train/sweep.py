@@ -32,7 +32,7 @@ from mexjax.report.agreement import config_digest
 from mexjax.report.sweep import FILE, RUNS, write_sweep_report
 from mexjax.report.write import write_report
 from mexjax.target import current
-from mexjax.train import trials
+from mexjax.train import cost, trials
 from mexjax.train.checkpoint import GroupCheckpoints
 from mexjax.train.group import GroupTrainer, Session, record_of
 from mexjax.train.inputs import check_inputs
@@ -280,7 +280,8 @@ def _train(
     for run, each, mark in zip(program, folders, inputs, strict=True):
         # Each trial is a group of its own in the folder of its run.
         each.save_group_size(1, 1, config=config_digest(run.config.to_dict()), inputs=mark)
-    session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory())
+    step_bytes = cost.temporary_bytes(compiled.train)
+    session = Session(watch.progress, watch.stop, watch.heap.keep_freed_memory(), step_bytes)
     data = jax.device_put(host, compiled.programs.shared)
     watch.progress.restart_clock()
     width = compiled.num_folds
