@@ -84,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             from mexjax.train.run import run
 
             config, folder = _prepare(order)
+            if order.is_plan:
+                _plan(config)
+                return outcome.status
             if has_sweep(config):
                 _sweep(config, folder, order)
                 return outcome.status
@@ -122,6 +125,7 @@ def parser() -> cli.Parser:
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of the first process")
     group.add_argument("--num-processes", metavar="N", type=int, help="number of processes")
     group.add_argument("--process-id", metavar="I", type=int, help="number of this one, from 0")
+    add("--plan", action="store_true", help="say groups, memory and time; train nothing")
     add("--overwrite", action="store_true", help="delete what an earlier run left in the folder")
     add("--list", action="store_true", help="show cards, datasets, models and studies")
     add("--version", action="store_true", help="show the version")
@@ -141,6 +145,7 @@ class Order:
       workdir: folder of the run; None: the default one.
       is_overwritten: whether an earlier run in the folder is deleted.
       processes: coordinator, number of processes and number of this one, as far as they are given.
+      is_plan: whether nothing is trained and only the plan is printed.
     """
 
     card: str
@@ -148,6 +153,7 @@ class Order:
     workdir: str | None
     is_overwritten: bool
     processes: tuple[str, int | None, int | None] = ("", None, None)
+    is_plan: bool = False
 
     def folder(self, config: ConfigDict) -> str:
         """The folder of the run; the default one is named after what differs from the card.
@@ -226,7 +232,7 @@ def _read(arguments: Sequence[str]) -> Order | None:
             " and mexjax --help the commands."
         )
     others = (values.coordinator or "", values.num_processes, values.process_id)
-    return Order(values.config, overrides, values.workdir, values.overwrite, others)
+    return Order(values.config, overrides, values.workdir, values.overwrite, others, values.plan)
 
 
 def _not_understood(options: cli.Parser, rest: Sequence[str], *, has_card: bool) -> str:
@@ -297,6 +303,14 @@ def _seeds(config: ConfigDict) -> str:
     text = f"{'seeds' if len(config.sweep.seeds) > 1 else 'seed'} {seeds}"
     number = math.prod(len(values) for values in flat(config.sweep["values"]).values())
     return f"{number} settings with {text}" if number > 1 else text
+
+
+def _plan(config: ConfigDict) -> None:
+    """Print the groups, the memory and the expected time of a run or sweep."""
+    from mexjax.train.planner import make_plan, plan_lines
+
+    for line in plan_lines(make_plan(config)):
+        terminal.say(terminal.console(), line)
 
 
 def _sweep(config: ConfigDict, folder: str, order: Order) -> None:

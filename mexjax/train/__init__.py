@@ -21,6 +21,7 @@ __all__ = [
     "numerics",
     "optim",
     "plan",
+    "planner",
     "program_key",
     "programs",
     "record",

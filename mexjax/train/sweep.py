@@ -35,7 +35,7 @@ from mexjax.target import current
 from mexjax.train import cost, trials
 from mexjax.train.checkpoint import GroupCheckpoints
 from mexjax.train.group import GroupTrainer, Session, record_of
-from mexjax.train.inputs import check_inputs
+from mexjax.train.inputs import check_finished, check_inputs
 from mexjax.train.numerics import check_numerics, dtype_of
 from mexjax.train.plan import pad_folds, take_folds
 from mexjax.train.programs import (
@@ -190,7 +190,8 @@ def _train_program(
     ]
     try:
         if all(map(has_record, folders)):
-            for each in folders:
+            for run, each in zip(program, folders, strict=True):
+                check_finished(each, run.config)
                 write_report(each.path)
             return 0
         with watched(program[0].config) as watch:
