@@ -592,3 +592,15 @@ def test_presets_are_within_the_bounds_of_their_options(name):
         assert vars(paper.options({"preset": preset} | keys)) == vars(options) | (
             {"weights": "random"} if name == "micro_au_clip" else {}
         )
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+@pytest.mark.parametrize("key", [name for name, key in KEYS.items() if key.is_path])
+def test_a_path_that_no_system_has_is_refused(key, path):
+    with pytest.raises(ConfigError, match="takes the name of a file or folder, found"):
+        mexjax.load_config("fdp", {key: path})
+    config = mexjax.load_config("fdp")
+    section, name = key.split(".")
+    config[section][name] = path
+    with pytest.raises(ConfigError, match="takes the name of a file or folder, found"):
+        check_values(config)

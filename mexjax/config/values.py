@@ -163,6 +163,8 @@ def check_values(config: ConfigDict) -> None:
                 " mexjax.models.card.start(name, variant), which gives every key."
             )
         value = values[name]
+        if key.is_path:
+            _check_path(name, value)
         for item in value if isinstance(value, tuple | list) else (value,):
             _check_value(name, key, item)
     if config.conv not in ("auto", *conv.LOWERINGS):
@@ -180,10 +182,26 @@ def check_values(config: ConfigDict) -> None:
 
 
 def expand_paths(config: ConfigDict) -> None:
-    """Write the user's home for a `~` at the beginning of every path among the keys."""
+    """Write the user's home for a `~` at the beginning of every path among the keys.
+
+    Raises:
+      ConfigError: a path that no system can have.
+    """
     for name, value in flat(config).items():
-        if name in KEYS and KEYS[name].is_path and value.startswith("~"):
-            set_key(config, name, os.path.expanduser(value))
+        if name in KEYS and KEYS[name].is_path:
+            _check_path(name, value)
+            if value.startswith("~"):
+                set_key(config, name, os.path.expanduser(value))
+
+
+def _check_path(name: str, path: str) -> None:
+    """Refuse a path that the system cannot look for: it has a NUL, or half of a surrogate pair."""
+    try:
+        is_name = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise ConfigError(f"{name} takes the name of a file or folder, found {quoted(path)}.")
 
 
 def remember_card(config: ConfigDict, card: dict[str, Any]) -> None:
