@@ -230,3 +230,11 @@ def test_folders_that_systems_make_are_no_classes(tmp_path):
     reading = read("folder", tmp_path)
     assert sorted(reading.table["emotion"]) == ["fear", "joy"]
     assert not [line for line in reading.problems if "eaDir" in line or "MACOSX" in line]
+
+
+def test_a_clip_without_a_visible_name_is_left_out_with_a_line(tmp_path):
+    for name in ("happiness/a", "happiness/\u200b", "surprise/b"):
+        write_frames(tmp_path / name, [1, 2, 3])
+    reading = read("folder", tmp_path)
+    assert sorted(row["clip"] for row in reading.table.to_dict("records")) == ["a", "b"]
+    assert any("\\u200b" in text and "no letter that is seen" in text for text in reading.problems)
