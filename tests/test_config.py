@@ -602,5 +602,5 @@ def test_a_path_that_no_system_has_is_refused(key, path):
     config = mexjax.load_config("fdp")
     section, name = key.split(".")
     config[section][name] = path
-    with pytest.raises(ConfigError, match="takes the name of a file|has no effect"):
+    with pytest.raises(ConfigError, match=r"takes the name of a file|has no effect"):
         check_values(config)

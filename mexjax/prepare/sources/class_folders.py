@@ -186,7 +186,7 @@ def _enumerate(root: Path, layout: Layout, folders: Folders, problems: list[str]
         for path in paths:
             words = layout.read((*parents, stem(path)))
             if words is not None and not all(map(tidy, words.values())):
-                line = f"{ascii(str(path))}: a name in it has no letter that is seen; left out."
+                line = f"{str(path)!a}: a name in it has no letter that is seen; left out."
                 problems.append(Loss(line, "clips whose names have no letter that is seen"))
             elif words is not None:
                 clips.append(_Clip(path, parents, words))
