@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -219,16 +220,23 @@ def test_nothing_is_tried_twice_where_the_environment_cannot_be_made(checkout):
     assert not calls and text.count("is in the way") == 1
 
 
+# A command that heeds Ctrl-C also where the tests run in the background, which ignores it.
+HEEDS = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def test_an_interrupted_installation_is_not_taken_for_a_failed_one(checkout):
     """pip ends with a status of its own after Ctrl-C; the script must not go on without a GPU."""
     process = subprocess.Popen(
-        [str(BASH), str(checkout.root / "launch" / "demo.sh")],
+        [sys.executable, "-c", HEEDS, str(BASH), str(checkout.root / "launch" / "demo.sh")],
         env=checkout.environment(GPUS="1", PIP_WAITS="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     while process.stdout.readline() != "ready\n":

@@ -238,6 +238,14 @@ def _reason(error: Exception) -> str:
     return quoted[1] if quoted else text.splitlines()[0][:200]
 
 
+def _is_shown(record: logging.LogRecord) -> bool:
+    """False for an error of orbax, or of the library that reads and writes for it."""
+    if not record.exc_info:
+        return True
+    _, error, trace = record.exc_info
+    return not (_is_of_orbax(trace) or "tensorstore" in str(error))
+
+
 def _is_of_orbax(trace: TracebackType | None) -> bool:
     """True if an error was raised in orbax, or passed through it."""
     return any("orbax" in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))
@@ -251,9 +259,7 @@ def _leave_errors_to_us() -> None:
     find its event loop closed.
     """
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(
-            lambda r: not r.exc_info or not _is_of_orbax(r.exc_info[2])
-        )
+        logging.getLogger(name).addFilter(_is_shown)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
