@@ -24,7 +24,7 @@ from mexjax.models.paper import Paper
 from mexjax.report.agreement import INDIFFERENT
 from mexjax.train import plan
 from mexjax.train.numerics import dtype_of
-from mexjax.train.study import Study
+from mexjax.train.study import Study, make_schedule
 from mexjax.train.trial_numbers import program_numbers
 
 _LONGEST_NAME = 80
@@ -154,7 +154,12 @@ def layout(studies: Sequence[Study]) -> tuple[Study, list[Trial]]:
         },
     )
     joined = dataclasses.replace(
-        base, all_folds=folds, fold_ids=list(range(len(folds))), plan=arrays
+        base,
+        all_folds=folds,
+        fold_ids=list(range(len(folds))),
+        plan=arrays,
+        # Inner subjects follow from the seed: the longest fold may be one of another run.
+        schedule=make_schedule(folds, base.config, base.target),
     )
     return joined, trials
 

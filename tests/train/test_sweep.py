@@ -135,6 +135,22 @@ def test_a_run_is_the_one_that_is_trained_alone(seed, rate, finished, tmp_path):
     assert again.was_finished
 
 
+def joined(seeds, **changes):
+    """The joined study of a sweep of seeds, and the study of each run."""
+    config = sweep_config(rates=(), seeds=seeds, folds__only=(), train__batch_size=1, **changes)
+    studies = [make_study(run.config) for run in trials.members(config)]
+    return trials.layout(studies)[0], studies
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 2, 3), (3, 2, 1, 0)])
+def test_the_schedule_is_of_the_longest_fold_of_all_runs(seeds):
+    study, each = joined(seeds)
+    lengths = [one.schedule.epoch_steps for one in each]
+    assert len(set(lengths)) > 1  # inner subjects follow from the seed
+    assert study.schedule.epoch_steps == max(lengths)
+    assert study.schedule.num_steps == study.plan.valid.shape[1]
+
+
 def test_runs_of_a_sweep_differ(finished):
     logits = [
         read_run(path).logits[:, -1] for path in sorted((finished.workdir / "runs").iterdir())
