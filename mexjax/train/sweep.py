@@ -121,6 +121,8 @@ def run_sweep(config: ConfigDict, workdir: str | Path, *, overwrite: bool = Fals
     folder = _made(Path(workdir).expanduser())
     lock = FolderLock(folder)
     try:
+        if overwrite:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         state = _opened(folder, runs, is_new=overwrite)
         num_programs = 0
         datasets: dict[str, Dataset] = {}
@@ -286,11 +288,17 @@ def _train(
     data = jax.device_put(host, compiled.programs.shared)
     watch.progress.restart_clock()
     width = compiled.num_folds
+    marks = [
+        [name, config_digest(program[trial.run].config.to_dict()), inputs[trial.run]]
+        for name, trial in zip(names, layout, strict=True)
+    ]
     for index in range(math.ceil(len(layout) / width)):
         rows = slice(index * width, (index + 1) * width)
         watch.progress.enter_folds(rows.start, len(layout[rows]), len(layout))
-        group = _Group(layout[rows], names[rows], take_folds(study.plan, rows))
-        _train_group(study, compiled, data, group, folder, (program, folders), state, session)
+        # The name is of the trials, their keys and data: no other trial reads the checkpoints.
+        place = folder / CHECKPOINTS / digest(canonical(marks[rows]))[:16]
+        group = _Group(layout[rows], names[rows], take_folds(study.plan, rows), place)
+        _train_group(study, compiled, data, group, (program, folders), state, session)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,6 +306,7 @@ class _Group:
     layout: Sequence[Trial]
     names: Sequence[str]
     plan: Any
+    place: Path  # of its checkpoints
 
 
 def _train_group(
@@ -305,16 +314,13 @@ def _train_group(
     compiled: Compiled,
     data: Arrays,
     group: _Group,
-    folder: Path,
     runs: tuple[Sequence[Member], Sequence[Workdir]],
     state: _State,
     session: Session,
 ) -> None:
     program, folders = runs
     failures: dict[int, str] = {}
-    # The name of the group's folder is of its trials: other groups never read its checkpoints.
-    place = folder / CHECKPOINTS / digest(canonical(list(group.names)))[:16]
-    with GroupCheckpoints(place) as checkpoints:
+    with GroupCheckpoints(group.place) as checkpoints:
         padded = pad_folds(group.plan, compiled.num_folds)
         trainer = GroupTrainer(
             compiled,

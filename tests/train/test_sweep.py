@@ -240,9 +240,8 @@ def test_more_seeds_keep_what_is_finished(finished):
     assert mexjax.run_sweep(sweep_config(seeds=(0, 1, 2)), finished.workdir).num_programs == 0
 
 
-def test_an_interrupted_sweep_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
-    config = sweep_config(rates=(), folds__per_chunk=2)
-    straight = mexjax.run_sweep(config, tmp_path / "straight")
+def interrupt(config, folder, monkeypatch, *, call):
+    """Trains a sweep until it is stopped in a call of the training program."""
     compile_programs = sweep.compile_programs
 
     def with_signal(*args, **sizes):
@@ -250,18 +249,40 @@ def test_an_interrupted_sweep_goes_on_with_the_same_numbers(tmp_path, monkeypatc
 
         def step(*arrays):
             calls[0] += 1
-            if calls[0] == 11:  # in the second group
+            if calls[0] == call:
                 os.kill(os.getpid(), signal.SIGTERM)
             return compiled.train(*arrays)
 
         return compiled._replace(train=step)
 
-    monkeypatch.setattr(sweep, "compile_programs", with_signal)
-    monkeypatch.setattr("mexjax.train.cost.needed_bytes", lambda program: 0)
-    monkeypatch.setattr("mexjax.train.cost.temporary_bytes", lambda program: 0)
-    with pytest.raises(Interrupted):
-        mexjax.run_sweep(config, tmp_path / "sweep")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "compile_programs", with_signal)
+        patch.setattr("mexjax.train.cost.needed_bytes", lambda program: 0)
+        patch.setattr("mexjax.train.cost.temporary_bytes", lambda program: 0)
+        with pytest.raises(Interrupted):
+            mexjax.run_sweep(config, folder)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_checkpoint_of_other_keys_is_read(overwrite, finished, tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    # The runs have the same names, and nothing is recorded when the sweep is stopped.
+    changes = {"rates": (), "seeds": (0,), "folds__per_chunk": 2}
+    interrupt(sweep_config(**changes, train__learning_rate=0.05), folder, monkeypatch, call=3)
+    assert list(folder.glob("checkpoints/*/[0-9]*"))
+    assert not list(folder.glob("runs/*/groups/*.npz"))
+    mexjax.run_sweep(
+        sweep_config(**changes, train__learning_rate=0.01), folder, overwrite=overwrite
+    )
+    expected = read_run(finished.workdir / "runs" / "learning_rate=0.01_seed0")
+    logits = read_run(folder / "runs" / "seed0").logits
+    np.testing.assert_allclose(logits, expected.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_an_interrupted_sweep_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
+    config = sweep_config(rates=(), folds__per_chunk=2)
+    straight = mexjax.run_sweep(config, tmp_path / "straight")
+    interrupt(config, tmp_path / "sweep", monkeypatch, call=11)  # in the second group
     groups = list((tmp_path / "sweep").glob("runs/*/groups/group_*.npz"))
     assert len(groups) == 2  # the first group is recorded, one fold of each run
     assert list((tmp_path / "sweep" / "checkpoints").glob("*/[0-9]*"))
