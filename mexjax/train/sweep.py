@@ -47,7 +47,7 @@ from mexjax.train.programs import (
 )
 from mexjax.train.record import has_record, read_rows, write_record
 from mexjax.train.step import Arrays
-from mexjax.train.study import Study, make_study
+from mexjax.train.study import Schedule, Study, make_study
 from mexjax.train.trials import Member, Trial
 from mexjax.train.watch import Watch, watched
 from mexjax.train.workdir import Workdir
@@ -217,7 +217,7 @@ def _train_program(
                     [layout[i] for i in missing],
                     [names[i] for i in missing],
                     folder,
-                    (program, folders, inputs),
+                    (program, folders, inputs, [study.schedule for study in studies]),
                     state,
                     watch,
                 )
@@ -263,12 +263,12 @@ def _train(
     layout: Sequence[Trial],
     names: Sequence[str],
     folder: Path,
-    runs: tuple[Sequence[Member], Sequence[Workdir], Sequence[str]],
+    runs: tuple[Sequence[Member], Sequence[Workdir], Sequence[str], Sequence[Schedule]],
     state: _State,
     watch: Watch,
 ) -> None:
     """Trains trials in groups, and records each in the folder of its run."""
-    program, folders, inputs = runs
+    program, folders, inputs, schedules = runs
     watch.progress.begin(int(study.plan.valid.sum()))
     watch.counter.begin()
     host = device_data(study)
@@ -298,7 +298,7 @@ def _train(
         # The name is of the trials, their keys and data: no other trial reads the checkpoints.
         place = folder / CHECKPOINTS / digest(canonical(marks[rows]))[:16]
         group = _Group(layout[rows], names[rows], take_folds(study.plan, rows), place)
-        _train_group(study, compiled, data, group, (program, folders), state, session)
+        _train_group(study, compiled, data, group, (program, folders, schedules), state, session)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,11 +314,11 @@ def _train_group(
     compiled: Compiled,
     data: Arrays,
     group: _Group,
-    runs: tuple[Sequence[Member], Sequence[Workdir]],
+    runs: tuple[Sequence[Member], Sequence[Workdir], Sequence[Schedule]],
     state: _State,
     session: Session,
 ) -> None:
-    program, folders = runs
+    program, folders, schedules = runs
     failures: dict[int, str] = {}
     with GroupCheckpoints(group.place) as checkpoints:
         padded = pad_folds(group.plan, compiled.num_folds)
@@ -340,6 +340,7 @@ def _train_group(
                 log.warning("%s The other trials go on.", failures[row])
                 continue
             alone = {name: array[row : row + 1] for name, array in record.items()}
+            alone = trials.cut_record(alone, study.schedule, schedules[trial.run])
             folders[trial.run].save_group(trial.position, alone)
         if failures:
             state.save()

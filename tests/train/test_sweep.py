@@ -20,7 +20,7 @@ from mexjax.report.files import read_run
 from mexjax.train import optim, sweep, trials
 from mexjax.train.programs import device_data
 from mexjax.train.step import FoldFunctions
-from mexjax.train.study import make_study
+from mexjax.train.study import Schedule, make_study
 from mexjax.train.trial_numbers import program_numbers
 
 FOLDS = ("synthetic/01", "synthetic/02")
@@ -149,6 +149,25 @@ def test_the_schedule_is_of_the_longest_fold_of_all_runs(seeds):
     assert len(set(lengths)) > 1  # inner subjects follow from the seed
     assert study.schedule.epoch_steps == max(lengths)
     assert study.schedule.num_steps == study.plan.valid.shape[1]
+
+
+def test_a_record_has_the_epochs_of_its_own_run():
+    alone, other = (
+        Schedule(num_epochs, 4, 1, eval_every=2, checkpoint_every=0, checkpoint_seconds=0.0)
+        for num_epochs in (3, 5)
+    )
+    record = {
+        "logits": np.array([[2.0, 4.0, 5.0]]).reshape(1, 3, 1, 1),  # after these epochs
+        "curve_loss": np.arange(5.0).reshape(1, 5),
+        "num_params": np.array([7]),
+    }
+    cut = trials.cut_record(record, other, alone)
+    # Epoch 3 is the last one of the run, so the state after epoch 4 is the same.
+    assert cut["logits"].ravel().tolist() == [2.0, 4.0]
+    assert cut["curve_loss"].tolist() == [[0.0, 1.0, 2.0]]
+    assert cut["num_params"].tolist() == [7]
+    same = trials.cut_record(record, other, other)
+    assert all(np.array_equal(same[name], record[name]) for name in record)
 
 
 def test_runs_of_a_sweep_differ(finished):
