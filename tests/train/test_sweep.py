@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from mexjax.errors import ConfigError, DivergedError, Interrupted, WorkdirError
 from mexjax.models import get_model
 from mexjax.report.files import read_run
 from mexjax.train import optim, sweep, trials
+from mexjax.train.group import GroupTrainer, History
 from mexjax.train.programs import device_data
 from mexjax.train.step import FoldFunctions
 from mexjax.train.study import Schedule, make_study
@@ -325,6 +327,20 @@ def test_a_trial_that_diverges_ends_alone(tmp_path):
     assert mexjax.run_sweep(config, tmp_path / "sweep").results == results
     with pytest.raises(DivergedError, match="Every run of the sweep has a trial that diverged"):
         mexjax.run_sweep(sweep_config(rates=(900.0, 800.0), seeds=(0,)), tmp_path / "bad")
+
+
+def test_a_trial_that_failed_before_a_checkpoint_stays_failed():
+    trainer = object.__new__(GroupTrainer)
+    trainer.failures, trainer.names = {}, ["one", "two", "three"]
+    trainer.schedule = Schedule(3, 2, 1, eval_every=1, checkpoint_every=1, checkpoint_seconds=0.0)
+    trainer.host_plan = SimpleNamespace(valid=np.ones((3, 6), bool))
+    curves, logits = np.full((3, 3, 1), np.nan), np.full((3, 3, 2, 2), np.nan)
+    curves[:, :2], logits[:, :2] = 1.0, 1.0  # two of three epochs are done
+    curves[1, 0], logits[2, 1, 0, 0] = np.inf, np.nan
+    trainer.history = History(logits, curves, np.zeros(3))
+    trainer._restore_failures(2)
+    assert list(trainer.failures) == [1, 2]
+    assert trainer.failures[1].endswith("fold two is not finite before epoch 3.")
 
 
 def test_a_sweep_and_a_run_have_folders_of_their_own(finished, tmp_path):
