@@ -276,8 +276,24 @@ class GroupTrainer:
         position, tree = restored
         check_resume(position, self.schedule.steps_per_call, self.checkpoints.folder)
         self.history = History(**{name: np.array(a) for name, a in tree["history"].items()})
+        self._restore_failures(position // self.schedule.epoch_steps)
         self.progress.say(f"resuming at step {position}")
         return position, tree["carry"]
+
+    def _restore_failures(self, num_epochs: int) -> None:
+        """Notes again the folds that failed in the epochs before a checkpoint."""
+        if self.failures is None:
+            return
+        steps = self.schedule.epoch_steps * num_epochs
+        valid = self.host_plan.valid[:, :steps].reshape(-1, num_epochs, self.schedule.epoch_steps)
+        done = [i for i, epoch in enumerate(self.schedule.eval_epochs) if epoch <= num_epochs]
+        curves = np.isfinite(self.history.curves[:, :num_epochs]).all(axis=-1)
+        bad = (valid.any(axis=-1) & ~curves).any(axis=-1)
+        bad |= ~np.isfinite(self.history.logits[:, done]).all(axis=(1, 2, 3))
+        for fold, name in enumerate(self.names):
+            if bad[fold]:
+                text = f"A loss or prediction of fold {name} is not finite before epoch"
+                self._diverged(fold, f"{text} {num_epochs + 1}.")
 
     def _save(self, position: int, carry: Carry) -> None:
         # The history goes on changing while orbax writes in the background.

@@ -135,14 +135,14 @@ def make_study(config: ConfigDict, dataset: Dataset | None = None) -> Study:
         all_folds=all_folds,
         fold_ids=fold_ids,
         plan=dataclasses.replace(layout, extras=paper.fold_arrays(dataset, folds, options)),
-        schedule=_make_schedule(folds, config, target),
+        schedule=make_schedule(folds, config, target),
         target=target,
     )
 
 
 def for_target(study: Study, target: Target) -> Study:
     """The same study on other devices."""
-    schedule = _make_schedule(study.folds, study.config, target)
+    schedule = make_schedule(study.folds, study.config, target)
     return dataclasses.replace(study, schedule=schedule, target=target)
 
 
@@ -180,7 +180,8 @@ def _select(folds: Sequence[Fold], only: Sequence[str]) -> list[int]:
     return [i for i, name in enumerate(names) if not only or name in only]
 
 
-def _make_schedule(folds: Sequence[Fold], config: ConfigDict, target: Target) -> Schedule:
+def make_schedule(folds: Sequence[Fold], config: ConfigDict, target: Target) -> Schedule:
+    """The schedule of a plan of these folds: its epoch has the steps of their longest one."""
     epoch_steps = plan.steps_per_epoch(folds, config)
     return Schedule(
         num_epochs=plan.num_epochs(folds, config),

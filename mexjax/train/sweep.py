@@ -47,7 +47,7 @@ from mexjax.train.programs import (
 )
 from mexjax.train.record import has_record, read_rows, write_record
 from mexjax.train.step import Arrays
-from mexjax.train.study import Study, make_study
+from mexjax.train.study import Schedule, Study, make_study
 from mexjax.train.trials import Member, Trial
 from mexjax.train.watch import Watch, watched
 from mexjax.train.workdir import Workdir
@@ -121,6 +121,8 @@ def run_sweep(config: ConfigDict, workdir: str | Path, *, overwrite: bool = Fals
     folder = _made(Path(workdir).expanduser())
     lock = FolderLock(folder)
     try:
+        if overwrite:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         state = _opened(folder, runs, is_new=overwrite)
         num_programs = 0
         datasets: dict[str, Dataset] = {}
@@ -215,7 +217,7 @@ def _train_program(
                     [layout[i] for i in missing],
                     [names[i] for i in missing],
                     folder,
-                    (program, folders, inputs),
+                    (program, folders, inputs, [study.schedule for study in studies]),
                     state,
                     watch,
                 )
@@ -261,12 +263,12 @@ def _train(
     layout: Sequence[Trial],
     names: Sequence[str],
     folder: Path,
-    runs: tuple[Sequence[Member], Sequence[Workdir], Sequence[str]],
+    runs: tuple[Sequence[Member], Sequence[Workdir], Sequence[str], Sequence[Schedule]],
     state: _State,
     watch: Watch,
 ) -> None:
     """Trains trials in groups, and records each in the folder of its run."""
-    program, folders, inputs = runs
+    program, folders, inputs, schedules = runs
     watch.progress.begin(int(study.plan.valid.sum()))
     watch.counter.begin()
     host = device_data(study)
@@ -286,11 +288,17 @@ def _train(
     data = jax.device_put(host, compiled.programs.shared)
     watch.progress.restart_clock()
     width = compiled.num_folds
+    marks = [
+        [name, config_digest(program[trial.run].config.to_dict()), inputs[trial.run]]
+        for name, trial in zip(names, layout, strict=True)
+    ]
     for index in range(math.ceil(len(layout) / width)):
         rows = slice(index * width, (index + 1) * width)
         watch.progress.enter_folds(rows.start, len(layout[rows]), len(layout))
-        group = _Group(layout[rows], names[rows], take_folds(study.plan, rows))
-        _train_group(study, compiled, data, group, folder, (program, folders), state, session)
+        # The name is of the trials, their keys and data: no other trial reads the checkpoints.
+        place = folder / CHECKPOINTS / digest(canonical(marks[rows]))[:16]
+        group = _Group(layout[rows], names[rows], take_folds(study.plan, rows), place)
+        _train_group(study, compiled, data, group, (program, folders, schedules), state, session)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,6 +306,7 @@ class _Group:
     layout: Sequence[Trial]
     names: Sequence[str]
     plan: Any
+    place: Path  # of its checkpoints
 
 
 def _train_group(
@@ -305,16 +314,13 @@ def _train_group(
     compiled: Compiled,
     data: Arrays,
     group: _Group,
-    folder: Path,
-    runs: tuple[Sequence[Member], Sequence[Workdir]],
+    runs: tuple[Sequence[Member], Sequence[Workdir], Sequence[Schedule]],
     state: _State,
     session: Session,
 ) -> None:
-    program, folders = runs
+    program, folders, schedules = runs
     failures: dict[int, str] = {}
-    # The name of the group's folder is of its trials: other groups never read its checkpoints.
-    place = folder / CHECKPOINTS / digest(canonical(list(group.names)))[:16]
-    with GroupCheckpoints(place) as checkpoints:
+    with GroupCheckpoints(group.place) as checkpoints:
         padded = pad_folds(group.plan, compiled.num_folds)
         trainer = GroupTrainer(
             compiled,
@@ -334,6 +340,7 @@ def _train_group(
                 log.warning("%s The other trials go on.", failures[row])
                 continue
             alone = {name: array[row : row + 1] for name, array in record.items()}
+            alone = trials.cut_record(alone, study.schedule, schedules[trial.run])
             folders[trial.run].save_group(trial.position, alone)
         if failures:
             state.save()

@@ -24,7 +24,7 @@ from mexjax.models.paper import Paper
 from mexjax.report.agreement import INDIFFERENT
 from mexjax.train import plan
 from mexjax.train.numerics import dtype_of
-from mexjax.train.study import Study
+from mexjax.train.study import Schedule, Study, make_schedule
 from mexjax.train.trial_numbers import program_numbers
 
 _LONGEST_NAME = 80
@@ -154,9 +154,38 @@ def layout(studies: Sequence[Study]) -> tuple[Study, list[Trial]]:
         },
     )
     joined = dataclasses.replace(
-        base, all_folds=folds, fold_ids=list(range(len(folds))), plan=arrays
+        base,
+        all_folds=folds,
+        fold_ids=list(range(len(folds))),
+        plan=arrays,
+        # Inner subjects follow from the seed: the longest fold may be one of another run.
+        schedule=make_schedule(folds, base.config, base.target),
     )
     return joined, trials
+
+
+def cut_record(
+    record: dict[str, np.ndarray], joined: Schedule, alone: Schedule
+) -> dict[str, np.ndarray]:
+    """The record of a trial with the epochs and evaluations of its own run.
+
+    With `train.num_steps` another run may need more epochs. A fold has its last step within those
+    of its own run, so a later evaluation is of the same state.
+
+    Args:
+      record: see `mexjax.train.group.record_of`.
+      joined: the schedule that the trial was trained by.
+      alone: the schedule of its run.
+    """
+    places = [
+        next(i for i, epoch in enumerate(joined.eval_epochs) if epoch >= last)
+        for last in alone.eval_epochs
+    ]
+    out = dict(record, logits=record["logits"][:, places])
+    for name in record:
+        if name.startswith("curve_"):
+            out[name] = record[name][:, : alone.num_epochs]
+    return out
 
 
 def differing_numbers(configs: Sequence[ConfigDict], paper: Paper) -> dict[str, list[float]]:

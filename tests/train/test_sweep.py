@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,10 @@ from mexjax.errors import ConfigError, DivergedError, Interrupted, WorkdirError
 from mexjax.models import get_model
 from mexjax.report.files import read_run
 from mexjax.train import optim, sweep, trials
+from mexjax.train.group import GroupTrainer, History
 from mexjax.train.programs import device_data
 from mexjax.train.step import FoldFunctions
-from mexjax.train.study import make_study
+from mexjax.train.study import Schedule, make_study
 from mexjax.train.trial_numbers import program_numbers
 
 FOLDS = ("synthetic/01", "synthetic/02")
@@ -135,6 +137,41 @@ def test_a_run_is_the_one_that_is_trained_alone(seed, rate, finished, tmp_path):
     assert again.was_finished
 
 
+def joined(seeds, **changes):
+    """The joined study of a sweep of seeds, and the study of each run."""
+    config = sweep_config(rates=(), seeds=seeds, folds__only=(), train__batch_size=1, **changes)
+    studies = [make_study(run.config) for run in trials.members(config)]
+    return trials.layout(studies)[0], studies
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 2, 3), (3, 2, 1, 0)])
+def test_the_schedule_is_of_the_longest_fold_of_all_runs(seeds):
+    study, each = joined(seeds)
+    lengths = [one.schedule.epoch_steps for one in each]
+    assert len(set(lengths)) > 1  # inner subjects follow from the seed
+    assert study.schedule.epoch_steps == max(lengths)
+    assert study.schedule.num_steps == study.plan.valid.shape[1]
+
+
+def test_a_record_has_the_epochs_of_its_own_run():
+    alone, other = (
+        Schedule(num_epochs, 4, 1, eval_every=2, checkpoint_every=0, checkpoint_seconds=0.0)
+        for num_epochs in (3, 5)
+    )
+    record = {
+        "logits": np.array([[2.0, 4.0, 5.0]]).reshape(1, 3, 1, 1),  # after these epochs
+        "curve_loss": np.arange(5.0).reshape(1, 5),
+        "num_params": np.array([7]),
+    }
+    cut = trials.cut_record(record, other, alone)
+    # Epoch 3 is the last one of the run, so the state after epoch 4 is the same.
+    assert cut["logits"].ravel().tolist() == [2.0, 4.0]
+    assert cut["curve_loss"].tolist() == [[0.0, 1.0, 2.0]]
+    assert cut["num_params"].tolist() == [7]
+    same = trials.cut_record(record, other, other)
+    assert all(np.array_equal(same[name], record[name]) for name in record)
+
+
 def test_runs_of_a_sweep_differ(finished):
     logits = [
         read_run(path).logits[:, -1] for path in sorted((finished.workdir / "runs").iterdir())
@@ -224,9 +261,8 @@ def test_more_seeds_keep_what_is_finished(finished):
     assert mexjax.run_sweep(sweep_config(seeds=(0, 1, 2)), finished.workdir).num_programs == 0
 
 
-def test_an_interrupted_sweep_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
-    config = sweep_config(rates=(), folds__per_chunk=2)
-    straight = mexjax.run_sweep(config, tmp_path / "straight")
+def interrupt(config, folder, monkeypatch, *, call):
+    """Trains a sweep until it is stopped in a call of the training program."""
     compile_programs = sweep.compile_programs
 
     def with_signal(*args, **sizes):
@@ -234,18 +270,40 @@ def test_an_interrupted_sweep_goes_on_with_the_same_numbers(tmp_path, monkeypatc
 
         def step(*arrays):
             calls[0] += 1
-            if calls[0] == 11:  # in the second group
+            if calls[0] == call:
                 os.kill(os.getpid(), signal.SIGTERM)
             return compiled.train(*arrays)
 
         return compiled._replace(train=step)
 
-    monkeypatch.setattr(sweep, "compile_programs", with_signal)
-    monkeypatch.setattr("mexjax.train.cost.needed_bytes", lambda program: 0)
-    monkeypatch.setattr("mexjax.train.cost.temporary_bytes", lambda program: 0)
-    with pytest.raises(Interrupted):
-        mexjax.run_sweep(config, tmp_path / "sweep")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "compile_programs", with_signal)
+        patch.setattr("mexjax.train.cost.needed_bytes", lambda program: 0)
+        patch.setattr("mexjax.train.cost.temporary_bytes", lambda program: 0)
+        with pytest.raises(Interrupted):
+            mexjax.run_sweep(config, folder)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_checkpoint_of_other_keys_is_read(overwrite, finished, tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    # The runs have the same names, and nothing is recorded when the sweep is stopped.
+    changes = {"rates": (), "seeds": (0,), "folds__per_chunk": 2}
+    interrupt(sweep_config(**changes, train__learning_rate=0.05), folder, monkeypatch, call=3)
+    assert list(folder.glob("checkpoints/*/[0-9]*"))
+    assert not list(folder.glob("runs/*/groups/*.npz"))
+    mexjax.run_sweep(
+        sweep_config(**changes, train__learning_rate=0.01), folder, overwrite=overwrite
+    )
+    expected = read_run(finished.workdir / "runs" / "learning_rate=0.01_seed0")
+    logits = read_run(folder / "runs" / "seed0").logits
+    np.testing.assert_allclose(logits, expected.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_an_interrupted_sweep_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
+    config = sweep_config(rates=(), folds__per_chunk=2)
+    straight = mexjax.run_sweep(config, tmp_path / "straight")
+    interrupt(config, tmp_path / "sweep", monkeypatch, call=11)  # in the second group
     groups = list((tmp_path / "sweep").glob("runs/*/groups/group_*.npz"))
     assert len(groups) == 2  # the first group is recorded, one fold of each run
     assert list((tmp_path / "sweep" / "checkpoints").glob("*/[0-9]*"))
@@ -269,6 +327,20 @@ def test_a_trial_that_diverges_ends_alone(tmp_path):
     assert mexjax.run_sweep(config, tmp_path / "sweep").results == results
     with pytest.raises(DivergedError, match="Every run of the sweep has a trial that diverged"):
         mexjax.run_sweep(sweep_config(rates=(900.0, 800.0), seeds=(0,)), tmp_path / "bad")
+
+
+def test_a_trial_that_failed_before_a_checkpoint_stays_failed():
+    trainer = object.__new__(GroupTrainer)
+    trainer.failures, trainer.names = {}, ["one", "two", "three"]
+    trainer.schedule = Schedule(3, 2, 1, eval_every=1, checkpoint_every=1, checkpoint_seconds=0.0)
+    trainer.host_plan = SimpleNamespace(valid=np.ones((3, 6), bool))
+    curves, logits = np.full((3, 3, 1), np.nan), np.full((3, 3, 2, 2), np.nan)
+    curves[:, :2], logits[:, :2] = 1.0, 1.0  # two of three epochs are done
+    curves[1, 0], logits[2, 1, 0, 0] = np.inf, np.nan
+    trainer.history = History(logits, curves, np.zeros(3))
+    trainer._restore_failures(2)
+    assert list(trainer.failures) == [1, 2]
+    assert trainer.failures[1].endswith("fold two is not finite before epoch 3.")
 
 
 def test_a_sweep_and_a_run_have_folders_of_their_own(finished, tmp_path):
