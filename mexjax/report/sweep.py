@@ -217,6 +217,8 @@ def _not_comparable(grid: Sequence[Sequence[Run]]) -> str:
             return f"{run.path.name} holds out other clips than {first.path.name}"
         if run.classes.tolist() != first.classes.tolist():
             return f"{run.path.name} has other classes than {first.path.name}"
+        if not np.array_equal(run.label[np.argsort(run.clip)], first.label[np.argsort(first.clip)]):
+            return f"{run.path.name} has other labels than {first.path.name}"
         if run.fold_names.tolist() != first.fold_names.tolist():
             return f"{run.path.name} has other folds than {first.path.name}"
     if len({tuple(run.info["seed"] for run in runs) for runs in grid}) > 1:

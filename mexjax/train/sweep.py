@@ -78,7 +78,7 @@ class _State:
 
     Attributes:
       path: the file.
-      runs: name, seed and setting of each run.
+      runs: name, seed and setting of each run, and the digest of its configuration.
       sizes: trials in a group on one device, by the name of the program's first run.
       diverged: the message of each trial whose numbers were not finite, by run and fold.
     """
@@ -166,13 +166,27 @@ def _made(folder: Path) -> Path:
 
 def _opened(folder: Path, runs: Sequence[Member], *, is_new: bool) -> _State:
     listed_runs = [
-        {"name": run.name, "seed": run.seed, "setting": dict(run.setting)} for run in runs
+        {
+            "name": run.name,
+            "seed": run.seed,
+            "setting": dict(run.setting),
+            "config": config_digest(run.config.to_dict()),
+        }
+        for run in runs
     ]
     before = read_sealed(folder / FILE)
     if before is None and (folder / FILE).exists() and not is_new:
         log.warning("%s is damaged: it is written anew.", folder / FILE)
     before = {} if is_new or before is None else before
-    state = _State(folder / FILE, listed_runs, before.get("sizes", {}), before.get("diverged", {}))
+    # With other keys a trial may well be finite.
+    marks = {entry["name"]: entry.get("config") for entry in before.get("runs", [])}
+    diverged = {
+        entry["name"]: before["diverged"][entry["name"]]
+        for entry in listed_runs
+        if entry["name"] in before.get("diverged", {})
+        and marks.get(entry["name"]) == entry["config"]
+    }
+    state = _State(folder / FILE, listed_runs, before.get("sizes", {}), diverged)
     state.save()
     return state
 

@@ -17,6 +17,7 @@ import mexjax
 from mexjax import main
 from mexjax.errors import ConfigError, DivergedError, Interrupted, WorkdirError
 from mexjax.models import get_model
+from mexjax.report import sweep as report
 from mexjax.report.files import read_run
 from mexjax.train import optim, sweep, trials
 from mexjax.train.group import GroupTrainer, History
@@ -323,8 +324,12 @@ def test_a_trial_that_diverges_ends_alone(tmp_path):
     (texts,) = bad["diverged"].values()
     assert "is not finite in epoch" in texts[0] and "learning_rate=900" in texts[0]
     assert "has no result" in (tmp_path / "sweep" / "sweep.md").read_text(encoding="utf-8")
-    # It is not tried again.
+    # It is not tried again, unless other keys make it another trial.
     assert mexjax.run_sweep(config, tmp_path / "sweep").results == results
+    runs = trials.members(config)
+    assert sweep._opened(tmp_path / "sweep", runs, is_new=False).diverged.keys() == {runs[1].name}
+    others = trials.members(sweep_config(rates=(0.01, 900.0), seeds=(0,), train__momentum=0.5))
+    assert not sweep._opened(tmp_path / "sweep", others, is_new=False).diverged
     with pytest.raises(DivergedError, match="Every run of the sweep has a trial that diverged"):
         mexjax.run_sweep(sweep_config(rates=(900.0, 800.0), seeds=(0,)), tmp_path / "bad")
 
@@ -367,3 +372,12 @@ def test_the_default_folder_of_a_sweep_is_not_that_of_a_run():
     two = main.Order("fdp:tiny", ["sweep.seeds=0,1"], None, False)
     folders = [o.folder(mexjax.load_config(o.card, o.overrides)) for o in (one, two)]
     assert folders[0] == "runs/fdp_tiny" and folders[1].startswith("runs/fdp_tiny_")
+
+
+def test_settings_with_other_labels_are_not_compared(finished):
+    names = [[f"learning_rate={rate}_seed{seed}" for seed in (0, 1)] for rate in (0.01, 0.02)]
+    grid = [[read_run(finished.workdir / "runs" / name) for name in row] for row in names]
+    assert report._not_comparable(grid) == ""
+    label = grid[1][1].label
+    label[0] = (label[0] + 1) % 5
+    assert "learning_rate=0.02_seed1 has other labels than" in report._not_comparable(grid)
