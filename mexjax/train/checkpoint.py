@@ -263,7 +263,9 @@ def _leave_errors_to_us() -> None:
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        is_late = str(unraisable.exc_value) == "Event loop is closed"
+        text = str(unraisable.exc_value)
+        # The first ends late; the second nobody waits for after another one has failed.
+        is_late = text == "Event loop is closed" or "coroutine 'Store._get_" in text
         if not is_late and not _is_of_orbax(unraisable.exc_traceback):
             before(unraisable)
 
