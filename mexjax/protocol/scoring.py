@@ -87,6 +87,26 @@ def scoring_of(task: str) -> Scoring:
     return SCORINGS[task]
 
 
+def pooled_scores(
+    task: str, label: np.ndarray, prediction: np.ndarray, num_classes: int
+) -> dict[str, np.ndarray]:
+    """The summary metrics of all clips together.
+
+    Args:
+      task: a key of `SCORINGS`.
+      label: i[N] classes, or 0/1 [N, A].
+      prediction: the same of `Scoring.predict`.
+      num_classes: K, or A.
+
+    Returns:
+      metric -> f64[], those of `Scoring.summary`.
+    """
+    scoring = scoring_of(task)
+    group = np.zeros(len(label), np.int64)
+    values = scoring.scores(scoring.tables(label, prediction, group, 1, num_classes)[0])
+    return {name: values[name] for name in scoring.summary}
+
+
 def evaluation_scores(task: str, label: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """Score every evaluation by the metric that compares evaluations.
 

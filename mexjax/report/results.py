@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from mexjax.protocol import metrics
-from mexjax.protocol.scoring import evaluation_scores, scoring_of
+from mexjax.protocol.scoring import evaluation_scores, pooled_scores, scoring_of
 from mexjax.report import stats
 from mexjax.report.files import Run
 from mexjax.report.zero_shot import zero_shot_results
@@ -203,11 +203,7 @@ def _units(run: Run, pooled: np.ndarray) -> dict[str, Any]:
 
 
 def _summary(run: Run, rows: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-    scoring = scoring_of(run.task)
-    group = np.zeros(len(rows), np.int64)
-    tables = scoring.tables(run.label[rows], prediction[rows], group, 1, len(run.classes))
-    values = scoring.scores(tables[0])
-    return {name: values[name] for name in scoring.summary}
+    return pooled_scores(run.task, run.label[rows], prediction[rows], len(run.classes))
 
 
 def _folds(

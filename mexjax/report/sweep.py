@@ -18,7 +18,7 @@ from rich.console import Console
 from mexjax import terminal
 from mexjax.errors import WorkdirError
 from mexjax.files import atomic, read_sealed
-from mexjax.protocol.scoring import scoring_of
+from mexjax.protocol.scoring import pooled_scores, scoring_of
 from mexjax.report import stats
 from mexjax.report.files import Run, read_run
 from mexjax.report.results import choose_evaluations, predictions_at, to_json_value
@@ -117,10 +117,11 @@ def _row(
         "diverged": diverged,
     }
     if done:
-        choices = {name: [] for name in choose_evaluations(done[0])}
+        choices: dict[str, list[Scores]] = {}
         for run in done:
             for name, evaluation in choose_evaluations(run).items():
-                choices[name].append(_scores(run, predictions_at(run, evaluation)))
+                scores = _scores(run, predictions_at(run, evaluation))
+                choices.setdefault(name, []).append(scores)
         row["metrics"] = {name: _over_seeds(scores) for name, scores in choices.items()}
         inner = [run.validation_score for run in done]
         if all(scores is not None for scores in inner):
@@ -135,10 +136,8 @@ def _scores(run: Run, prediction: np.ndarray) -> Scores:
 
 
 def _pooled(task: str, label: np.ndarray, prediction: np.ndarray, num_classes: int) -> Scores:
-    scoring = scoring_of(task)
-    group = np.zeros(len(label), np.int64)
-    values = scoring.scores(scoring.tables(label, prediction, group, 1, num_classes)[0])
-    return {name: float(values[name]) for name in scoring.summary}
+    values = pooled_scores(task, label, prediction, num_classes)
+    return {name: float(value) for name, value in values.items()}
 
 
 def _over_seeds(scores: Sequence[Scores]) -> dict[str, dict[str, Any]]:

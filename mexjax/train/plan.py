@@ -110,7 +110,7 @@ def pad_folds(plan: FoldPlan, size: int) -> FoldPlan:
     return padded
 
 
-def take_folds(plan: FoldPlan, rows: slice) -> FoldPlan:
+def take_folds(plan: FoldPlan, rows: slice | np.ndarray) -> FoldPlan:
     """The folds `rows` of a stacked plan."""
     return jax.tree.map(lambda array: array[rows], plan)
 

@@ -16,17 +16,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax import machine
-from mexjax.config import check_values, has_sweep
+from mexjax.config import has_sweep
 from mexjax.cpu import is_cpu
 from mexjax.data.dataset import Dataset
-from mexjax.models import get_model
-from mexjax.target import current
 from mexjax.train import cost, trials
-from mexjax.train.numerics import check_numerics, dtype_of
 from mexjax.train.plan import pad_folds, take_folds
-from mexjax.train.programs import Compiled, clip_flops, compile_programs, device_data
-from mexjax.train.study import Study, make_study
+from mexjax.train.programs import (
+    Compiled,
+    clip_flops,
+    compile_programs,
+    count_calls,
+    device_data,
+    step_bound,
+)
+from mexjax.train.study import Study
 from mexjax.train.watch import Watch, watched
 
 NUM_TIMED = 3  # calls of a program, of which the fastest counts
@@ -86,22 +89,11 @@ def make_plan(config: ConfigDict) -> list[ProgramPlan]:
     Raises:
       MexjaxError: what a run or a sweep would refuse.
     """
-    check_values(config)
-    machine.devices()
-    check_numerics(config, current())
-    runs = trials.members(config)
-    for member in runs:
-        check_values(member.config)
-        get_model(member.config.model.name).options(member.config.model, dtype_of(member.config))
     datasets: dict[str, Dataset] = {}
     plans = []
-    for program in trials.programs_of(runs):
+    for program in trials.programs_of(trials.checked_members(config)):
         with watched(program[0].config) as watch:
-            studies = []
-            for member in program:
-                key = trials.dataset_key(member.config)
-                studies.append(make_study(member.config, datasets.get(key)))
-                datasets[key] = studies[-1].dataset
+            studies = trials.studies(program, datasets)
             study = studies[0] if len(studies) == 1 else trials.layout(studies)[0]
             names = [member.name for member in program] if has_sweep(config) else []
             plans.append(_planned(study, names, watch))
@@ -116,11 +108,8 @@ def _planned(study: Study, runs: list[str], watch: Watch) -> ProgramPlan:
     watch.progress.restart_clock()
     compile_s = time.perf_counter() - begin
     call_s, batch_s = _timed(study, compiled, jax.device_put(host, compiled.programs.shared))
-    width, schedule = compiled.num_folds, study.schedule
-    num_groups = math.ceil(len(study.fold_ids) / width)
-    num_calls = sum(_calls(valid, schedule.steps_per_call) for valid in _groups(study, width))
-    num_steps = num_calls * schedule.steps_per_call
-    num_batches = num_groups * len(schedule.eval_epochs) * study.plan.eval_idx.shape[1]
+    width = compiled.num_folds
+    calls = count_calls(study, width, step_bound(study, host))
     device = study.devices[0]
     return ProgramPlan(
         runs=runs,
@@ -128,28 +117,16 @@ def _planned(study: Study, runs: list[str], watch: Watch) -> ProgramPlan:
         num_devices=study.num_devices,
         per_device=compiled.size.per_device,
         reason=compiled.size.reason,
-        num_groups=num_groups,
-        num_steps=num_steps,
-        num_evaluation_batches=num_batches,
-        padding=1 - int(study.plan.valid.sum()) / (num_steps * width),
+        num_groups=calls.groups,
+        num_steps=calls.steps,
+        num_evaluation_batches=calls.batches,
+        padding=1 - int(study.plan.valid.sum()) / (calls.steps * width),
         memory_bytes=max(cost.needed_bytes(compiled.train), cost.needed_bytes(compiled.evaluate)),
         free_bytes=cost.free_bytes(device),
         compile_s=compile_s,
-        train_s=num_calls * call_s,
-        evaluate_s=num_batches * batch_s,
+        train_s=calls.steps / study.schedule.steps_per_call * call_s,
+        evaluate_s=calls.batches * batch_s,
     )
-
-
-def _groups(study: Study, width: int) -> list[np.ndarray]:
-    """The steps bool[k, S] that the folds of each group have."""
-    valid = study.plan.valid
-    return [valid[start : start + width] for start in range(0, len(valid), width)]
-
-
-def _calls(valid: np.ndarray, steps_per_call: int) -> int:
-    """Calls of the training program in a group: those with a step of any fold."""
-    starts = range(0, valid.shape[1], steps_per_call)
-    return sum(bool(valid[:, start : start + steps_per_call].any()) for start in starts)
 
 
 def _timed(study: Study, compiled: Compiled, data: Any) -> tuple[float, float]:

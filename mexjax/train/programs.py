@@ -141,6 +141,39 @@ def step_bound(study: Study, data: Arrays) -> cost.StepBound | None:
     )
 
 
+class Calls(NamedTuple):
+    """The work of a whole run, over all groups of folds, which run one after the other.
+
+    Attributes:
+      groups: groups of folds; each begins with one call of the program `init`.
+      steps: training steps; one of a group is one of each of its folds.
+      batches: evaluation batches.
+    """
+
+    groups: int
+    steps: int
+    batches: int
+
+
+def count_calls(study: Study, num_folds: int, bound: cost.StepBound | None) -> Calls:
+    """The work of a whole run.
+
+    Args:
+      study: the run, with its target.
+      num_folds: folds in a group, over all devices.
+      bound: see `step_bound`.
+    """
+    valid, per_call = study.plan.valid, study.schedule.steps_per_call
+    starts = range(0, len(valid), num_folds)
+    busy = np.stack([valid[start : start + num_folds].any(axis=0) for start in starts])
+    steps = int(busy.sum())
+    if bound is None or not cost.skipping_pays(valid, num_folds, bound):
+        # Only whole calls are left out.
+        steps = int(busy.reshape(-1, per_call).any(axis=1).sum()) * per_call
+    evaluations = len(study.schedule.eval_epochs) * study.plan.eval_idx.shape[1]
+    return Calls(len(starts), steps, len(starts) * evaluations)
+
+
 def device_data(study: Study) -> dict[str, Any]:
     """Arrays copied to the device.
 

@@ -20,23 +20,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax import machine
-from mexjax.config import check_values
 from mexjax.cpu import is_cpu
 from mexjax.data.dataset import Dataset
 from mexjax.errors import DivergedError, WorkdirError, listed, quoted
 from mexjax.files import atomic, canonical, digest, read_sealed, sealed
 from mexjax.lock import FolderLock
-from mexjax.models import get_model
 from mexjax.report.agreement import config_digest
 from mexjax.report.sweep import FILE, RUNS, write_sweep_report
 from mexjax.report.write import write_report
-from mexjax.target import current
 from mexjax.train import cost, trials
 from mexjax.train.checkpoint import GroupCheckpoints
 from mexjax.train.group import GroupTrainer, Session, record_of
 from mexjax.train.inputs import check_finished, check_inputs
-from mexjax.train.numerics import check_numerics, dtype_of
 from mexjax.train.plan import pad_folds, take_folds
 from mexjax.train.programs import (
     Compiled,
@@ -47,7 +42,7 @@ from mexjax.train.programs import (
 )
 from mexjax.train.record import has_record, read_rows, write_record
 from mexjax.train.step import Arrays
-from mexjax.train.study import Schedule, Study, make_study
+from mexjax.train.study import Schedule, Study
 from mexjax.train.trials import Member, Trial
 from mexjax.train.watch import Watch, watched
 from mexjax.train.workdir import Workdir
@@ -112,12 +107,7 @@ def run_sweep(config: ConfigDict, workdir: str | Path, *, overwrite: bool = Fals
       MexjaxError: see `mexjax.errors`; each message says what to do.
     """
     start = time.perf_counter()
-    machine.devices()  # refuses a platform that is not there
-    check_values(config)
-    runs = trials.members(config)
-    for member in runs:
-        _check(member)
-        check_numerics(member.config, current())
+    runs = trials.checked_members(config)
     folder = _made(Path(workdir).expanduser())
     lock = FolderLock(folder)
     try:
@@ -133,12 +123,6 @@ def run_sweep(config: ConfigDict, workdir: str | Path, *, overwrite: bool = Fals
         return SweepResult(write_sweep_report(folder), folder, num_programs)
     finally:
         lock.release()
-
-
-def _check(member: Member) -> None:
-    """Refuse a run before any is trained."""
-    check_values(member.config)
-    get_model(member.config.model.name).options(member.config.model, dtype_of(member.config))
 
 
 def _made(folder: Path) -> Path:
@@ -211,7 +195,7 @@ def _train_program(
                 write_report(each.path)
             return 0
         with watched(program[0].config) as watch:
-            studies = [_study(run.config, datasets) for run in program]
+            studies = trials.studies(program, datasets)
             inputs = [check_inputs(f, study) for f, study in zip(folders, studies, strict=True)]
             for notice in studies[0].dataset.notices:
                 log.warning("%s", notice)
@@ -223,13 +207,16 @@ def _train_program(
                 part = dataclasses.replace(
                     joined,
                     fold_ids=missing,
-                    plan=_rows(joined.plan, missing),
+                    plan=take_folds(joined.plan, np.asarray(missing)),
                 )
-                names = [f"{program[t.run].name} {f.name}" for t, f in _named(layout, joined)]
+                left = [layout[i] for i in missing]
                 _train(
                     part,
-                    [layout[i] for i in missing],
-                    [names[i] for i in missing],
+                    left,
+                    [
+                        f"{program[t.run].name} {f.name}"
+                        for t, f in zip(left, part.folds, strict=True)
+                    ],
                     folder,
                     (program, folders, inputs, [study.schedule for study in studies]),
                     state,
@@ -247,22 +234,6 @@ def _train_program(
     finally:
         for each in folders:
             each.close()
-
-
-def _named(layout: Sequence[Trial], joined: Study) -> list[tuple[Trial, Any]]:
-    return list(zip(layout, joined.folds, strict=True))
-
-
-def _rows(arrays: Any, rows: Sequence[int]) -> Any:
-    return jax.tree.map(lambda array: array[np.asarray(rows)], arrays)
-
-
-def _study(config: ConfigDict, datasets: dict[str, Dataset]) -> Study:
-    """The study of one run, on a dataset that runs share where they can."""
-    key = trials.dataset_key(config)
-    study = make_study(config, datasets.get(key))
-    datasets[key] = study.dataset
-    return study
 
 
 def _is_done(

@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mexjax.config import flat, set_key
+from mexjax import machine
+from mexjax.config import check_values, flat, set_key
 from mexjax.config.values import recall_card, remember_card
+from mexjax.data.dataset import Dataset
 from mexjax.files import canonical, digest
 from mexjax.models import get_model
 from mexjax.models.paper import Paper
 from mexjax.report.agreement import INDIFFERENT
+from mexjax.target import current
 from mexjax.train import plan
-from mexjax.train.numerics import dtype_of
-from mexjax.train.study import Schedule, Study, make_schedule
+from mexjax.train.numerics import check_numerics, dtype_of
+from mexjax.train.study import Schedule, Study, make_schedule, make_study
 from mexjax.train.trial_numbers import program_numbers
 
 _LONGEST_NAME = 80
@@ -58,6 +61,38 @@ def members(config: ConfigDict) -> list[Member]:
         setting = dict(zip(values, combination, strict=True))
         for seed in dict.fromkeys(seeds):
             out.append(Member(_name(setting, seed), setting, seed, _alone(config, setting, seed)))
+    return out
+
+
+def checked_members(config: ConfigDict) -> list[Member]:
+    """The runs of a sweep, or the one run without a sweep, each checked before any is trained.
+
+    Raises:
+      ConfigError: a platform that is not there, or a configuration that no run can be made with.
+    """
+    machine.devices()
+    check_values(config)
+    out = members(config)
+    for member in out:
+        check_values(member.config)
+        get_model(member.config.model.name).options(member.config.model, dtype_of(member.config))
+        check_numerics(member.config, current())
+    return out
+
+
+def studies(program: Sequence[Member], datasets: dict[str, Dataset]) -> list[Study]:
+    """The study of each run of a program.
+
+    Args:
+      program: its runs.
+      datasets: those loaded before, by `dataset_key`; new ones are added.
+    """
+    out = []
+    for member in program:
+        key = dataset_key(member.config)
+        study = make_study(member.config, datasets.get(key))
+        datasets[key] = study.dataset
+        out.append(study)
     return out
 
 
@@ -124,27 +159,27 @@ class Trial:
     position: int
 
 
-def layout(studies: Sequence[Study]) -> tuple[Study, list[Trial]]:
+def layout(alone: Sequence[Study]) -> tuple[Study, list[Trial]]:
     """All trials of runs that share a program as one study, and the trial of each of its folds.
 
     The longest come first: groups of like trials have the fewest steps to sit out.
 
     Args:
-      studies: each run's own study, on one dataset.
+      alone: each run's own study, on one dataset.
     """
-    base = studies[0]
-    trials = [Trial(r, i) for r, study in enumerate(studies) for i in range(len(study.fold_ids))]
-    trials.sort(key=lambda t: (-len(studies[t.run].folds[t.position].train), t.run, t.position))
-    folds = [studies[trial.run].folds[trial.position] for trial in trials]
+    base = alone[0]
+    trials = [Trial(r, i) for r, study in enumerate(alone) for i in range(len(study.fold_ids))]
+    trials.sort(key=lambda t: (-len(alone[t.run].folds[t.position].train), t.run, t.position))
+    folds = [alone[trial.run].folds[trial.position] for trial in trials]
     arrays = plan.plan_batches(
         folds,
-        [studies[trial.run].fold_ids[trial.position] for trial in trials],
+        [alone[trial.run].fold_ids[trial.position] for trial in trials],
         base.dataset.clips,
         base.config,
         base.dataset.train_clips,
-        seeds=[studies[trial.run].config.seed for trial in trials],
+        seeds=[alone[trial.run].config.seed for trial in trials],
     )
-    values = differing_numbers([study.config for study in studies], base.paper)
+    values = differing_numbers([study.config for study in alone], base.paper)
     arrays = dataclasses.replace(
         arrays,
         extras=base.paper.fold_arrays(base.dataset, folds, base.options),

@@ -18,7 +18,8 @@ from small import ROOT, small_config
 from mexjax import main
 from mexjax.gpu import compiling, targets
 from mexjax.studies import compile_command
-from mexjax.train import absent, cost
+from mexjax.train import cost
+from mexjax.train.programs import Calls, count_calls
 from mexjax.train.study import make_study
 
 FDP = ["compile", "--for=h200", "--config=fdp"]
@@ -90,7 +91,7 @@ def test_help_names_every_gpu(capsys):
 def test_the_work_of_a_run_is_that_of_its_groups(skips_idle, steps_per_call, monkeypatch):
     study = make_study(small_config(train__steps_per_call=steps_per_call, eval__batch_size=4))
     monkeypatch.setattr(cost, "skipping_pays", lambda *_: skips_idle)
-    calls = absent.count_calls(study, 2, cost.StepBound(1.0, 1.0))
+    calls = count_calls(study, 2, cost.StepBound(1.0, 1.0))
     per_call, steps = study.schedule.steps_per_call, 0
     for start in range(0, 5, 2):
         group = study.plan.valid[start : start + 2]
@@ -110,7 +111,7 @@ def fake(temporary_gb=0.0, **bounds):
 def test_bounds_of_a_study_are_sums_over_its_calls():
     times = {"roofline_ms": 1.0, "graph_ms": 2.0, "launch_ms": 5.0}
     programs = {name: fake(**times) for name in ("init", "train", "evaluate")}
-    lowered = types.SimpleNamespace(calls=absent.Calls(groups=2, steps=100, batches=8))
+    lowered = types.SimpleNamespace(calls=Calls(groups=2, steps=100, batches=8))
     assert compile_command._study_bounds(lowered, programs) == {
         **{"groups": 2, "steps": 100, "evaluation_batches": 8},
         **{"roofline_s": 0.11, "graph_s": 0.22, "launch_s": 0.55},
